@@ -1,0 +1,1 @@
+"""qengine: a distributed SQL engine for astronomical catalogues."""

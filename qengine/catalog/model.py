@@ -1,0 +1,251 @@
+"""What a catalogue is: tables, columns, families, and snapshots as sorted arrays on the line.
+
+All values are frozen. A `Catalog` is everything that planning knows: the tables that a query may name, each with the
+snapshot that it will read. Tests build catalogues of a million imaginary tiles from these classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from qengine.catalog.types import SqlType
+
+Int64Array = NDArray[np.int64]
+
+HEALPIX = "_healpix_29"
+"""Name of the hidden column that holds a row's place on the line."""
+
+HIDDEN_COLUMNS = (HEALPIX, "_load", "_input")
+"""Columns that the loader adds; left out of `*`, TAP_SCHEMA and formats unless named."""
+
+
+class TableKind(Enum):
+    """How rows find their place (architecture, section 4)."""
+
+    DIRECTOR = "director"
+    CHILD = "child"
+    REPLICATED = "replicated"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One column and its metadata. `unit` is a VOUnit string; empty strings mean that nothing was declared."""
+
+    name: str
+    type: SqlType
+    unit: str = ""
+    ucd: str = ""
+    utype: str = ""
+    description: str = ""
+    nullable: bool = True
+    principal: bool = False
+    std: bool = False
+    indexed: bool = False
+    column_index: int | None = None
+    hidden: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignKey:
+    """`columns` of this table name the row of `target` (a table of the same catalogue) whose `target_columns` are equal."""
+
+    columns: tuple[str, ...]
+    target: str
+    target_columns: tuple[str, ...]
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """What a result must say about where its rows come from."""
+
+    title: str = ""
+    doi: str = ""
+    citation: str = ""
+    acknowledgement: str = ""
+    licence: str = ""
+    contact: str = ""
+    date: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A table as users see it, and how it is sharded.
+
+    `schema` is the catalogue's name. `family` names the set of tables whose rows are co-located (the director's name, with the
+    catalogue's in front: `dp1.Object`); empty for replicated tables. `key` is the unique key of a director, or a child's own
+    key if it has one. A child has `director` (table name in the same catalogue) and `director_key` (its own column that holds
+    the director's key). `ra` and `dec` are the columns of the *own* position in ICRS degrees, empty if there is none; for a
+    director they determine the place on the line. `is_key_proven` says that keys are unique and live in one cell (checked at
+    publish); without it there is no key locality. `has_nan` says that floats in the files may be NaN, which must be
+    read as NULL. `line_column` is the files' column of order-29 cells; empty if an attached catalogue has none.
+    """
+
+    schema: str
+    name: str
+    kind: TableKind
+    columns: tuple[Column, ...]
+    family: str = ""
+    key: str = ""
+    director: str = ""
+    director_key: str = ""
+    ra: str = ""
+    dec: str = ""
+    frame: str = "icrs"
+    epoch: float | None = None
+    is_key_proven: bool = True
+    has_nan: bool = False
+    line_column: str = HEALPIX
+    description: str = ""
+    utype: str = ""
+    table_index: int | None = None
+    foreign_keys: tuple[ForeignKey, ...] = ()
+    release: Release = Release()
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+    @property
+    def is_sharded(self) -> bool:
+        return self.kind is not TableKind.REPLICATED
+
+    @property
+    def locality_key(self) -> str:
+        """Column whose equality means the same cell within the family; empty if there is none or it is unproven."""
+        if not self.is_key_proven:
+            return ""
+        return self.director_key if self.kind is TableKind.CHILD else self.key if self.kind is TableKind.DIRECTOR else ""
+
+    def column(self, name: str) -> Column | None:
+        """Return the column with exactly this name, hidden ones included."""
+        return next((column for column in self.columns if column.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnStats:
+    """Smallest and largest value and number of NULLs of one column, per part.
+
+    `minimum` and `maximum` have the column's own type (numpy int64, float64 or object for text and times as microseconds);
+    they mean something only where `is_known`. All arrays have shape (parts,).
+    """
+
+    minimum: NDArray[np.generic]
+    maximum: NDArray[np.generic]
+    nulls: Int64Array
+    is_known: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class RowGroups:
+    """Row groups of all parts, in file order. Shape (row groups,), but `offset` (parts + 1,): part i has groups
+    offset[i]:offset[i+1]. `lowest` and `highest` are the smallest and largest cell, both inclusive."""
+
+    offset: Int64Array
+    lowest: Int64Array
+    highest: Int64Array
+    rows: Int64Array
+    bytes: Int64Array
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Parquet files as columns, sorted by `start`, then `digest`. Arrays have shape (parts,).
+
+    [start, stop) is the range of the line that the part belongs to (its tile or a sub-range of it); `lowest` and `highest`
+    the smallest and largest cell really in it (inclusive; lowest > highest when empty). In margin parts [start, stop) is the
+    tile that the margin surrounds. `uri` is relative to the store, or absolute for attached files. `digest` is the sha256 in
+    hexadecimal; empty for attached files that were not scrubbed.
+    """
+
+    digest: pa.StringArray
+    uri: pa.StringArray
+    rows: Int64Array
+    bytes: Int64Array
+    start: Int64Array
+    stop: Int64Array
+    lowest: Int64Array
+    highest: Int64Array
+    row_groups: RowGroups
+    stats: Mapping[str, ColumnStats] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+class PartRole(IntEnum):
+    """What a part is for; the value is what the manifest stores."""
+
+    HOME = 0
+    ORPHAN = 1
+    MARGIN = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyIndex:
+    """key -> cell: Parquet files (columns `key`, `_healpix_29`) sorted by key; `lowest`/`highest` key per file."""
+
+    uri: tuple[str, ...]
+    digest: tuple[str, ...]
+    rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableSnapshot:
+    """One table at one snapshot: what a query of it reads.
+
+    `number` is the snapshot of the catalogue. `home` holds every row on the sky exactly once; `orphan` those beyond the sky;
+    `margin` the copies of rows within `margin_arcsec` around each tile. Replicated tables keep all rows in `home` with
+    start = 0, stop = the end of the line. `inline` is the data of a small table that lives in the coordinator (TAP_SCHEMA);
+    such a table has no parts.
+    """
+
+    table: Table
+    number: int
+    home: Parts
+    orphan: Parts
+    margin: Parts
+    margin_arcsec: float = 0.0
+    key_index: KeyIndex | None = None
+    inline: pa.Table | None = None
+
+    @property
+    def rows(self) -> int:
+        return self.inline.num_rows if self.inline is not None else int(self.home.rows.sum() + self.orphan.rows.sum())
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """Everything that a query may name. Schema and table names are unique without regard to case."""
+
+    tables: tuple[TableSnapshot, ...]
+    _by_name: Mapping[tuple[str, str], TableSnapshot] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        names = {(t.table.schema.lower(), t.table.name.lower()): t for t in self.tables}
+        object.__setattr__(self, "_by_name", names)
+
+    def __iter__(self) -> Iterator[TableSnapshot]:
+        return iter(self.tables)
+
+    def find(self, schema: str, name: str) -> TableSnapshot | None:
+        """Return the table of this name without regard to case, or None."""
+        return self._by_name.get((schema.lower(), name.lower()))
+
+    def find_unqualified(self, name: str) -> tuple[TableSnapshot, ...]:
+        """Return the tables of this name in all schemas; more than one means that the name is ambiguous."""
+        return tuple(t for t in self.tables if t.table.name.lower() == name.lower())
+
+
+_NONE = np.empty(0, np.int64)
+
+NO_PARTS = Parts(
+    digest=pa.array([], pa.string()), uri=pa.array([], pa.string()), rows=_NONE, bytes=_NONE, start=_NONE, stop=_NONE,
+    lowest=_NONE, highest=_NONE, row_groups=RowGroups(np.zeros(1, np.int64), _NONE, _NONE, _NONE, _NONE),
+)  # fmt: skip

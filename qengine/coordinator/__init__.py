@@ -1,0 +1,1 @@
+"""The service that takes a statement through the nine stations: schedule, dispatch, merge."""

@@ -1,0 +1,241 @@
+"""The error tree: every failure that a user, an operator or another process can see.
+
+An error has a stable `code`, says who is to `blame`, whether the same request may succeed when it is `retryable`, and, where
+it concerns a statement, the `span` of the text. All of it survives gRPC (`transport.codec`) and becomes the TAP error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, ClassVar
+
+
+class Blame(Enum):
+    """Who has to act."""
+
+    USER = "user"
+    LIMIT = "limit"
+    CLUSTER = "cluster"
+    DATA = "data"
+    BUG = "bug"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A place in a statement: `line` and `column` count from 1; `start` and `end` are character offsets, end exclusive."""
+
+    line: int
+    column: int
+    start: int
+    end: int
+
+    def __str__(self) -> str:
+        return f"line {self.line}, column {self.column}"
+
+
+class QEngineError(Exception):
+    """Base of all errors that qengine raises on purpose.
+
+    `message` says what is wrong and where, `hint` what to do next.
+    """
+
+    code: ClassVar[str] = "internal"
+    blame: ClassVar[Blame] = Blame.BUG
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, span: Span | None = None, hint: str = "", details: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.span = span
+        self.hint = hint
+        self.details = dict(details or {})
+
+    def __str__(self) -> str:
+        where = f"{self.span}: " if self.span else ""
+        hint = f" ({self.hint})" if self.hint else ""
+        return f"{where}{self.message}{hint}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild, (type(self), self.message, self.span, self.hint, self.details))
+
+
+def _rebuild(kind: type[QEngineError], message: str, span: Span | None, hint: str, details: dict[str, Any]) -> QEngineError:
+    return kind(message, span=span, hint=hint, details=details)
+
+
+# -- the statement ------------------------------------------------------------------------------------------------------------
+
+
+class QueryError(QEngineError):
+    """The statement cannot be run as it is written."""
+
+    code = "query"
+    blame = Blame.USER
+
+
+class QuerySyntaxError(QueryError):
+    """The text is not a statement of the language."""
+
+    code = "syntax"
+
+
+class UnknownNameError(QueryError):
+    """A table, column or function that does not exist here."""
+
+    code = "unknown_name"
+
+
+class QueryTypeError(QueryError):
+    """An operator or function is given arguments of a type that it does not take."""
+
+    code = "type"
+
+
+class UnsupportedQueryError(QueryError):
+    """The statement is valid, but there is no exact way to answer it yet."""
+
+    code = "unsupported"
+
+
+class ExecutionError(QueryError):
+    """The statement failed on the data: overflow, a bad cast, a division that the language forbids."""
+
+    code = "execution"
+
+
+# -- limits -------------------------------------------------------------------------------------------------------------------
+
+
+class LimitError(QEngineError):
+    """A configured limit was reached; nothing is wrong with the statement or the data."""
+
+    code = "limit"
+    blame = Blame.LIMIT
+
+
+class QueryTooLargeError(LimitError):
+    """Memory, rows or bytes beyond the limit."""
+
+    code = "too_large"
+
+
+class QueryTimeoutError(LimitError):
+    """The deadline passed."""
+
+    code = "timeout"
+
+
+class QueryCancelledError(LimitError):
+    """Somebody asked for the end of it."""
+
+    code = "cancelled"
+
+
+# -- cluster ------------------------------------------------------------------------------------------------------------------
+
+
+class ClusterError(QEngineError):
+    """A process or a connection failed."""
+
+    code = "cluster"
+    blame = Blame.CLUSTER
+    retryable = True
+
+
+class WorkerLostError(ClusterError):
+    """The worker died, fell silent or cannot be reached."""
+
+    code = "worker_lost"
+
+
+class RangesUnavailableError(ClusterError):
+    """No living worker can serve some ranges of the line; the message names them."""
+
+    code = "ranges_unavailable"
+    retryable = False
+
+
+class ProtocolError(ClusterError):
+    """The other side speaks another version, or breaks the protocol."""
+
+    code = "protocol"
+    retryable = False
+
+
+# -- data ---------------------------------------------------------------------------------------------------------------------
+
+
+class DataError(QEngineError):
+    """Input or stored data is not what it must be."""
+
+    code = "data"
+    blame = Blame.DATA
+
+
+class SchemaError(DataError):
+    """A schema, sidecar or declared property contradicts itself or the data."""
+
+    code = "schema"
+
+
+class InputError(DataError):
+    """A file or row given to the loader cannot be taken; the message names file and column or row."""
+
+    code = "input"
+
+
+class DuplicateKeyError(DataError):
+    """A key that must be unique is not."""
+
+    code = "duplicate_key"
+
+
+class IntegrityError(DataError):
+    """A part's bytes are not the bytes that were published."""
+
+    code = "integrity"
+    retryable = True
+
+
+class RegistryError(DataError):
+    """The registry cannot be opened or does not know what was asked for."""
+
+    code = "registry"
+
+
+class SnapshotExpiredError(DataError):
+    """The snapshot has been expired by policy."""
+
+    code = "snapshot_expired"
+
+
+class ConflictError(DataError):
+    """Two writers changed the same table; the second has to start again."""
+
+    code = "conflict"
+
+
+class ConfigError(QEngineError):
+    """A setting or command-line argument is wrong."""
+
+    code = "config"
+    blame = Blame.USER
+
+
+class BugError(QEngineError):
+    """An invariant of qengine itself is broken."""
+
+    code = "bug"
+
+
+def _tree(kind: type[QEngineError]) -> dict[str, type[QEngineError]]:
+    found = {kind.code: kind}
+    for child in kind.__subclasses__():
+        found.update(_tree(child))
+    return found
+
+
+def by_code(code: str) -> type[QEngineError]:
+    """Return the error class with this code, for rebuilding an error that crossed a process; `ClusterError` if unknown."""
+    return _tree(QEngineError).get(code, ClusterError)

@@ -1,0 +1,1 @@
+"""Inputs of the loader, each a `Source`."""

@@ -1,0 +1,159 @@
+"""What travels to workers: tasks, their inputs, and the events that come back.
+
+This is the only module of `plan` that a worker imports. It knows neither SQL trees nor catalogues: a task carries finished
+SQL text over named inputs, and the parts that each input reads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NewType
+
+import pyarrow as pa
+
+from qengine.errors import QEngineError
+
+QueryId = NewType("QueryId", str)
+WorkerId = NewType("WorkerId", str)
+
+PROTOCOL_VERSION = 1
+"""Raised whenever a message changes its meaning; coordinator and worker refuse each other when it differs."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskId:
+    """Names a task for ever: task `number` of `fragment` of `query`. An attempt is (TaskId, attempt, epoch)."""
+
+    query: QueryId
+    fragment: int
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.query}/{self.fragment}/{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class PartRef:
+    """One Parquet file. `uri` is relative to the worker's store, or absolute. `digest` is the sha256 of its bytes in hexadecimal
+    (empty: unverified), `rows` what its footer must say."""
+
+    digest: str
+    uri: str
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskInput:
+    """One named relation of a task's SQL.
+
+    The relation holds the rows of `parts` whose `line_column` lies in one of `ranges` (half-open, sorted, disjoint; empty means
+    all rows), and the rows of `margin_parts` that are *not* in `ranges`, each cell's rows taken from one margin part only (tiles that
+    meet share margin rows). Margin parts are only given together with ranges. `columns` are the columns that the SQL uses, in the
+    order in which the relation has them. Floats named in `nan_columns` read NaN as NULL.
+    """
+
+    name: str
+    parts: tuple[PartRef, ...]
+    columns: tuple[str, ...]
+    ranges: tuple[tuple[int, int], ...] = ()
+    margin_parts: tuple[PartRef, ...] = ()
+    nan_columns: tuple[str, ...] = ()
+    line_column: str = "_healpix_29"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskLimits:
+    """`deadline_s` counts from the start of the attempt on the worker. `hold_bytes` is how much of a result a worker sends inline;
+    beyond that it spools to disk and sends a digest."""
+
+    deadline_s: float = 3600.0
+    memory_bytes: int = 2 << 30
+    result_bytes: int = 64 << 30
+    hold_bytes: int = 32 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One attempt at a unit of work: `sql` (one SELECT, rendered by us) over `inputs`.
+
+    `epoch` is the coordinator's; a worker and a coordinator ignore messages of an older one.
+    """
+
+    id: TaskId
+    attempt: int
+    epoch: int
+    sql: str
+    inputs: tuple[TaskInput, ...]
+    limits: TaskLimits = field(default_factory=TaskLimits)
+
+    @property
+    def input_bytes(self) -> int:
+        return sum(part.bytes for i in self.inputs for part in (*i.parts, *i.margin_parts))
+
+
+# -- events: a closed union; `match` and `assert_never` -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """The attempt runs on a slot."""
+
+    task: TaskId
+    attempt: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """A sign of life at least every second; `fraction` of the work done in 0..1, as far as DuckDB knows."""
+
+    task: TaskId
+    attempt: int
+    epoch: int
+    fraction: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Rows of an attempt. They count only once the attempt has `Finished`."""
+
+    task: TaskId
+    attempt: int
+    epoch: int
+    rows: pa.RecordBatch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskStats:
+    """What an attempt did. `spool` is the digest under which the worker keeps the rows when they were not sent inline."""
+
+    rows: int
+    result_bytes: int
+    input_bytes: int
+    elapsed_s: float
+    cpu_s: float
+    spool: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """The attempt is complete; its batches (or its spool) are the whole result."""
+
+    task: TaskId
+    attempt: int
+    epoch: int
+    stats: TaskStats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """The attempt is over and none of its rows count."""
+
+    task: TaskId
+    attempt: int
+    epoch: int
+    error: QEngineError
+
+
+TaskEvent = Started | Progress | Batch | Finished | Failed

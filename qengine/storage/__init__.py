@@ -1,0 +1,1 @@
+"""Files: HATS layout and metadata, Parquet parts with digests, object stores."""

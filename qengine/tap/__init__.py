@@ -1,0 +1,1 @@
+"""The TAP service: protocol and formats, no query logic."""

@@ -1,0 +1,1 @@
+"""Result formats: from Arrow batches to bytes."""

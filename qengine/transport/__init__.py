@@ -1,0 +1,1 @@
+"""Channels between coordinator and worker: protocol, in process, gRPC."""

@@ -1,0 +1,50 @@
+"""The seam between coordinator and worker: what every channel (in process, gRPC, fault-injecting) can do."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+
+from qengine.plan.physical import QueryId, Task, TaskEvent, WorkerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStatus:
+    """Answer to a handshake or heartbeat. `slots` is how many attempts run at once; `version` is qengine's."""
+
+    worker: WorkerId
+    protocol: int
+    version: str
+    slots: int
+    running: tuple[str, ...]
+    store: str
+
+
+class WorkerChannel(Protocol):
+    """One worker as the coordinator sees it.
+
+    `run` yields `Started`, any number of `Progress` and `Batch`, then exactly one `Finished` or `Failed`; a lost connection or a silent
+    worker becomes `Failed(WorkerLostError)`, never an exception. Closing the iterator early cancels the attempt on the worker.
+    """
+
+    @property
+    def worker(self) -> WorkerId: ...
+
+    def run(self, task: Task) -> AsyncIterator[TaskEvent]: ...
+
+    def fetch(self, spool: str) -> AsyncIterator[pa.RecordBatch]:
+        """Yield the rows that a finished attempt spooled, then delete them there. Raise `WorkerLostError` or `IntegrityError`."""
+        ...
+
+    async def cancel(self, query: QueryId) -> None:
+        """End all attempts of the query on this worker and drop its spools; unknown queries are no error."""
+        ...
+
+    async def status(self) -> WorkerStatus:
+        """Shake hands. Raise `WorkerLostError` when unreachable, `ProtocolError` when versions differ."""
+        ...
+
+    async def close(self) -> None: ...

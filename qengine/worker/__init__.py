@@ -1,0 +1,1 @@
+"""A worker: gRPC front and slot processes."""
