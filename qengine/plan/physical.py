@@ -50,7 +50,8 @@ class TaskInput:
     The relation holds the rows of `parts` whose `line_column` lies in one of `ranges` (half-open, sorted, disjoint; empty means
     all rows), and the rows of `margin_parts` that are *not* in `ranges`, each cell's rows taken from one margin part only (tiles that
     meet share margin rows). Margin parts are only given together with ranges. `columns` are the columns that the SQL uses, in the
-    order in which the relation has them. Floats named in `nan_columns` read NaN as NULL.
+    order in which the relation has them. Floats named in `nan_columns` read NaN as NULL. `types` are DuckDB's type names of
+    `columns`; an input without any parts needs them, because it is an empty relation that still has its columns.
     """
 
     name: str
@@ -60,6 +61,7 @@ class TaskInput:
     margin_parts: tuple[PartRef, ...] = ()
     nan_columns: tuple[str, ...] = ()
     line_column: str = "_healpix_29"
+    types: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
