@@ -132,6 +132,12 @@ class QueryCancelledError(LimitError):
     code = "cancelled"
 
 
+class PoisonTaskError(LimitError):
+    """A task ended the processes that ran it; it is not tried again, so that it cannot end them all."""
+
+    code = "poison"
+
+
 # -- cluster ------------------------------------------------------------------------------------------------------------------
 
 
