@@ -1,0 +1,190 @@
+"""Predicates read as regions, keys and value ranges.
+
+Every reader over-covers: the region, the key list or the range that it returns holds at least the rows that can fulfil the
+predicate. What it cannot read it leaves out; the predicate itself stays in the statement and decides.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from sqlglot import exp
+
+from qengine.catalog.model import Table
+from qengine.plan import terms
+from qengine.sky.region import Circle, Intersection, Polygon, RaDecBox, Region, Union
+
+FULL_CIRCLE_DEG = 360.0
+
+
+def region_of(node: exp.Expression, alias: str, table: Table) -> Region | None:
+    """Return a region that holds the own positions of all rows of `alias` that fulfil `node`; None if nothing can be said."""
+    node = terms.bare(node)
+    if isinstance(node, exp.Or):
+        branches = [region_of(branch, alias, table) for branch in terms.disjuncts(node)]
+        known = [b for b in branches if b is not None]
+        return Union(tuple(known)) if len(known) == len(branches) else None
+    if isinstance(node, exp.And):
+        return intersection([r for term in terms.conjuncts(node) if (r := region_of(term, alias, table)) is not None])
+    if isinstance(node, exp.Between):
+        low, high = terms.number(node.args["low"]), terms.number(node.args["high"])
+        if low is None or high is None:
+            return None
+        return _coordinate_box(node.this, alias, table, float(low), float(high))
+    return _cone(node, alias, table) or _polygon(node, alias, table) or _coordinate_comparison(node, alias, table)
+
+
+def intersection(regions: Sequence[Region]) -> Region | None:
+    """Intersect regions; the coordinate boxes among them become one. None for no regions."""
+    boxes = [r for r in regions if isinstance(r, RaDecBox)]
+    others = [r for r in regions if not isinstance(r, RaDecBox)]
+    merged: list[Region] = list(others)
+    if boxes:
+        plain = [b for b in boxes if b.ra_min <= b.ra_max]
+        merged += [b for b in boxes if b.ra_min > b.ra_max]
+        if plain:
+            ra_min, ra_max = max(b.ra_min for b in plain), min(b.ra_max for b in plain)
+            dec_min, dec_max = max(b.dec_min for b in plain), min(b.dec_max for b in plain)
+            if ra_min <= ra_max and dec_min <= dec_max:
+                merged.append(RaDecBox(ra_min, ra_max, dec_min, dec_max))
+            else:
+                merged.append(Union(()))
+    if not merged:
+        return None
+    return merged[0] if len(merged) == 1 else Intersection(tuple(merged))
+
+
+def _is_position(ra: exp.Expression, dec: exp.Expression, alias: str, table: Table) -> bool:
+    return bool(table.ra) and terms.column(ra) == (alias, table.ra) and terms.column(dec) == (alias, table.dec)
+
+
+def _cone(node: exp.Expression, alias: str, table: Table) -> Region | None:
+    if arguments := terms.call(node, "qe_in_circle"):
+        ra, dec, *rest = arguments
+        return _circle(ra, dec, [terms.number(r) for r in rest], alias, table)
+    if (found := terms.bound_below(node)) and (arguments := terms.call(found[0], "qe_distance")):
+        radius = found[1]
+        one, two = arguments[:2], arguments[2:]
+        for position, centre in ((one, two), (two, one)):
+            if region := _circle(*position, [*map(terms.number, centre), radius], alias, table):
+                return region
+    return None
+
+
+def _circle(
+    ra: exp.Expression, dec: exp.Expression, values: list[float | int | None], alias: str, table: Table
+) -> Region | None:
+    if not _is_position(ra, dec, alias, table):
+        return None
+    known = [float(v) for v in values if v is not None]
+    if len(known) != 3 or not all(map(math.isfinite, known)):
+        return None
+    centre_ra, centre_dec, radius = known
+    if radius < 0:
+        return Union(())
+    if abs(centre_dec) > 90:
+        return None
+    return Circle(centre_ra % FULL_CIRCLE_DEG, centre_dec, min(radius, 180.0))
+
+
+def _polygon(node: exp.Expression, alias: str, table: Table) -> Region | None:
+    arguments = terms.call(node, "qe_in_polygon")
+    if not arguments or not _is_position(arguments[0], arguments[1], alias, table):
+        return None
+    vertices = polygon_vertices(arguments[2])
+    return Polygon(vertices) if vertices else None
+
+
+def polygon_vertices(node: exp.Expression) -> tuple[tuple[float, float], ...] | None:
+    """Return the vertices (ra, dec) in degrees of an array literal [ra1, dec1, ra2, dec2, ...] of constants."""
+    node = terms.bare(node)
+    if isinstance(node, exp.Cast):
+        node = terms.bare(node.this)
+    if not isinstance(node, exp.Array):
+        return None
+    known = [float(v) for v in map(terms.number, node.expressions) if v is not None]
+    if len(known) != len(node.expressions) or len(known) < 6 or len(known) % 2:
+        return None
+    return tuple(zip(known[0::2], known[1::2], strict=True))
+
+
+def _coordinate_comparison(node: exp.Expression, alias: str, table: Table) -> Region | None:
+    if (found := terms.comparison(node)) is None:
+        return None
+    operator, left, right = found
+    value, side = terms.number(right), left
+    if value is None:
+        value, side, operator = terms.number(left), right, terms.FLIPPED[operator]
+    if value is None:
+        return None
+    low, high = -math.inf, math.inf
+    if operator in (exp.LT, exp.LTE, exp.EQ):
+        high = float(value)
+    if operator in (exp.GT, exp.GTE, exp.EQ):
+        low = float(value)
+    return _coordinate_box(side, alias, table, low, high)
+
+
+def _coordinate_box(node: exp.Expression, alias: str, table: Table, low: float, high: float) -> Region | None:
+    """Bounds on the declared ra or dec as a box. Attached tables may hold any RA, so only their declination is used."""
+    place = terms.column(node)
+    if not table.ra or place not in ((alias, table.ra), (alias, table.dec)):
+        return None
+    if place == (alias, table.dec):
+        low, high = max(low, -90.0), min(high, 90.0)
+        return RaDecBox(0.0, FULL_CIRCLE_DEG, low, high) if low <= high else Union(())
+    if table.has_nan:
+        return None
+    low, high = max(low, 0.0), min(high, FULL_CIRCLE_DEG)
+    return RaDecBox(low, high, -90.0, 90.0) if low <= high else Union(())
+
+
+def keys_of(node: exp.Expression, is_key: Callable[[tuple[str, str]], bool]) -> tuple[str, tuple[int | str, ...]] | None:
+    """Return (alias, values) if `node` says that a key column is one of some constants: =, IN, and OR of these."""
+    node = terms.bare(node)
+    if isinstance(node, exp.Or):
+        found = [keys_of(branch, is_key) for branch in terms.disjuncts(node)]
+        known = [f for f in found if f is not None]
+        if len(known) != len(found) or len({alias for alias, _ in known}) != 1:
+            return None
+        return known[0][0], tuple(dict.fromkeys(v for _, values in known for v in values))
+    if isinstance(node, exp.In) and node.expressions and not node.args.get("query"):
+        place, constants = terms.column(node.this), [terms.constant(e) for e in node.expressions]
+    elif isinstance(node, exp.EQ):
+        left, right = terms.constant(node.this), terms.constant(node.expression)
+        place = terms.column(node.this if left is None else node.expression)
+        constants = [right if left is None else left]
+    else:
+        return None
+    if place is None or not is_key(place):
+        return None
+    values = [int(c) if isinstance(c, float) and c.is_integer() else c for c in constants]
+    if not all(isinstance(v, (int, str)) for v in values):
+        return None
+    return place[0], tuple(dict.fromkeys(v for v in values if isinstance(v, (int, str))))
+
+
+def range_of(node: exp.Expression) -> tuple[tuple[str, str], float, float] | None:
+    """Return ((alias, column), low, high) of a comparison of a column with numbers; bounds count as inside."""
+    node = terms.bare(node)
+    if isinstance(node, exp.Between):
+        place, low, high = terms.column(node.this), terms.number(node.args["low"]), terms.number(node.args["high"])
+        return (place, float(low), float(high)) if place and low is not None and high is not None else None
+    if isinstance(node, exp.In) and node.expressions and not node.args.get("query"):
+        place, values = terms.column(node.this), [terms.number(e) for e in node.expressions]
+        known = [float(v) for v in values if v is not None]
+        return (place, min(known), max(known)) if place and len(known) == len(values) else None
+    if (found := terms.comparison(node)) is None:
+        return None
+    operator, left, right = found
+    place, value = terms.column(left), terms.number(right)
+    if place is None:
+        place, value, operator = terms.column(right), terms.number(left), terms.FLIPPED[operator]
+    if place is None or value is None:
+        return None
+    low = float(value) if operator in (exp.GT, exp.GTE, exp.EQ) else -math.inf
+    high = float(value) if operator in (exp.LT, exp.LTE, exp.EQ) else math.inf
+    return place, low, high
+
+

@@ -1,0 +1,157 @@
+"""Small readers of bound expressions: constants, columns, conjuncts, comparisons. Nothing here decides anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sqlglot import exp
+
+from qengine.catalog.types import SqlType
+from qengine.errors import Span
+
+FLIPPED: dict[type[exp.Expression], type[exp.Expression]] = {
+    exp.LT: exp.GT, exp.LTE: exp.GTE, exp.GT: exp.LT, exp.GTE: exp.LTE, exp.EQ: exp.EQ,
+}  # fmt: skip
+
+
+def sql_type(node: exp.Expression) -> SqlType | None:
+    """Return the type that binding gave to the node."""
+    found = node.meta.get("sql_type")
+    if found is None and isinstance(node, (exp.Alias, exp.Paren)):
+        return sql_type(node.this)
+    return found if isinstance(found, SqlType) else None
+
+
+def span_of(node: exp.Expression | None) -> Span | None:
+    """Return the place of the node, or of the first node below it that has one."""
+    if node is None:
+        return None
+    return next((s for n in node.walk() if isinstance(s := n.meta.get("span"), Span)), None)
+
+
+def bare(node: exp.Expression) -> exp.Expression:
+    """Strip parentheses."""
+    while isinstance(node, exp.Paren):
+        node = node.this
+    return node
+
+
+def number(node: exp.Expression | None) -> float | int | None:
+    """Return the value of a numeric constant (sign, parentheses and casts to numbers allowed), else None."""
+    if node is None:
+        return None
+    node = bare(node)
+    if isinstance(node, exp.Neg):
+        value = number(node.this)
+        return None if value is None else -value
+    if isinstance(node, exp.Cast) and node.to.this in _FLOATS:
+        value = number(node.this)
+        return None if value is None else float(value)
+    if isinstance(node, exp.Literal) and not node.is_string:
+        text = str(node.this)
+        return int(text) if text.isdigit() else float(text)
+    return None
+
+
+_FLOATS = (exp.DataType.Type.DOUBLE,)
+
+
+def constant(node: exp.Expression) -> int | float | str | None:
+    """Return the value of a number or string constant, else None."""
+    node = bare(node)
+    if isinstance(node, exp.Literal) and node.is_string:
+        return str(node.this)
+    return number(node)
+
+
+def column(node: exp.Expression | None) -> tuple[str, str] | None:
+    """Return (alias, name) if the node is a column, possibly in parentheses or cast to DOUBLE."""
+    if node is None:
+        return None
+    node = bare(node)
+    if isinstance(node, exp.Cast) and node.to.this in _FLOATS:
+        node = bare(node.this)
+    return (node.table, node.name) if isinstance(node, exp.Column) else None
+
+
+def conjuncts(node: exp.Expression | None) -> Iterator[exp.Expression]:
+    """Yield the terms of an AND, flattened."""
+    if node is None:
+        return
+    node = bare(node)
+    if isinstance(node, exp.And):
+        yield from conjuncts(node.left)
+        yield from conjuncts(node.right)
+    else:
+        yield node
+
+
+def disjuncts(node: exp.Expression) -> Iterator[exp.Expression]:
+    """Yield the terms of an OR, flattened."""
+    node = bare(node)
+    if isinstance(node, exp.Or):
+        yield from disjuncts(node.left)
+        yield from disjuncts(node.right)
+    else:
+        yield node
+
+
+def all_of(terms: list[exp.Expression]) -> exp.Expression | None:
+    """Join terms by AND; None for no terms."""
+    return exp.and_(*[t.copy() for t in terms], copy=False, wrap=True) if terms else None
+
+
+def aliases_of(node: exp.Expression) -> frozenset[str]:
+    """Return the aliases whose columns the node names."""
+    return frozenset(c.table for c in node.find_all(exp.Column))
+
+
+def call(node: exp.Expression, name: str) -> list[exp.Expression] | None:
+    """Return the arguments if the node is a call of the macro `name`."""
+    node = bare(node)
+    if isinstance(node, exp.Anonymous) and str(node.this).lower() == name:
+        return list(node.expressions)
+    return None
+
+
+def comparison(node: exp.Expression) -> tuple[type[exp.Expression], exp.Expression, exp.Expression] | None:
+    """Return (operator, left, right) of <, <=, >, >= or =."""
+    node = bare(node)
+    if type(node) in FLIPPED:
+        return type(node), node.this, node.expression
+    return None
+
+
+def bound_below(node: exp.Expression) -> tuple[exp.Expression, float] | None:
+    """Return (expression, constant) if the node says expression < constant or <= constant, written either way round."""
+    if (found := comparison(node)) is None:
+        return None
+    operator, left, right = found
+    if operator in (exp.LT, exp.LTE) and (value := number(right)) is not None:
+        return left, float(value)
+    if operator in (exp.GT, exp.GTE) and (value := number(left)) is not None:
+        return right, float(value)
+    return None
+
+
+def named_type(name: str) -> exp.DataType:
+    """Return the node of a DuckDB type name."""
+    return exp.DataType.build(name, dialect="duckdb")
+
+
+def quoted_column(alias: str, name: str) -> exp.Column:
+    """Return the node of a column with both names quoted."""
+    return exp.Column(this=exp.to_identifier(name, quoted=True), table=exp.to_identifier(alias, quoted=True))
+
+
+def aliased(node: exp.Expression, name: str) -> exp.Alias:
+    """Return `node AS "name"`."""
+    return exp.Alias(this=node, alias=exp.to_identifier(name, quoted=True))
+
+
+def table_node(name: str, alias: str) -> exp.Table:
+    """Return `"name" AS "alias"`."""
+    return exp.Table(
+        this=exp.to_identifier(name, quoted=True),
+        alias=exp.TableAlias(this=exp.to_identifier(alias, quoted=True)),
+    )
