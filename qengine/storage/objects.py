@@ -1,0 +1,112 @@
+"""The store: files by URI under one root, written whole or not at all, named by their digests.
+
+A URI is a path relative to the root (`dp1/Object/parts/ab/abcd....parquet`) or absolute (a file of an attached catalogue, with
+or without `file://`). Relative URIs cannot leave the root. The store knows nothing of what is in its files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+import xxhash
+
+from qengine.catalog import durable
+from qengine.errors import InputError
+
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Files under the directory `root`. The directory need not exist before the first write."""
+
+    root: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(self.root).expanduser().absolute())
+
+    def path(self, uri: str) -> Path:
+        """Return where `uri` lies. Raise `InputError` for a scheme that is not served, and for `..` in a relative URI."""
+        if uri.startswith("file://"):
+            return Path(unquote(urlsplit(uri).path))
+        if "://" in uri:
+            raise InputError(f"{uri}: only local files are served", hint="copy or mount the files")
+        relative = PurePosixPath(uri)
+        if relative.is_absolute():
+            return Path(relative)
+        if not uri or ".." in relative.parts:
+            raise InputError(f"{uri!r} is not a place in the store")
+        return self.root / relative
+
+    def uri(self, path: Path) -> str:
+        """Return the URI of `path`: relative when it lies under the root, else absolute."""
+        absolute = path.absolute()
+        return absolute.relative_to(self.root).as_posix() if absolute.is_relative_to(self.root) else absolute.as_posix()
+
+    def part_uri(self, catalog: str, table: str, digest: str) -> str:
+        """Return the URI of the part with this sha256."""
+        return f"{catalog}/{table}/parts/{digest[:2]}/{digest}.parquet"
+
+    def exists(self, uri: str) -> bool:
+        """Return whether a file of this URI exists."""
+        return self.path(uri).is_file()
+
+    def size(self, uri: str) -> int:
+        """Return the bytes of the file."""
+        return self.path(uri).stat().st_size
+
+    def read(self, uri: str) -> bytes:
+        """Return the bytes in the file."""
+        return self.path(uri).read_bytes()
+
+    def writing(self, uri: str) -> AbstractContextManager[Path]:
+        """Yield a temporary path to write; the file takes its name durably when the block ends without an exception."""
+        return durable.writing(self.path(uri))
+
+    def write(self, uri: str, content: bytes | str) -> Path:
+        """Write a small file, whole or not at all, and return its path."""
+        target = self.path(uri)
+        with durable.writing(target) as temporary:
+            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        return target
+
+    def adopt(self, source: Path, uri: str) -> Path:
+        """Move a finished file of the same file system to `uri` and return its path.
+
+        Files named by their digest are equal when their names are, so an existing file is left as it is.
+        """
+        target = self.path(uri)
+        if target.is_file():
+            source.unlink()
+        else:
+            durable.place(source, target)
+        return target
+
+    def remove(self, uri: str) -> None:
+        """Delete the file if it exists."""
+        self.path(uri).unlink(missing_ok=True)
+
+
+def sha256_file(path: Path) -> str:
+    """Return the sha256 of a file's bytes in hexadecimal: a part's name, computed when it is published."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def xxh3_file(path: Path) -> str:
+    """Return the 128-bit xxh3 of a file's bytes in hexadecimal: ten times as fast, for frequent checks against bit rot."""
+    digest = xxhash.xxh3_128()
+    for block in _blocks(path):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            yield block
