@@ -67,11 +67,12 @@ def _conjuncts(select: exp.Select, relations: Mapping[str, Relation]) -> Iterato
     where = select.args.get("where")
     for node in terms.conjuncts(where.this if where else None):
         yield Conjunct(node=node, aliases=terms.aliases_of(node), scope="")
+    is_turned = any(r.side in ("RIGHT", "FULL") for r in relations.values())
     for item, join in from_items(select):
         if join is None:
             continue
         alias = item.alias_or_name
-        scope = alias if relations[alias].side else ""
+        scope = alias if relations[alias].side or is_turned else ""
         for node in terms.conjuncts(join.args.get("on")):
             yield Conjunct(node=node, aliases=terms.aliases_of(node), scope=scope)
 

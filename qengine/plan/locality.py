@@ -31,12 +31,14 @@ Worked examples, with tables Object (director), ForcedSource (its child), Star (
 * `Filter p LEFT JOIN ForcedSource f ON f.band = p.band`: refused: no owner; each task would put out the unmatched filters.
 * `ForcedSource f, Star s WHERE DISTANCE(f, s) < 0.01`: refused: f lies where its *object* is, its own position says nothing.
 
+A block of replicated relations only needs no owner: it is *single*, one task on any worker.
+
 A refusal is no error: the caller gathers the relations instead (`plan.cut`), and EXPLAIN shows the reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from qengine.errors import Span
@@ -65,7 +67,7 @@ def prove_locality(block: Block) -> Locality | Refusal:
         return Refusal(reason=f"the block contains {block.obstacle}", span=block.span)
     sharded = [r for r in block.relations.values() if r.is_sharded]
     if not sharded:
-        return Refusal(reason="no relation of the block is sharded")
+        return Locality(owner="", margin_deg={})
     candidates = [r.alias for r in sharded if not r.is_null_supplied]
     if not candidates:
         return Refusal(reason="every sharded relation may be replaced by NULLs in an outer join, so no relation can own the rows")
@@ -90,17 +92,42 @@ def _work(block: Block, alias: str) -> int:
 
 
 def _margins(block: Block, owner: str) -> Mapping[str, float]:
-    """Return the least margin in degrees of every relation that can be reached from the owner (Dijkstra over few vertices)."""
+    """Return the least margin in degrees of every relation that can be reached from the owner."""
+    return _shortest(_steps(block), owner, lambda near, far, scope: _holds_for(block, far, scope))
+
+
+def distances(block: Block, alias: str) -> Mapping[str, float]:
+    """Return for relations whose rows are in every output row that `alias` takes part in how far, in degrees, they can be from it.
+
+    A fact about such a relation restricts `alias` too. If `alias` is itself null-supplied the way out of it leads over the terms of
+    its own ON.
+    """
+
+    def is_usable(near: str, far: str, scope: str) -> bool:
+        if block.relations[far].is_null_supplied:
+            return False
+        return scope == near if block.relations[near].is_null_supplied else scope == ""
+
+    return _shortest(_steps(block), alias, is_usable)
+
+
+def _steps(block: Block) -> list[tuple[str, str, float, str]]:
     steps = [(e.left, e.right, 0.0, e.scope) for e in block.key_edges]
     steps += [(e.left, e.right, e.radius_deg, e.scope) for e in block.sky_edges if e.is_on_line]
-    steps += [(right, left, radius, scope) for left, right, radius, scope in steps]
+    return steps + [(right, left, radius, scope) for left, right, radius, scope in steps]
+
+
+def _shortest(
+    steps: list[tuple[str, str, float, str]], start: str, is_usable: Callable[[str, str, str], bool]
+) -> Mapping[str, float]:
+    """Return the least sum of radii from `start` to every relation that usable steps reach (Dijkstra over few vertices)."""
     settled: dict[str, float] = {}
-    reached = {owner: 0.0}
+    reached = {start: 0.0}
     while reached:
         alias = min(reached, key=lambda a: reached[a])
         settled[alias] = reached.pop(alias)
         for near, far, radius, scope in steps:
-            if near != alias or far in settled or not _holds_for(block, far, scope):
+            if near != alias or far in settled or not is_usable(near, far, scope):
                 continue
             margin = settled[alias] + radius
             reached[far] = min(margin, reached.get(far, margin))

@@ -1,0 +1,185 @@
+"""Station 5a: cut the statement into leaves and a final part.
+
+Until here the query is ordinary SQL. Now every block that is provably leaf-local (`plan.locality`) is split (`plan.split`) and replaced, in
+place, by the final SELECT over the rows of its leaf. A block that is not leaf-local stays in the final part; each base table in its
+FROM is replaced by a *gathered* input: a leaf that reads the columns that the statement uses and the rows that the block's own terms
+let through. Sub-queries, CTEs and operands of set operators are blocks of their own and are cut by the same rule. What is left is a
+statement over relations r0, r1, ..: the final fragment.
+
+Which terms may be pushed into a gathered input? A term that every output row fulfils and that names only this relation; for a
+relation that comes by LEFT JOIN, a term of its own ON that names only it. The final part keeps all terms, so pushing is only an
+economy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlglot import exp
+
+from qengine.catalog.model import Catalog, TableSnapshot
+from qengine.errors import BugError
+from qengine.plan import terms
+from qengine.plan.lift import from_items, lift_block
+from qengine.plan.locality import Locality, Refusal, distances, prove_locality
+from qengine.plan.logical import Block, KeyFact, RangeFact, RegionFact
+from qengine.plan.split import Split, split, storable, typed
+from qengine.catalog.types import INTEGER
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restriction:
+    """A fact about a relation whose rows are within `distance_deg` of the owner's rows."""
+
+    fact: RegionFact | KeyFact | RangeFact
+    distance_deg: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaf:
+    """One leaf before pruning. `relation` is its name in the final part; `gathered` is the reason why it is only an input, empty for a
+    block that runs whole in the leaf."""
+
+    number: int
+    relation: str
+    split: Split
+    block: Block
+    locality: Locality
+    restrictions: tuple[Restriction, ...]
+    gathered: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutQuery:
+    """The statement in pieces. `final` reads the leaves' relations and `inline` tables by name; `is_passthrough` says that the rows of
+    the only leaf are the answer as they come."""
+
+    leaves: tuple[Leaf, ...]
+    final: exp.Query
+    inline: tuple[tuple[str, TableSnapshot], ...]
+    is_passthrough: bool
+
+
+def cut(tree: exp.Query, catalog: Catalog) -> CutQuery:
+    """Cut a bound and optimized statement."""
+    work = _Cutting(catalog=catalog, leaves=[], inline=[])
+    final = work.visit(tree.copy())
+    is_passthrough = (
+        len(work.leaves) == 1 and not work.inline and not work.leaves[0].gathered and work.leaves[0].split.is_trivial
+        and final is work.leaves[0].split.final
+    )  # fmt: skip
+    return CutQuery(leaves=tuple(work.leaves), final=final, inline=tuple(work.inline), is_passthrough=is_passthrough)
+
+
+@dataclass(slots=True)
+class _Cutting:
+    """The pieces found so far, in the order in which they were met."""
+
+    catalog: Catalog
+    leaves: list[Leaf]
+    inline: list[tuple[str, TableSnapshot]]
+
+    def visit(self, query: exp.Query) -> exp.Query:
+        """Return what stands for `query` in the final part."""
+        if isinstance(query, exp.Select):
+            block = lift_block(query, self.catalog)
+            proof = prove_locality(block) if _is_closed(query, block) else Refusal(reason="the block refers to an outer block")
+            if isinstance(proof, Locality) and block.relations:
+                return self._leaf(query, block, proof)
+            reason = proof.reason if isinstance(proof, Refusal) else "the block reads no table"
+            self._gather(query, block, reason)
+        self._descend(query)
+        return query
+
+    def _descend(self, node: exp.Expression) -> None:
+        for child in list(node.iter_expressions()):
+            if isinstance(child, (exp.Select, exp.SetOperation)):
+                replacement = self.visit(child)
+                if replacement is not child:
+                    child.replace(replacement)
+            else:
+                self._descend(child)
+
+    def _leaf(self, query: exp.Select, block: Block, proof: Locality) -> exp.Select:
+        parts = split(query, self._next())
+        self._add(parts, block, proof, _restrictions(block, proof.owner), gathered="")
+        return parts.final
+
+    def _gather(self, query: exp.Select, block: Block, reason: str) -> None:
+        for item, _ in list(from_items(query)):
+            if not isinstance(item, exp.Table) or not item.db:
+                continue
+            alias = item.alias_or_name
+            table = block.relations[alias].table
+            if table is None:
+                raise BugError(f"table {item.db}.{item.name} is bound but not in the catalogue")
+            if table.inline is not None:
+                name = f"inline{len(self.inline)}"
+                self.inline.append((name, table))
+            else:
+                name = self._gather_table(query, block, item, reason)
+            item.replace(terms.table_node(name, alias))
+
+    def _gather_table(self, query: exp.Select, block: Block, item: exp.Table, reason: str) -> str:
+        alias, name = item.alias_or_name, self._next()
+        used: dict[str, exp.Expression] = {}
+        for node in query.root().find_all(exp.Column):
+            if node.table == alias:
+                used.setdefault(node.name, node)
+        columns = tuple((column, storable(terms.sql_type(node))) for column, node in used.items()) or (("one", INTEGER),)
+        items = [terms.aliased(typed(node, found), node.name) for node, (_, found) in zip(used.values(), columns, strict=False)]
+        select = exp.Select(expressions=items or [terms.aliased(exp.Literal.number(1), "one")]).from_(item.copy(), copy=False)
+        pushed = [c.node for c in block.conjuncts if c.aliases == {alias} and _is_pushable(block, alias, c.scope, c.node)]
+        if (condition := terms.all_of(pushed)) is not None:
+            select = select.where(condition, copy=False)
+        own = lift_block(select, self.catalog)
+        proof = prove_locality(own)
+        if not isinstance(proof, Locality):
+            raise BugError(f"a single table is not leaf-local: {proof.reason}")
+        final = exp.Select(expressions=[exp.Star()]).from_(terms.table_node(name, name), copy=False)
+        parts = Split(kind="gather", leaf=select, columns=columns, final=final, is_trivial=False, row_limit=None)
+        restrictions = (*_restrictions(own, proof.owner), *_restrictions(block, alias, others_only=True)) if proof.owner else ()
+        self._add(parts, own, proof, restrictions, gathered=reason)
+        return name
+
+    def _next(self) -> str:
+        return f"r{len(self.leaves)}"
+
+    def _add(
+        self, parts: Split, block: Block, proof: Locality, restrictions: tuple[Restriction, ...], *, gathered: str
+    ) -> None:
+        number = len(self.leaves)
+        self.leaves.append(
+            Leaf(
+                number=number, relation=f"r{number}", split=parts, block=block, locality=proof,
+                restrictions=restrictions, gathered=gathered,
+            )
+        )  # fmt: skip
+
+
+def _is_closed(query: exp.Select, block: Block) -> bool:
+    return all(c.table in block.relations for c in query.find_all(exp.Column))
+
+
+def _is_pushable(block: Block, alias: str, scope: str, node: exp.Expression) -> bool:
+    if any(node.find_all(exp.Query)) or any(node.find_all(exp.Rand)) or any(node.find_all(exp.Window)):
+        return False
+    relation = block.relations[alias]
+    if relation.is_null_supplied:
+        return relation.side == "LEFT" and scope == alias
+    return scope == ""
+
+
+def _restrictions(block: Block, owner: str, *, others_only: bool = False) -> tuple[Restriction, ...]:
+    """Collect the facts that restrict the owner's rows: its own, and those of relations tied to it by edges."""
+    if not owner:
+        return ()
+    found = []
+    for alias, distance in distances(block, owner).items():
+        if alias == owner and (others_only or block.relations[owner].is_null_supplied):
+            continue
+        facts: list[RegionFact | KeyFact | RangeFact] = [f for f in block.regions if f.alias == alias]
+        facts += [f for f in block.keys if f.alias == alias]
+        facts += [f for f in block.ranges if f.alias == alias]
+        found += [Restriction(fact=fact, distance_deg=distance) for fact in facts]
+    return tuple(found)

@@ -1,0 +1,318 @@
+"""Split a leaf-local block into the SELECT that every task runs and the SELECT that makes the answer from their rows.
+
+Three ways, from cheapest to most general:
+
+* **rows**: no aggregates and no windows. The leaf computes the output; DISTINCT, ORDER BY and LIMIT are applied in the leaf to what one
+  task can know, and again in the final part.
+* **partial**: aggregates that can be merged. The leaf groups; the final part merges COUNT and SUM by SUM, MIN and MAX by themselves, AVG by
+  (sum, count), variances by (n, mean, M2) (Chan, Golub & LeVeque 1979).
+* **input**: everything else (windows, COUNT(DISTINCT), MEDIAN, ..). The leaf joins and filters and sends the columns that the rest
+  needs; the rest runs as it is in the final part. If all aggregates ignore duplicates, the leaf sends distinct rows.
+
+The final SELECT reads one relation, named by the caller; the output columns and their order are the block's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlglot import exp
+
+from qengine.catalog.types import BIGINT, DOUBLE, INTEGER, VARCHAR, SqlType
+from qengine.errors import BugError
+from qengine.plan import terms
+
+SUM_OF_INTEGERS = SqlType("DECIMAL(38,0)")
+"""Type in which sums of integers travel: no sum of 64-bit integers over a catalogue can leave it."""
+
+_VARIANCES = (exp.Stddev, exp.StddevSamp, exp.StddevPop, exp.Variance, exp.VariancePop)
+_MERGEABLE = (exp.Count, exp.Sum, exp.Avg, exp.Min, exp.Max, *_VARIANCES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """`leaf` is ordinary SQL over the catalogue's tables whose output columns have the names and types `columns`; `final` reads them from
+    the relation that `split` was told. `row_limit` is set when any that many leaf rows are enough; `kind` is for EXPLAIN."""
+
+    kind: str
+    leaf: exp.Select
+    columns: tuple[tuple[str, SqlType], ...]
+    final: exp.Select
+    is_trivial: bool
+    row_limit: int | None
+
+
+def split(select: exp.Select, relation: str) -> Split:
+    """Split the block; the final part reads `relation`."""
+    select = select.copy()
+    aggregates = [n for n in select.find_all(exp.Expression) if n.meta.get("aggregate") and not _is_windowed(n)]
+    has_window = any(select.find_all(exp.Window)) or select.args.get("qualify") is not None
+    grouped = bool(aggregates or select.args.get("group") or select.args.get("having"))
+    if not grouped and not has_window:
+        return _split_rows(select, relation)
+    if not has_window and all(map(_is_mergeable, aggregates)) and _has_plain_groups(select):
+        return _split_partial(select, relation)
+    return _split_input(select, relation, aggregates=aggregates, has_window=has_window)
+
+
+def storable(found: SqlType | None) -> SqlType:
+    """Return the type in which values of `found` travel between fragments."""
+    if found is None:
+        raise BugError("an expression of the bound tree has no type")
+    return {"NULL": INTEGER, "HUGEINT": SUM_OF_INTEGERS, "UUID": VARCHAR}.get(found.name, found)
+
+
+def typed(node: exp.Expression, found: SqlType) -> exp.Expression:
+    """Return `CAST(node AS type)`."""
+    return exp.Cast(this=node.copy(), to=terms.named_type(found.name))
+
+
+def limit_of(select: exp.Query) -> tuple[int | None, int]:
+    """Return (LIMIT or None, OFFSET or 0)."""
+    limit, offset = select.args.get("limit"), select.args.get("offset")
+    count = terms.number(limit.expression) if limit is not None else None
+    skip = terms.number(offset.expression) if offset is not None else 0
+    return (None if count is None else int(count)), int(skip or 0)
+
+
+def _is_windowed(node: exp.Expression) -> bool:
+    parent = node.parent
+    while isinstance(parent, (exp.Filter, exp.IgnoreNulls, exp.WithinGroup)):
+        parent = parent.parent
+    return isinstance(parent, exp.Window) and parent.this is not None and node in parent.this.walk()
+
+
+def _is_mergeable(node: exp.Expression) -> bool:
+    if not isinstance(node, _MERGEABLE) or isinstance(node.parent, (exp.Filter, exp.WithinGroup)):
+        return False
+    return not isinstance(node.this, exp.Distinct) and not isinstance(node.this, exp.Order) and len(node.expressions) == 0
+
+
+def _has_plain_groups(select: exp.Select) -> bool:
+    group = select.args.get("group")
+    return group is None or not any(value for key, value in group.args.items() if key != "expressions")
+
+
+def _is_duplicate_free(node: exp.Expression) -> bool:
+    return isinstance(node, (exp.Min, exp.Max)) or isinstance(node.this, exp.Distinct)
+
+
+def _without(select: exp.Select, *clauses: str) -> exp.Select:
+    bare = select.copy()
+    for clause in clauses:
+        bare.set(clause, None)
+    return bare
+
+
+def _rewrite(node: exp.Expression, rule: Callable[[exp.Expression], exp.Expression | None]) -> exp.Expression:
+    """Replace nodes from the top; where `rule` gives a replacement nothing below is looked at."""
+    if (replacement := rule(node)) is not None:
+        return replacement
+    copied = node.copy()
+    _rewrite_below(copied, rule)
+    return copied
+
+
+def _rewrite_below(node: exp.Expression, rule: Callable[[exp.Expression], exp.Expression | None]) -> None:
+    for child in list(node.iter_expressions()):
+        if (replacement := rule(child)) is not None:
+            child.replace(replacement)
+        else:
+            _rewrite_below(child, rule)
+
+
+# -- rows -----------------------------------------------------------------------------------------------------------------------
+
+
+def _split_rows(select: exp.Select, relation: str) -> Split:
+    columns = tuple((item.alias_or_name, storable(terms.sql_type(item))) for item in select.expressions)
+    limit, offset = limit_of(select)
+    distinct, order = select.args.get("distinct"), select.args.get("order")
+    leaf = _without(select, "order", "limit", "offset")
+    leaf.set("expressions", [
+        terms.aliased(typed(item.unalias(), found), name)
+        for item, (name, found) in zip(select.expressions, columns, strict=True)
+    ])  # fmt: skip
+    final = exp.Select(
+        expressions=[terms.aliased(terms.quoted_column(relation, name), name) for name, _ in columns]
+    ).from_(terms.table_node(relation, relation), copy=False)
+    extra: list[tuple[str, SqlType]] = []
+    if order is not None:
+        final.set("order", _order_rows(select, leaf, relation, extra))
+    if distinct is not None:
+        final.set("distinct", distinct.copy())
+    if limit is not None and (order is None or distinct is None):
+        if order is not None:
+            leaf.set("order", order.copy())
+        leaf.set("limit", exp.Limit(expression=exp.Literal.number(limit + offset)))
+    for clause in ("limit", "offset"):
+        if select.args.get(clause) is not None:
+            final.set(clause, select.args[clause].copy())
+    is_trivial = order is None and distinct is None and offset == 0
+    return Split(
+        kind="rows", leaf=leaf, columns=(*columns, *extra), final=final, is_trivial=is_trivial,
+        row_limit=None if limit is None or order is not None or distinct is not None else limit + offset,
+    )  # fmt: skip
+
+
+def _order_rows(select: exp.Select, leaf: exp.Select, relation: str, extra: list[tuple[str, SqlType]]) -> exp.Order:
+    """Order the final rows by columns that the leaf computes; expressions that are not output columns become extra ones."""
+    outputs = {item.unalias(): item.alias_or_name for item in select.expressions}
+    items = []
+    for number, item in enumerate(select.args["order"].expressions):
+        name = outputs.get(item.this)
+        if name is None:
+            name = f"order {number}"
+            found = storable(terms.sql_type(item.this))
+            extra.append((name, found))
+            leaf.append("expressions", terms.aliased(typed(item.this, found), name))
+        ordered = item.copy()
+        ordered.set("this", terms.quoted_column(relation, name))
+        items.append(ordered)
+    return exp.Order(expressions=items)
+
+
+# -- partial aggregates -----------------------------------------------------------------------------------------------------------
+
+
+def _split_partial(select: exp.Select, relation: str) -> Split:
+    group = select.args.get("group")
+    keys = list(group.expressions) if group is not None else []
+    leaf_items: list[exp.Expression] = []
+    columns: list[tuple[str, SqlType]] = []
+    deviations: list[tuple[str, str]] = []
+
+    def emit(name: str, node: exp.Expression, found: SqlType) -> exp.Column:
+        columns.append((name, found))
+        leaf_items.append(terms.aliased(typed(node, found), name))
+        return terms.quoted_column(relation, name)
+
+    key_columns = [emit(f"key {i}", key, storable(terms.sql_type(key))) for i, key in enumerate(keys)]
+    merged: dict[exp.Expression, exp.Expression] = {}
+
+    def rule(node: exp.Expression) -> exp.Expression | None:
+        for key, place in zip(keys, key_columns, strict=True):
+            if node == key:
+                return place.copy()
+        if not node.meta.get("aggregate"):
+            return None
+        if node not in merged:
+            merged[node] = _merge(node, f"part {len(merged)}", emit, relation, deviations)
+        return merged[node].copy()
+
+    final = _without(select, "joins", "where", "from_", "group")
+    for clause in ("expressions", "having", "order"):
+        value = select.args.get(clause)
+        if isinstance(value, list):
+            final.set(clause, [_rewrite(item, rule) for item in value])
+        elif value is not None:
+            final.set(clause, _rewrite(value, rule))
+    stray = next((c for c in final.find_all(exp.Column) if c.table != relation), None)
+    if stray is not None:
+        raise BugError(f"column {stray.sql()} is neither grouped nor aggregated", span=terms.span_of(stray))
+    source: exp.Expression = terms.table_node(relation, relation)
+    if deviations:
+        source = _with_means(relation, [name for name, _ in columns], key_columns, deviations)
+    final = final.from_(source, copy=False)
+    if keys:
+        final.set("group", exp.Group(expressions=[c.copy() for c in key_columns]))
+    leaf = _without(select, "having", "order", "limit", "offset", "distinct")
+    leaf.set("expressions", leaf_items or [terms.aliased(exp.Literal.number(1), "one")])
+    return Split(
+        kind="partial", leaf=leaf, columns=tuple(columns) or (("one", INTEGER),), final=final, is_trivial=False, row_limit=None
+    )
+
+
+def _merge(
+    node: exp.Expression,
+    name: str,
+    emit: Callable[[str, exp.Expression, SqlType], exp.Column],
+    relation: str,
+    deviations: list[tuple[str, str]],
+) -> exp.Expression:
+    """Return the final expression of one aggregate; its partial columns are emitted into the leaf."""
+    if isinstance(node, exp.Count):
+        total = exp.Sum(this=emit(name, node, BIGINT))
+        return typed(exp.Coalesce(this=total, expressions=[exp.Literal.number(0)]), BIGINT)
+    argument = terms.sql_type(node.this)
+    if isinstance(node, (exp.Min, exp.Max)):
+        return type(node)(this=emit(name, node, storable(argument)))
+    if isinstance(node, exp.Sum):
+        return exp.Sum(this=emit(name, node, _sum_type(argument)))
+    if isinstance(node, exp.Avg):
+        total = exp.Sum(this=emit(name, exp.Sum(this=node.this.copy()), _sum_type(argument)))
+        count = exp.Sum(this=emit(f"{name} n", exp.Count(this=node.this.copy()), BIGINT))
+        return exp.Div(this=typed(total, DOUBLE), expression=exp.Nullif(this=typed(count, DOUBLE), expression=exp.Literal.number(0)))
+    value = exp.Cast(this=node.this.copy(), to=terms.named_type("DOUBLE"))
+    n = emit(f"{name} n", exp.Count(this=value.copy()), DOUBLE)
+    mean = emit(f"{name} mean", exp.Avg(this=value.copy()), DOUBLE)
+    squares = exp.Mul(this=exp.VariancePop(this=value.copy()), expression=exp.Count(this=value.copy()))
+    m2 = emit(f"{name} m2", squares, DOUBLE)
+    deviations.append((n.name, mean.name))
+    overall = terms.quoted_column(relation, f"{mean.name} overall")
+    offset = exp.Paren(this=exp.Sub(this=mean.copy(), expression=overall))
+    between = exp.Mul(this=exp.Mul(this=n.copy(), expression=offset), expression=offset.copy())
+    total = exp.Sum(this=exp.Add(this=m2.copy(), expression=between))
+    count = exp.Sum(this=n.copy())
+    is_population = isinstance(node, (exp.StddevPop, exp.VariancePop))
+    divisor: exp.Expression = count if is_population else exp.Paren(this=exp.Sub(this=count, expression=exp.Literal.number(1)))
+    variance = exp.Div(this=total, expression=exp.Nullif(this=divisor, expression=exp.Literal.number(0)))
+    known = exp.GT(this=count.copy(), expression=exp.Literal.number(0 if is_population else 1))
+    is_root = isinstance(node, (exp.Stddev, exp.StddevSamp, exp.StddevPop))
+    return exp.Case(ifs=[exp.If(this=known, true=exp.Sqrt(this=variance) if is_root else variance)])
+
+
+def _sum_type(argument: SqlType | None) -> SqlType:
+    if argument is None:
+        raise BugError("an argument of an aggregate has no type")
+    if argument.is_integer or argument.is_boolean:
+        return SUM_OF_INTEGERS
+    if argument.name.startswith("DECIMAL"):
+        return SqlType(f"DECIMAL(38,{argument.name.rstrip(')').split(',')[-1].strip()})")
+    return DOUBLE
+
+
+def _with_means(
+    relation: str, names: list[str], keys: list[exp.Column], deviations: list[tuple[str, str]]
+) -> exp.Expression:
+    """Add to the partial rows the mean of the whole group, which the M2 terms are shifted to."""
+    items: list[exp.Expression] = [terms.quoted_column(relation, name) for name in names]
+    for n, mean in deviations:
+        weighted = exp.Mul(this=terms.quoted_column(relation, n), expression=terms.quoted_column(relation, mean))
+        sums = [
+            exp.Window(this=exp.Sum(this=term), partition_by=[k.copy() for k in keys])
+            for term in (weighted, terms.quoted_column(relation, n))
+        ]
+        overall = exp.Div(this=sums[0], expression=exp.Nullif(this=sums[1], expression=exp.Literal.number(0)))
+        items.append(terms.aliased(overall, f"{mean} overall"))
+    inner = exp.Select(expressions=items).from_(terms.table_node(relation, relation), copy=False)
+    return inner.subquery(exp.to_identifier(relation, quoted=True), copy=False)
+
+
+# -- input --------------------------------------------------------------------------------------------------------------------------
+
+
+def _split_input(select: exp.Select, relation: str, *, aggregates: list[exp.Expression], has_window: bool) -> Split:
+    final = _without(select, "joins", "where", "from_")
+    places: dict[tuple[str, str], str] = {}
+    columns: list[tuple[str, SqlType]] = []
+    items: list[exp.Expression] = []
+    for node in list(final.find_all(exp.Column)):
+        place = (node.table, node.name)
+        if place not in places:
+            places[place] = f"column {len(places)}"
+            found = storable(terms.sql_type(node))
+            columns.append((places[place], found))
+            items.append(terms.aliased(typed(node, found), places[place]))
+        replacement = terms.quoted_column(relation, places[place])
+        replacement.meta.update(node.meta)
+        node.replace(replacement)
+    final = final.from_(terms.table_node(relation, relation), copy=False)
+    leaf = _without(select, "having", "order", "limit", "offset", "distinct", "group", "qualify", "windows")
+    leaf.set("expressions", items or [terms.aliased(exp.Literal.number(1), "one")])
+    if not has_window and aggregates and all(map(_is_duplicate_free, aggregates)):
+        leaf.set("distinct", exp.Distinct())
+    return Split(
+        kind="input", leaf=leaf, columns=tuple(columns) or (("one", INTEGER),), final=final, is_trivial=False, row_limit=None
+    )
