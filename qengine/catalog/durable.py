@@ -1,4 +1,4 @@
-"""Writing a file so that it is whole or absent.
+"""Files that are whole or absent, and named or checked by what is in them.
 
 A reader of another process, or a machine that lost power, must never meet half a manifest, part or pointer. So bytes go to a
 temporary file in the same directory, reach the disk (fsync), and only then take their name (`os.replace`, then fsync of the
@@ -7,6 +7,7 @@ directory). Temporary names begin with a dot and end in `.tmp`, so that no reade
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -47,3 +48,9 @@ def sync_directory(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def sha256(path: Path) -> str:
+    """Return the sha256 of a file's bytes in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

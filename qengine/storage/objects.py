@@ -6,7 +6,6 @@ or without `file://`). Relative URIs cannot leave the root. The store knows noth
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -94,8 +93,7 @@ class Store:
 
 def sha256_file(path: Path) -> str:
     """Return the sha256 of a file's bytes in hexadecimal: a part's name, computed when it is published."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return durable.sha256(path)
 
 
 def xxh3_file(path: Path) -> str:

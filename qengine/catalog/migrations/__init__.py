@@ -1,0 +1,50 @@
+"""The registry's schema, version by version.
+
+`tables.py` is the newest version as SQLAlchemy tables; `versions/` holds the steps (alembic revisions) that lead there from an
+empty database or an older version. Opening a registry takes the steps that are missing, in one transaction. The configuration
+is made here, so that no alembic.ini is needed in the working directory.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
+
+from qengine.errors import RegistryError
+
+
+def is_current(connection: Connection) -> bool:
+    """Return whether the database has the newest version."""
+    return _version(connection) == _script().get_current_head()
+
+
+def upgrade(connection: Connection) -> None:
+    """Bring the database to the newest version within the caller's transaction.
+
+    Raise `RegistryError` if the database is of a version that this qengine does not know.
+    """
+    script = _script()
+    found = _version(connection)
+    if found == script.get_current_head():
+        return
+    if found is not None and found not in {revision.revision for revision in script.walk_revisions()}:
+        raise RegistryError(
+            f"the registry has schema version {found}, newer than {script.get_current_head()}", hint="update this qengine"
+        )
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _script() -> ScriptDirectory:
+    return ScriptDirectory(str(Path(__file__).parent))
+
+
+def _version(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()

@@ -1,0 +1,55 @@
+"""The registry's tables as they are in the newest version; a test compares them with what the revisions make."""
+
+from __future__ import annotations
+
+from sqlalchemy import Column, DateTime, ForeignKey, Integer, MetaData, String, Table, Text, UniqueConstraint
+
+METADATA = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+    }
+)
+
+CATALOGS = Table(
+    "catalogs",
+    METADATA,
+    Column("name", String(128), primary_key=True),
+    Column("folded_name", String(128), nullable=False, unique=True),  # names are unique without regard to case
+    Column("latest", Integer, nullable=False),
+)
+
+LOADS = Table(
+    "loads",
+    METADATA,
+    Column("id", String(32), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("context", Text, nullable=False),
+    Column("started", DateTime, nullable=False),
+    Column("finished", DateTime),
+    Column("error", Text, nullable=False),
+)
+
+# `id` only ever grows (AUTOINCREMENT): its maximum tells every process whether anything was published since it looked.
+SNAPSHOTS = Table(
+    "snapshots",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("catalog", String(128), ForeignKey("catalogs.name"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("load_id", String(32), nullable=False),
+    Column("published", DateTime, nullable=False),
+    UniqueConstraint("catalog", "number"),
+    sqlite_autoincrement=True,
+)
+
+SNAPSHOT_TABLES = Table(
+    "snapshot_tables",
+    METADATA,
+    Column("snapshot_id", Integer, ForeignKey("snapshots.id"), primary_key=True),
+    Column("name", String(128), primary_key=True),
+    Column("manifest_uri", Text, nullable=False),
+    Column("manifest_digest", String(64), nullable=False),
+    Column("definition", Text, nullable=False),
+)

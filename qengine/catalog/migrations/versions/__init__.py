@@ -1,0 +1,1 @@
+"""One module per version of the registry's schema, named by its number."""

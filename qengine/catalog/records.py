@@ -1,0 +1,98 @@
+"""Records of snapshots: what a catalogue's snapshot consists of, as small JSON files in the store.
+
+The registry is the truth; the records let `Registry.rebuild` restore it. `<catalog>/_snapshots/<number>.json` names the manifests
+of one snapshot with their digests. A record is written just before its transaction commits, so the newest may be of a snapshot that
+was never published; the next writer of that number replaces it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from qengine.catalog import definition, durable
+from qengine.catalog.manifest import read_definition, read_header
+from qengine.errors import RegistryError
+
+FOLDER = "_snapshots"
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestRef:
+    """Where a table's manifest lies in the store, the sha256 of its bytes, and the definition in it as JSON."""
+
+    table: str
+    uri: str
+    digest: str
+    definition: str
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotRecord:
+    """One snapshot of a catalogue: the load that made it, and its manifests."""
+
+    catalog: str
+    number: int
+    load: str
+    manifests: tuple[ManifestRef, ...]
+
+
+def record_path(root: Path, catalog: str, number: int) -> Path:
+    """Return where the record of a snapshot lies."""
+    return root / catalog / FOLDER / f"{number:06d}.json"
+
+
+def write_record(root: Path, record: SnapshotRecord) -> None:
+    """Write the record, whole or not at all."""
+    words = {
+        "catalog": record.catalog,
+        "number": record.number,
+        "load": record.load,
+        "tables": [{"table": m.table, "uri": m.uri, "digest": m.digest} for m in record.manifests],
+    }
+    with durable.writing(record_path(root, record.catalog, record.number)) as temporary:
+        temporary.write_text(json.dumps(words, indent=1))
+
+
+def read_records(root: Path) -> Iterator[SnapshotRecord]:
+    """Yield the snapshots of every catalogue in the store, oldest first.
+
+    A catalogue without records gets one snapshot per number that its manifests carry, each with the newest manifest so far of
+    every table. Raise `RegistryError` if a record cannot be read or names a manifest that is gone.
+    """
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+        records = sorted((folder / FOLDER).glob("[0-9]*.json"))
+        if records:
+            yield from (_read(root, path) for path in records)
+        else:
+            yield from _from_manifests(root, folder)
+
+
+def _read(root: Path, path: Path) -> SnapshotRecord:
+    try:
+        words = json.loads(path.read_text())
+        manifests = tuple(_ref(root, root / entry["uri"], entry["digest"]) for entry in words["tables"])
+        return SnapshotRecord(words["catalog"], words["number"], words["load"], manifests)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RegistryError(f"record {path} cannot be read: {error}", hint="remove it to restore the other snapshots") from error
+
+
+def _from_manifests(root: Path, folder: Path) -> Iterator[SnapshotRecord]:
+    found = [(read_header(path), path) for path in sorted(folder.glob("*/manifests/[0-9]*.parquet"))]
+    newest: dict[str, ManifestRef] = {}
+    for number in sorted({header.number for header, _ in found}):
+        for header, path in found:
+            if header.number == number:
+                newest[header.table] = _ref(root, path, durable.sha256(path))
+        yield SnapshotRecord(folder.name, number, "", _by_name(newest.values()))
+
+
+def _ref(root: Path, path: Path, digest: str) -> ManifestRef:
+    table = read_definition(path)
+    return ManifestRef(table.name, path.relative_to(root).as_posix(), digest, definition.to_json(table))
+
+
+def _by_name(manifests: Iterable[ManifestRef]) -> tuple[ManifestRef, ...]:
+    return tuple(sorted(manifests, key=lambda manifest: manifest.table.lower()))
