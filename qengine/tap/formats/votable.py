@@ -1,0 +1,202 @@
+"""VOTable 1.4 with BINARY2 or TABLEDATA rows, written as text and bytes without an XML library.
+
+The document is: one RESOURCE marked as results, INFO elements (QUERY_STATUS, statement, snapshots, warnings), one TABLE with
+a FIELD per column, the rows, and after the TABLE a second QUERY_STATUS when MAXREC cut the result or the query failed on the
+way. The same header without rows travels in VOParquet files.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Sequence
+from xml.sax.saxutils import escape, quoteattr
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from qengine.catalog.output import OutputColumn
+from qengine.catalog.types import to_votable
+from qengine.errors import QEngineError
+from qengine.tap.formats.binary2 import encode
+from qengine.tap.formats.values import to_text
+from qengine.tap.formats.writer import ResultHeader
+
+_SLICE_ROWS = 32_768
+"""Rows that are encoded at once; bounds the memory of intermediate arrays."""
+
+_FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_FORBIDDEN_RE2 = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x{fffe}\x{ffff}]"
+
+_OPEN = (
+    '<?xml version="1.0" encoding="UTF-8"?>\n'
+    '<VOTABLE version="1.4" xmlns="http://www.ivoa.net/xml/VOTable/v1.3"'
+    ' xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance">\n'
+    '<RESOURCE type="results">\n'
+)
+_CLOSE = "</RESOURCE>\n</VOTABLE>\n"
+
+
+class Binary2Writer:
+    """VOTable with BINARY2 rows: small and fast."""
+
+    def __init__(self, header: ResultHeader) -> None:
+        self._header = header
+        self._rest = b""
+
+    def begin(self) -> bytes:
+        return (_head(self._header) + '<DATA>\n<BINARY2>\n<STREAM encoding="base64">\n').encode()
+
+    def write(self, batch: pa.RecordBatch) -> bytes:
+        pieces = []
+        for start in range(0, batch.num_rows, _SLICE_ROWS):
+            raw = self._rest + encode(batch.slice(start, _SLICE_ROWS), self._header.columns)
+            # Base64 turns three bytes into four: what is left over waits for the next rows.
+            whole = len(raw) - len(raw) % 3
+            pieces.append(base64.b64encode(memoryview(raw)[:whole]) + b"\n")
+            self._rest = raw[whole:]
+        return b"".join(pieces)
+
+    def finish(self, *, is_overflow: bool) -> bytes:
+        return self._end() + _foot(is_overflow=is_overflow)
+
+    def fail(self, error: QEngineError) -> bytes:
+        return self._end() + _error_foot(error)
+
+    def _end(self) -> bytes:
+        rest, self._rest = base64.b64encode(self._rest), b""
+        return rest + b"\n</STREAM>\n</BINARY2>\n</DATA>\n"
+
+
+class TableDataWriter:
+    """VOTable with TABLEDATA rows: text that people can read."""
+
+    def __init__(self, header: ResultHeader) -> None:
+        self._header = header
+
+    def begin(self) -> bytes:
+        return (_head(self._header) + "<DATA>\n<TABLEDATA>\n").encode()
+
+    def write(self, batch: pa.RecordBatch) -> bytes:
+        return b"".join(
+            _rows(batch.slice(start, _SLICE_ROWS), self._header.columns) for start in range(0, batch.num_rows, _SLICE_ROWS)
+        )
+
+    def finish(self, *, is_overflow: bool) -> bytes:
+        return b"</TABLEDATA>\n</DATA>\n" + _foot(is_overflow=is_overflow)
+
+    def fail(self, error: QEngineError) -> bytes:
+        return b"</TABLEDATA>\n</DATA>\n" + _error_foot(error)
+
+
+def metadata_document(header: ResultHeader, *, is_overflow: bool) -> str:
+    """Return a VOTable that has the columns and INFOs of a result and no rows."""
+    return _head(header, status="OVERFLOW" if is_overflow else "OK") + "</TABLE>\n" + _CLOSE
+
+
+def error_document(error: QEngineError) -> bytes:
+    """Return the VOTable that reports `error` as TAP asks: readable in QUERY_STATUS, for programs as JSON in QENGINE_ERROR."""
+    return (_OPEN + _error_info(error) + _CLOSE).encode()
+
+
+def error_json(error: QEngineError) -> str:
+    """Return code, message, hint and position of an error as JSON."""
+    span = error.span
+    place = {"line": span.line, "column": span.column, "start": span.start, "end": span.end} if span else None
+    return json.dumps({"code": error.code, "message": error.message, "hint": error.hint, "span": place})
+
+
+def _error_info(error: QEngineError) -> str:
+    return (
+        f'<INFO name="QUERY_STATUS" value="ERROR">{text(str(error))}</INFO>\n'
+        f'<INFO name="QENGINE_ERROR" value={attribute(error_json(error))}/>\n'
+    )
+
+
+def _head(header: ResultHeader, *, status: str = "OK") -> str:
+    lines = [_OPEN, f'<INFO name="QUERY_STATUS" value="{status}"/>\n']
+    if header.statement:
+        lines.append(f'<INFO name="QUERY" value={attribute(header.statement)}/>\n')
+    lines += [
+        f'<INFO name="SNAPSHOT" value={attribute(f"{catalog}:{number}")}/>\n'
+        for catalog, number in sorted(header.snapshots.items())
+    ]
+    lines += [f'<INFO name="WARNING" value={attribute(warning)}/>\n' for warning in header.warnings]
+    lines.append("<TABLE>\n")
+    lines += [_field(column) for column in header.columns]
+    return "".join(lines)
+
+
+def _field(column: OutputColumn) -> str:
+    kind = to_votable(column.type)
+    pairs = {
+        "name": column.name,
+        "datatype": kind.datatype,
+        "arraysize": kind.arraysize,
+        "xtype": kind.xtype,
+        "unit": column.unit,
+        "ucd": column.ucd,
+        "utype": column.utype,
+    }
+    attributes = "".join(f" {key}={attribute(value)}" for key, value in pairs.items() if value)
+    if not column.description:
+        return f"<FIELD{attributes}/>\n"
+    return f"<FIELD{attributes}><DESCRIPTION>{text(column.description)}</DESCRIPTION></FIELD>\n"
+
+
+def _foot(*, is_overflow: bool) -> bytes:
+    overflow = '<INFO name="QUERY_STATUS" value="OVERFLOW"/>\n' if is_overflow else ""
+    return f"</TABLE>\n{overflow}{_CLOSE}".encode()
+
+
+def _error_foot(error: QEngineError) -> bytes:
+    return f"</TABLE>\n{_error_info(error)}{_CLOSE}".encode()
+
+
+def _rows(batch: pa.RecordBatch, columns: Sequence[OutputColumn]) -> bytes:
+    cells = [_cells(array, column) for array, column in zip(batch.columns, columns, strict=True)]
+    opened = pa.scalar("<TR><TD>")
+    between = pa.scalar("</TD><TD>")
+    parts = [opened, cells[0]]
+    for column_cells in cells[1:]:
+        parts += [between, column_cells]
+    lines = pc.binary_join_element_wise(*parts, pa.scalar("</TD></TR>\n"), "", null_handling="replace")
+    return joined(lines)
+
+
+def joined(lines: pa.Array) -> bytes:
+    """Return the concatenated values of a string column without NULLs."""
+    if not len(lines):
+        return b""
+    _, offsets, data = lines.buffers()
+    width = 8 if pa.types.is_large_string(lines.type) else 4
+    first = int.from_bytes(offsets[lines.offset * width : (lines.offset + 1) * width].to_pybytes(), "little")
+    end = lines.offset + len(lines)
+    last = int.from_bytes(offsets[end * width : (end + 1) * width].to_pybytes(), "little")
+    return bytes(data[first:last].to_pybytes()) if data is not None else b""
+
+
+def _cells(array: pa.Array, column: OutputColumn) -> pa.Array:
+    words = to_text(array, column.type)
+    kind = to_votable(column.type)
+    if kind.datatype == "boolean":
+        return pc.fill_null(pc.if_else(pc.equal(words, "true"), "T", "F"), "")
+    if kind.datatype == "unsignedByte":
+        words = pa.array([None if v is None else " ".join(str(b) for b in v) for v in array.to_pylist()], pa.string())
+    if kind.datatype in ("char", "unicodeChar"):
+        for plain, escaped in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
+            words = pc.replace_substring(words, plain, escaped)
+        if pc.any(pc.match_substring_regex(words, _FORBIDDEN_RE2)).as_py():
+            words = pc.replace_substring_regex(words, _FORBIDDEN_RE2, "\ufffd")
+    return pc.fill_null(words, "")
+
+
+def text(value: str) -> str:
+    """Return `value` as XML text; characters that XML forbids are replaced."""
+    return escape(_FORBIDDEN.sub("\ufffd", value))
+
+
+def attribute(value: str) -> str:
+    """Return `value` as a quoted XML attribute; line breaks are kept as references."""
+    return quoteattr(_FORBIDDEN.sub("\ufffd", value), {"\n": "&#10;", "\r": "&#13;", "\t": "&#9;"})
