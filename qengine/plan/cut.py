@@ -20,7 +20,7 @@ from sqlglot import exp
 from qengine.catalog.model import Catalog, TableSnapshot
 from qengine.errors import BugError
 from qengine.plan import terms
-from qengine.plan.lift import from_items, lift_block
+from qengine.plan.lift import lift_block
 from qengine.plan.locality import Locality, Refusal, distances, prove_locality
 from qengine.plan.logical import Block, KeyFact, RangeFact, RegionFact
 from qengine.plan.split import Split, split, storable, typed
@@ -106,7 +106,7 @@ class _Cutting:
         return parts.final
 
     def _gather(self, query: exp.Select, block: Block, reason: str) -> None:
-        for item, _ in list(from_items(query)):
+        for item, _ in list(terms.from_items(query)):
             if not isinstance(item, exp.Table) or not item.db:
                 continue
             alias = item.alias_or_name

@@ -41,17 +41,9 @@ def lift_block(select: exp.Select, catalog: Catalog) -> Block:
     )
 
 
-def from_items(select: exp.Select) -> Iterator[tuple[exp.Expression, exp.Join | None]]:
-    """Yield the items of FROM in order, each with the join that brings it in."""
-    if (from_ := select.args.get("from_")) is not None:
-        yield from_.this, None
-    for join in select.args.get("joins") or ():
-        yield join.this, join
-
-
 def _relations(select: exp.Select, catalog: Catalog) -> Mapping[str, Relation]:
     relations: dict[str, Relation] = {}
-    for item, join in from_items(select):
+    for item, join in terms.from_items(select):
         side = "" if join is None else str(join.args.get("side") or "").upper()
         table = catalog.find(item.db, item.name) if isinstance(item, exp.Table) and item.db else None
         if side in ("RIGHT", "FULL"):
@@ -68,7 +60,7 @@ def _conjuncts(select: exp.Select, relations: Mapping[str, Relation]) -> Iterato
     for node in terms.conjuncts(where.this if where else None):
         yield Conjunct(node=node, aliases=terms.aliases_of(node), scope="")
     is_turned = any(r.side in ("RIGHT", "FULL") for r in relations.values())
-    for item, join in from_items(select):
+    for item, join in terms.from_items(select):
         if join is None:
             continue
         alias = item.alias_or_name
@@ -80,7 +72,7 @@ def _conjuncts(select: exp.Select, relations: Mapping[str, Relation]) -> Iterato
 def _obstacle(select: exp.Select, relations: Mapping[str, Relation]) -> tuple[str, Span | None]:
     if select.args.get("with_"):
         return "WITH", terms.span_of(select)
-    for item, join in from_items(select):
+    for item, join in terms.from_items(select):
         if not isinstance(item, exp.Table) or not item.db:
             return f"the derived table {item.alias_or_name}", terms.span_of(item)
         relation = relations[item.alias_or_name]
@@ -166,7 +158,7 @@ def _keys(found: tuple[Conjunct, ...], tables: Mapping[str, Table]) -> Iterator[
         if conjunct.scope:
             continue
         if hit := keys_of(conjunct.node, lambda place: _locality_key(place, tables) is not None):
-            yield KeyFact(alias=hit[0], values=hit[1])
+            yield KeyFact(alias=hit[0], family=tables[hit[0]].family, values=hit[1])
 
 
 def _ranges(found: tuple[Conjunct, ...], tables: Mapping[str, Table]) -> Iterator[RangeFact]:

@@ -78,9 +78,10 @@ class RegionFact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyFact:
-    """The locality key of `alias` is one of `values`."""
+    """The locality key of `alias` is one of `values`. `family` names the director whose index knows the cells."""
 
     alias: str
+    family: str
     values: tuple[int | str, ...]
 
 

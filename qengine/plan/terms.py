@@ -155,3 +155,11 @@ def table_node(name: str, alias: str) -> exp.Table:
         this=exp.to_identifier(name, quoted=True),
         alias=exp.TableAlias(this=exp.to_identifier(alias, quoted=True)),
     )
+
+
+def from_items(select: exp.Select) -> Iterator[tuple[exp.Expression, exp.Join | None]]:
+    """Yield the items of FROM in order, each with the join that brings it in."""
+    if (from_ := select.args.get("from_")) is not None:
+        yield from_.this, None
+    for join in select.args.get("joins") or ():
+        yield join.this, join

@@ -1,0 +1,139 @@
+"""Station 4: rewrites that keep the statement ordinary SQL with the same rows.
+
+`RULES` is the order. A rule takes the tree and the catalogue and returns a new tree; its docstring is a pair of SQL before and after, and
+`tests/rules` runs both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from sqlglot import exp
+
+from qengine.catalog.model import Catalog, Table, TableKind
+from qengine.plan import terms
+from qengine.plan.regions import polygon_vertices
+
+Rule = Callable[[exp.Query, Catalog], exp.Query]
+
+_PAD_DEG = 1e-6
+"""Boxes are larger than their shape by this much; it is far above rounding and far below anything that costs time."""
+
+
+def optimize(tree: exp.Query, catalog: Catalog) -> exp.Query:
+    """Apply all rules in order."""
+    for rule in RULES:
+        tree = rule(tree, catalog)
+    return tree
+
+
+def turn_right_joins(tree: exp.Query, catalog: Catalog) -> exp.Query:
+    """`FROM a RIGHT JOIN b ON p` -> `FROM b LEFT JOIN a ON p`, where these two are the whole FROM."""
+    tree = tree.copy()
+    for select in tree.find_all(exp.Select):
+        joins = select.args.get("joins") or []
+        if len(joins) != 1 or str(joins[0].args.get("side") or "").upper() != "RIGHT":
+            continue
+        (join,) = joins
+        first, second = select.args["from_"].this, join.this
+        first_copy, second_copy = first.copy(), second.copy()
+        first.replace(second_copy)
+        second.replace(first_copy)
+        join.set("side", "LEFT")
+    return tree
+
+
+def bound_shapes(tree: exp.Query, catalog: Catalog) -> exp.Query:
+    """`qe_in_circle(t.ra, t.dec, 10, 0, 1)` -> `(t.dec BETWEEN -1 AND 1 AND t.ra BETWEEN 9 AND 11 AND qe_in_circle(t.ra, t.dec, 10, 0, 1))`.
+
+    The same for `qe_distance(..) < r` from a constant place and for `qe_in_polygon`. A shape implies its box, and both are NULL for
+    the same rows, so this holds wherever the predicate stands. Right ascension is only bounded where it is known to be in [0, 360).
+    """
+    tree = tree.copy()
+    tables = {t.alias_or_name: found.table for t in tree.find_all(exp.Table) if t.db and (found := catalog.find(t.db, t.name))}
+    for node in list(tree.find_all(exp.Anonymous, exp.LT, exp.LTE, exp.GT, exp.GTE)):
+        shape = _cap(node)
+        if shape is None:
+            continue
+        ra, dec, cap = shape
+        node.replace(exp.Paren(this=exp.and_(*_box(ra, dec, cap, tables), node.copy(), copy=False)))
+    return tree
+
+
+RULES: tuple[Rule, ...] = (turn_right_joins, bound_shapes)
+
+
+def _cap(node: exp.Expression) -> tuple[exp.Expression, exp.Expression, tuple[float, float, float]] | None:
+    """Return (ra, dec, (centre ra, centre dec, radius)) of a cap that holds the constant shape that `node` tests."""
+    if arguments := terms.call(node, "qe_in_circle"):
+        ra, dec, *rest = arguments
+        values = [terms.number(r) for r in rest]
+    elif (found := terms.bound_below(node)) and (arguments := terms.call(found[0], "qe_distance")):
+        ra, dec, *rest = arguments
+        if terms.column(ra) is None:
+            ra, dec, rest = arguments[2], arguments[3], arguments[:2]
+        values = [*map(terms.number, rest), found[1]]
+    elif arguments := terms.call(node, "qe_in_polygon"):
+        ra, dec = arguments[:2]
+        vertices = polygon_vertices(arguments[2])
+        values = list(_cap_of_vertices(vertices)) if vertices else []
+    else:
+        return None
+    known = [float(v) for v in values if v is not None]
+    if len(known) != 3 or terms.column(ra) is None or terms.column(dec) is None or abs(known[1]) > 90 or not 0 <= known[2] < 180:
+        return None
+    return ra, dec, (known[0] % 360.0, known[1], known[2])
+
+
+def _cap_of_vertices(vertices: tuple[tuple[float, float], ...]) -> tuple[float, float, float]:
+    """Return a cap that holds the polygon: a cap of less than a hemisphere is convex, so holding the vertices is enough."""
+    points = [_unit(ra, dec) for ra, dec in vertices]
+    x, y, z = (math.fsum(axis) for axis in zip(*points, strict=True))
+    length = math.sqrt(x * x + y * y + z * z)
+    if length < 1e-9:
+        return 0.0, 0.0, 180.0
+    centre = (x / length, y / length, z / length)
+    radius = max(2 * math.asin(min(1.0, math.dist(centre, point) / 2)) for point in points)
+    return math.degrees(math.atan2(y, x)) % 360.0, math.degrees(math.asin(centre[2])), math.degrees(radius) if radius < math.pi / 2 else 180.0
+
+
+def _unit(ra: float, dec: float) -> tuple[float, float, float]:
+    lon, lat = math.radians(ra), math.radians(dec)
+    return math.cos(lat) * math.cos(lon), math.cos(lat) * math.sin(lon), math.sin(lat)
+
+
+def _box(
+    ra: exp.Expression, dec: exp.Expression, cap: tuple[float, float, float], tables: dict[str, Table]
+) -> list[exp.Expression]:
+    centre_ra, centre_dec, radius = cap
+    reach = radius + _PAD_DEG
+    box: list[exp.Expression] = []
+    low, high = centre_dec - reach, centre_dec + reach
+    if low > -90 or high < 90:
+        box.append(_between(dec, max(low, -90.0), min(high, 90.0)))
+    place = terms.column(ra)
+    table = tables.get(place[0]) if place else None
+    is_normal = table is not None and place is not None and table.kind is TableKind.DIRECTOR and place[1] == table.ra
+    if not is_normal or table is None or table.has_nan or low <= -89.99 or high >= 89.99:
+        return box
+    width = math.degrees(math.asin(min(1.0, math.sin(math.radians(reach)) / math.cos(math.radians(centre_dec))))) + _PAD_DEG
+    west, east = centre_ra - width, centre_ra + width
+    if reach >= 90 or east - west >= 360:
+        return box
+    if west < 0 or east >= 360:
+        after = exp.GTE(this=ra.copy(), expression=_literal(west % 360.0))
+        before = exp.LTE(this=ra.copy(), expression=_literal(east % 360.0))
+        box.append(exp.Paren(this=exp.Or(this=after, expression=before)))
+    else:
+        box.append(_between(ra, west, east))
+    return box
+
+
+def _between(node: exp.Expression, low: float, high: float) -> exp.Expression:
+    return exp.Between(this=node.copy(), low=_literal(low), high=_literal(high))
+
+
+def _literal(value: float) -> exp.Expression:
+    node = exp.Literal.number(repr(abs(value)) if "e" in repr(value) else f"{abs(value)!r}e0")
+    return exp.Neg(this=node) if value < 0 else node
