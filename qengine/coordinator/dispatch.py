@@ -14,12 +14,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from qengine.coordinator.attempt import RunSettings
 from qengine.coordinator.lanes import Lane, SlotPool
 from qengine.coordinator.moves import WorkerJoined, WorkerLost
 from qengine.coordinator.placement import rank_workers
 from qengine.coordinator.report import RunProgress
-from qengine.coordinator.run import Run, RunSettings, TaskSource, cancel_on
+from qengine.coordinator.run import Run
 from qengine.coordinator.schedule import Policy, Scheduler
+from qengine.coordinator.source import TaskSource
 from qengine.coordinator.watch import Health, Watch, WatchSettings
 from qengine.errors import BugError, QEngineError
 from qengine.plan.physical import QueryId, TaskLimits, WorkerId
@@ -90,8 +92,7 @@ class Dispatcher:
 
     async def close(self) -> None:
         """Cancel all runs, stop watching, close the channels."""
-        for run in self._runs():
-            run.cancel()
+        await asyncio.gather(*(self.cancel(query) for query in {run.query for run in self._runs()}))
         chores, self._chores = self._chores, []
         for chore in chores:
             chore.cancel()
@@ -170,10 +171,7 @@ class Dispatcher:
         for run in self._runs():
             if run.query == query:
                 run.cancel()
-        await asyncio.gather(*(self._cancel_on(watch, query) for watch in self._watches.values()))
-
-    async def _cancel_on(self, watch: Watch, query: QueryId) -> None:
-        await cancel_on(watch.channel, query, self._settings.run.stop_s)
+        await asyncio.gather(*(watch.cancel(query, self._settings.run.stop_s) for watch in self._watches.values()))
 
     # -- runs -------------------------------------------------------------------------------------------------------------
 
@@ -248,12 +246,9 @@ class Dispatcher:
             before = loop.time()
             await asyncio.sleep(self._settings.tick_s)
             now = loop.time()
-            lag_s = now - before - self._settings.tick_s
+            lag_s = max(0.0, now - before - self._settings.tick_s)
             for run in self._runs():
-                # When this process itself was held up, events are waiting to be read, and silence proves nothing.
-                if lag_s > self._settings.tick_s:
-                    run.forgive(lag_s)
-                run.tick(now)
+                run.tick(now, lag_s=lag_s)
                 if run.lane is Lane.INTERACTIVE and not run.is_over and run.age_s(now) > self._settings.demote_after_s:
                     self._lanes[Lane.INTERACTIVE].remove(run)
                     run.move(Lane.SCAN)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from qengine.errors import BugError, QEngineError, WorkerLostError
-from qengine.plan.physical import WorkerId
+from qengine.plan.physical import QueryId, WorkerId
 from qengine.transport.channel import WorkerChannel, WorkerStatus
 
 log = logging.getLogger(__name__)
@@ -89,6 +89,16 @@ class Watch:
             self._heard_at = loop.time()
             if self.health is not Health.ALIVE:
                 self._set(Health.ALIVE)
+
+    async def cancel(self, query: QueryId, patience_s: float) -> None:
+        """Have the worker forget a query. One that cannot be told in time finds out by itself: its streams are closed."""
+        if self.health is Health.LOST:
+            return
+        try:
+            async with asyncio.timeout(patience_s):
+                await self.channel.cancel(query)
+        except (QEngineError, TimeoutError) as error:
+            log.warning("query %s could not be cancelled on worker %s: %s", query, self.worker, error)
 
     async def run(self) -> None:
         """Probe for ever; cancel it to end."""

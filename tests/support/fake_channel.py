@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from qengine.coordinator.run import TaskSource
+from qengine.coordinator.source import TaskSource
 from qengine.errors import QEngineError, WorkerLostError
 from qengine.plan.physical import (
     PROTOCOL_VERSION,
