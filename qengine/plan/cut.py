@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from sqlglot import exp
 
 from qengine.catalog.model import Catalog, TableSnapshot
+from qengine.catalog.types import INTEGER
 from qengine.errors import BugError
 from qengine.plan import terms
 from qengine.plan.lift import lift_block
 from qengine.plan.locality import Locality, Refusal, distances, prove_locality
 from qengine.plan.logical import Block, KeyFact, RangeFact, RegionFact
 from qengine.plan.split import Split, split, storable, typed
-from qengine.catalog.types import INTEGER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,8 +129,7 @@ class _Cutting:
         columns = tuple((column, storable(terms.sql_type(node))) for column, node in used.items()) or (("one", INTEGER),)
         items = [terms.aliased(typed(node, found), node.name) for node, (_, found) in zip(used.values(), columns, strict=False)]
         select = exp.Select(expressions=items or [terms.aliased(exp.Literal.number(1), "one")]).from_(item.copy(), copy=False)
-        pushed = [c.node for c in block.conjuncts if c.aliases == {alias} and _is_pushable(block, alias, c.scope, c.node)]
-        if (condition := terms.all_of(pushed)) is not None:
+        if (condition := terms.all_of(pushable_terms(block, alias))) is not None:
             select = select.where(condition, copy=False)
         own = lift_block(select, self.catalog)
         proof = prove_locality(own)
@@ -161,13 +160,17 @@ def _is_closed(query: exp.Select, block: Block) -> bool:
     return all(c.table in block.relations for c in query.find_all(exp.Column))
 
 
-def _is_pushable(block: Block, alias: str, scope: str, node: exp.Expression) -> bool:
-    if any(node.find_all(exp.Query)) or any(node.find_all(exp.Rand)) or any(node.find_all(exp.Window)):
-        return False
+def pushable_terms(block: Block, alias: str) -> list[exp.Expression]:
+    """Return the terms that may be applied to the relation before it is joined (see the module's prose)."""
     relation = block.relations[alias]
-    if relation.is_null_supplied:
-        return relation.side == "LEFT" and scope == alias
-    return scope == ""
+    scope = alias if relation.is_null_supplied else ""
+    if relation.is_null_supplied and relation.side != "LEFT":
+        return []
+    return [c.node for c in block.conjuncts if c.scope == scope and c.aliases == {alias} and _is_repeatable(c.node)]
+
+
+def _is_repeatable(node: exp.Expression) -> bool:
+    return not any(node.find_all(exp.Query, exp.Rand, exp.Window))
 
 
 def _restrictions(block: Block, owner: str, *, others_only: bool = False) -> tuple[Restriction, ...]:

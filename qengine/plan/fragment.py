@@ -1,0 +1,341 @@
+"""Station 5b: from cut and pruned leaves to fragments with tasks.
+
+A leaf's tasks are cut along the line at the borders of the owner's parts (and of their row groups where a part alone is more than a task), so
+that the ranges of the tasks cover the line without overlap: `bounds[i] <= cell < bounds[i + 1]` are task i's. What a task reads is a pure
+function of (fragment, number), computed at dispatch: the fragment only holds columns.
+
+How an input reads the line (`Reach`): the owner and relations in the same cells read the task's range; a relation with a margin reads also
+the ring around it; replicated relations are read whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+import pyarrow as pa
+from sqlglot import exp
+
+from qengine.catalog.model import Int64Array, Parts, TableSnapshot
+from qengine.catalog.output import OutputColumn
+from qengine.catalog.types import SqlType
+from qengine.plan import terms
+from qengine.plan.cost import CostModel, used_fraction
+from qengine.plan.cut import CutQuery, Leaf, pushable_terms
+from qengine.plan.physical import PartRef, TaskInput
+from qengine.plan.prune import Resolved, work_of
+from qengine.plan.skyjoin import GridEdge, cell_size_deg, grid_join
+from qengine.sky.cells import BEYOND_END, RangeSet
+from qengine.sky.coverage import ring
+from qengine.sql.render import render
+
+MAX_RANGES = 16
+"""Ranges in one input's filter; a long OR of ranges costs more than it saves (twice the time at 16 to 64)."""
+
+MAX_RING_RANGES = 48
+SKY_AREA_DEG2 = 41252.96
+
+
+class Reach(Enum):
+    """How much of the line an input reads for a task."""
+
+    HOME = "home"
+    RING = "ring"
+    WHOLE = "whole"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeafInput:
+    """One relation of a leaf: the table that it reads, the columns that the SQL uses, and how far it reaches."""
+
+    name: str
+    alias: str
+    table: TableSnapshot
+    columns: tuple[str, ...]
+    types: tuple[str, ...]
+    reach: Reach
+    margin_deg: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What a fragment will read. `parts_total` counts the owner's parts in the snapshot."""
+
+    parts: int
+    parts_total: int
+    row_groups: int
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeafFragment:
+    """The same SELECT on every task's range. `bounds` has shape (tasks + 1,), `costs` (tasks,) in bytes; `work` are the cells that
+    pruning left."""
+
+    number: int
+    relation: str
+    kind: str
+    gathered: str
+    owner: str
+    sql: str
+    columns: tuple[tuple[str, SqlType], ...]
+    inputs: tuple[LeafInput, ...]
+    work: RangeSet
+    bounds: Int64Array
+    costs: Int64Array
+    row_limit: int | None
+    estimate: Estimate
+
+    @property
+    def task_count(self) -> int:
+        return len(self.costs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhysicalPlan:
+    """Everything that dispatch needs. `final_sql` is None when the rows of the only leaf are the answer."""
+
+    leaves: tuple[LeafFragment, ...]
+    final_sql: str | None
+    inline: tuple[tuple[str, TableSnapshot], ...]
+    columns: tuple[OutputColumn, ...]
+    cost: CostModel
+
+    @property
+    def tasks(self) -> int:
+        return sum(leaf.task_count for leaf in self.leaves)
+
+
+def fragment(cut_query: CutQuery, resolved: Resolved, columns: tuple[OutputColumn, ...], cost: CostModel) -> PhysicalPlan:
+    """Make the physical plan of a cut statement whose key lookups are resolved."""
+    final = None if cut_query.is_passthrough else render(cut_query.final)
+    leaves = tuple(_leaf_fragment(leaf, resolved, cost) for leaf in cut_query.leaves)
+    return PhysicalPlan(leaves=leaves, final_sql=final, inline=cut_query.inline, columns=columns, cost=cost)
+
+
+def task_inputs(leaf: LeafFragment, number: int) -> tuple[TaskInput, ...]:
+    """Return what task `number` of the fragment reads."""
+    low, high = int(leaf.bounds[number]), int(leaf.bounds[number + 1])
+    home = leaf.work & RangeSet.from_ranges(np.array([low], np.int64), np.array([high], np.int64))
+    return tuple(_task_input(i, home, (low, high)) for i in leaf.inputs)
+
+
+# -- inputs of a task ---------------------------------------------------------------------------------------------------------------
+
+
+def _task_input(i: LeafInput, home: RangeSet, bounds: tuple[int, int]) -> TaskInput:
+    table = i.table.table
+    if i.reach is Reach.WHOLE:
+        return _input(i, [(i.table.home, np.arange(len(i.table.home)))], ())
+    reach = home
+    limit = MAX_RANGES
+    if i.reach is Reach.RING:
+        sky = home & RangeSet.sky()
+        reach, limit = sky | ring(sky, i.margin_deg), MAX_RING_RANGES
+    sources = [(parts, np.flatnonzero(reach.overlaps(parts.start, parts.stop))) for parts in (i.table.home, i.table.orphan)]
+    if not table.line_column:
+        return _input(i, sources, ())
+    is_inside = all(
+        bool(_covers(reach, np.maximum(p.start[s], p.lowest[s]), np.minimum(p.stop[s], p.highest[s] + 1)).all()) for p, s in sources
+    )
+    if is_inside and (i.reach is Reach.HOME or len(reach) == 1):
+        return _input(i, sources, ())
+    coarse = reach.coarsen(limit)
+    if i.reach is Reach.HOME:
+        coarse = coarse & RangeSet.from_ranges(np.array([bounds[0]], np.int64), np.array([bounds[1]], np.int64))
+    return _input(i, sources, coarse.pairs())
+
+
+def _covers(ranges: RangeSet, starts: Int64Array, stops: Int64Array) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Say for each half-open range whether it lies inside one range of the set (empty ones do)."""
+    if not len(ranges):
+        return starts >= stops
+    place = np.searchsorted(ranges.starts, starts, side="right") - 1
+    inside = (place >= 0) & (stops <= ranges.stops[np.maximum(place, 0)])
+    return inside | (starts >= stops)
+
+
+def _input(
+    i: LeafInput, sources: Sequence[tuple[Parts, np.ndarray[tuple[int], np.dtype[np.int64]]]], ranges: tuple[tuple[int, int], ...]
+) -> TaskInput:
+    table = i.table.table
+    floats = {c.name for c in table.columns if c.type.is_float} if table.has_nan else set()
+    return TaskInput(
+        name=i.name,
+        parts=tuple(ref for parts, selected in sources for ref in part_refs(parts, selected)),
+        columns=i.columns,
+        types=i.types,
+        ranges=ranges,
+        nan_columns=tuple(c for c in i.columns if c in floats),
+        line_column=table.line_column,
+    )
+
+
+def part_refs(parts: Parts, selected: Int64Array) -> list[PartRef]:
+    """Make references to the selected parts."""
+    if not len(selected):
+        return []
+    where = pa.array(selected)
+    digests, uris = parts.digest.take(where).to_pylist(), parts.uri.take(where).to_pylist()
+    rows, sizes = parts.rows[selected].tolist(), parts.bytes[selected].tolist()
+    return [PartRef(*values) for values in zip(digests, uris, rows, sizes, strict=True)]
+
+
+# -- fragments ------------------------------------------------------------------------------------------------------------------------
+
+
+def _leaf_fragment(leaf: Leaf, resolved: Resolved, cost: CostModel) -> LeafFragment:
+    select = leaf.split.leaf
+    edges = _grid_edges(leaf)
+    if edges:
+        pushed = {alias: pushable_terms(leaf.block, alias) for e in edges for alias in (e.home, e.expanded)}
+        select = grid_join(select, edges, pushed)
+    inputs, tree = _bind_inputs(leaf, select)
+    work = work_of(leaf, resolved) if leaf.locality.owner else RangeSet.whole()
+    bounds, costs, estimate = _cut_tasks(leaf, inputs, work, cost, is_heavy=bool(edges))
+    return LeafFragment(
+        number=leaf.number, relation=leaf.relation, kind=leaf.split.kind, gathered=leaf.gathered, owner=leaf.locality.owner,
+        sql=render(tree), columns=leaf.split.columns, inputs=inputs, work=work, bounds=bounds, costs=costs,
+        row_limit=leaf.split.row_limit, estimate=estimate,
+    )  # fmt: skip
+
+
+def _bind_inputs(leaf: Leaf, select: exp.Select) -> tuple[tuple[LeafInput, ...], exp.Select]:
+    tree = select.copy()
+    inputs = []
+    for number, item in enumerate([t for t in tree.find_all(exp.Table) if t.db]):
+        alias = item.alias_or_name
+        table = leaf.block.relations[alias].table
+        if table is None:
+            continue
+        used = {c.name for c in select.find_all(exp.Column) if c.table == alias}
+        columns = [c for c in table.table.columns if c.name in used]
+        margin = leaf.locality.margin_deg.get(alias, 0.0)
+        reach = Reach.WHOLE if not table.table.is_sharded else Reach.RING if margin > 0 else Reach.HOME
+        name = f"t{number}"
+        item.replace(terms.table_node(name, alias))
+        inputs.append(
+            LeafInput(
+                name=name, alias=alias, table=table, columns=tuple(c.name for c in columns),
+                types=tuple(c.type.name for c in columns), reach=reach, margin_deg=margin,
+            )
+        )  # fmt: skip
+    return tuple(inputs), tree
+
+
+def _grid_edges(leaf: Leaf) -> list[GridEdge]:
+    """Choose the distance edges that need a grid: those between relations that no equality ties together."""
+    block, chosen, tied = leaf.block, [], set()
+    for conjunct in block.conjuncts:
+        if isinstance(terms.bare(conjunct.node), exp.EQ) and len(conjunct.aliases) == 2:
+            tied.add(conjunct.aliases)
+    for edge in block.sky_edges:
+        pair = frozenset((edge.left, edge.right))
+        relations = [block.relations[a] for a in (edge.left, edge.right)]
+        if pair in tied or any(r.table is None for r in relations):
+            continue
+        if edge.scope in (edge.left, edge.right):
+            expanded = edge.scope
+        elif edge.scope == "" and not any(r.is_null_supplied for r in relations):
+            expanded = min(relations, key=lambda r: (r.table.rows if r.table else 0, r.alias == leaf.locality.owner)).alias
+        else:
+            continue
+        home = edge.left if expanded == edge.right else edge.right
+        table = block.relations[home].table
+        tied.add(pair)
+        chosen.append(
+            GridEdge(
+                home=home, expanded=expanded, home_position=edge.columns[home], expanded_position=edge.columns[expanded],
+                radius_deg=edge.radius_deg, cell_deg=cell_size_deg(edge.radius_deg, table.rows if table else 0, SKY_AREA_DEG2),
+            )
+        )  # fmt: skip
+    return chosen
+
+
+def _cut_tasks(
+    leaf: Leaf, inputs: tuple[LeafInput, ...], work: RangeSet, cost: CostModel, *, is_heavy: bool
+) -> tuple[Int64Array, Int64Array, Estimate]:
+    """Return bounds, costs and the estimate. Without an owner there is one task over everything."""
+    whole = np.array([0, BEYOND_END], np.int64)
+    owner = next((i for i in inputs if i.alias == leaf.locality.owner), None)
+    if owner is None:
+        size = sum(int(i.table.home.bytes.sum() * used_fraction(i.table.table, i.columns)) for i in inputs)
+        rows = max((i.table.rows for i in inputs), default=1)
+        parts = sum(len(i.table.home) for i in inputs)
+        return whole, np.array([size], np.int64), Estimate(parts=parts, parts_total=parts, row_groups=parts, rows=rows, bytes=size)
+    starts, sizes, rows, groups, parts = _atoms(owner, work)
+    total_parts = len(owner.table.home) + len(owner.table.orphan)
+    for other in inputs:
+        if other is not owner and other.reach is not Reach.WHOLE and len(starts):
+            other_starts, other_sizes, *_ = _atoms(other, work, is_fine=False)
+            place = np.maximum(np.searchsorted(starts, other_starts, side="right") - 1, 0)
+            np.add.at(sizes, place, other_sizes)
+    estimate = Estimate(parts=parts, parts_total=total_parts, row_groups=groups, rows=int(rows.sum()), bytes=int(sizes.sum()))
+    if not len(starts):
+        return np.zeros(1, np.int64), np.zeros(0, np.int64), estimate
+    target = cost.task_bytes(int(sizes.sum()), is_heavy=is_heavy)
+    splits = _coarse_starts(owner, starts, sizes, target)
+    starts, sizes = starts[splits], np.add.reduceat(sizes, splits)
+    number = (np.cumsum(sizes) - sizes) // max(target, 1)
+    first = np.flatnonzero(np.r_[True, number[1:] != number[:-1]])
+    bounds = np.r_[starts[first], BEYOND_END].astype(np.int64)
+    bounds[0] = 0
+    return bounds, np.add.reduceat(sizes, first), estimate
+
+
+def _atoms(i: LeafInput, work: RangeSet, *, is_fine: bool = True) -> tuple[Int64Array, Int64Array, Int64Array, int, int]:
+    """Return the smallest pieces at which the input's rows may be cut: (starts, bytes, rows, row groups, parts).
+
+    Pieces are row groups that meet the work, by their lowest cell, or whole parts where the files have no line column.
+    """
+    fraction = used_fraction(i.table.table, i.columns)
+    starts, sizes, rows, groups, count = [], [], [], 0, 0
+    for parts in (i.table.home, i.table.orphan):
+        selected = np.flatnonzero(work.overlaps(parts.start, parts.stop))
+        count += len(selected)
+        if not len(selected):
+            continue
+        offset = parts.row_groups.offset
+        per_part = offset[selected + 1] - offset[selected]
+        if not is_fine or not i.table.table.line_column or len(selected) > 20_000 or not per_part.all():
+            starts.append(parts.start[selected])
+            sizes.append(parts.bytes[selected])
+            rows.append(parts.rows[selected])
+            groups += int(per_part.sum())
+            continue
+        first = np.repeat(offset[selected] - np.r_[0, np.cumsum(per_part)[:-1]], per_part)
+        index = first + np.arange(int(per_part.sum()))
+        lowest = np.maximum(parts.row_groups.lowest[index], np.repeat(parts.start[selected], per_part))
+        lowest[np.r_[0, np.cumsum(per_part)[:-1]]] = parts.start[selected]
+        meets = work.overlaps(lowest, np.maximum(parts.row_groups.highest[index] + 1, lowest + 1))
+        starts.append(lowest[meets])
+        sizes.append(parts.row_groups.bytes[index][meets])
+        rows.append(parts.row_groups.rows[index][meets])
+        groups += int(meets.sum())
+    if not starts:
+        none = np.zeros(0, np.int64)
+        return none, none, none, 0, 0
+    all_starts = np.concatenate(starts)
+    order = np.argsort(all_starts, kind="stable")
+    scaled = (np.concatenate(sizes)[order] * fraction).astype(np.int64)
+    return all_starts[order], scaled, np.concatenate(rows)[order].astype(np.int64), groups, count
+
+
+def _coarse_starts(owner: LeafInput, starts: Int64Array, sizes: Int64Array, target: int) -> Int64Array:
+    """Return the indexes of pieces at which a task may begin: borders of parts, and borders of row groups inside parts that are
+    larger than a task. Attached catalogues may hold rows outside their tile, so their parts are never cut."""
+    table = owner.table
+    borders = np.unique(np.concatenate([table.home.start, table.orphan.start]))
+    is_border = np.isin(starts, borders, assume_unique=False)
+    is_new = np.r_[True, starts[1:] != starts[:-1]]
+    begins = np.flatnonzero(is_border & is_new)
+    if not len(begins) or begins[0] != 0:
+        begins = np.r_[0, begins]
+    if table.table.has_nan or not table.table.line_column:
+        return begins
+    per_part = np.add.reduceat(sizes, begins)
+    large = np.repeat(per_part > target, np.diff(np.r_[begins, len(starts)]))
+    return np.unique(np.concatenate([begins, np.flatnonzero(large & is_new)]))
