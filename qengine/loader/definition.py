@@ -1,0 +1,180 @@
+"""What the new table is: its columns and types, its key, its position, its director.
+
+Three voices are heard, the first that speaks wins: the request, the Felis schema (with its sidecar), and the inputs themselves
+(types, and unit, UCD and description in Parquet field metadata). Whatever stays ambiguous is an error with a hint, not a guess.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from qengine.catalog.model import HEALPIX, HIDDEN_COLUMNS, Catalog, Column, Table, TableKind, TableSnapshot
+from qengine.catalog.schema import infer_table, read_schema
+from qengine.catalog.types import BIGINT, DOUBLE, INTEGER, to_arrow
+from qengine.errors import ConfigError, ConflictError, InputError, SchemaError
+from qengine.loader.children import DIRECTOR_DEC, DIRECTOR_RA, find_director
+from qengine.loader.keys import key_type
+from qengine.loader.request import LoadRequest
+
+RESERVED = (*HIDDEN_COLUMNS, DIRECTOR_RA, DIRECTOR_DEC)
+"""Names of the loader's own columns. Inputs that have them (files of another store) get new ones."""
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_RA_UCD = "pos.eq.ra;meta.main"
+_DEC_UCD = "pos.eq.dec;meta.main"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Definition:
+    """A table to be loaded. `columns` are what inputs give, in the types and with the metadata that parts have; `director` is
+    set for a child only."""
+
+    table: Table
+    columns: pa.Schema
+    director: TableSnapshot | None
+
+
+def declared_types(request: LoadRequest) -> dict[str, pa.DataType]:
+    """Return the types of columns that a schema file declares: inputs without types of their own (CSV) are read with them."""
+    declared = _declared(request)
+    return {column.name: to_arrow(column.type) for column in declared.columns} if declared else {}
+
+
+def define(request: LoadRequest, source: pa.Schema, catalog: Catalog) -> Definition:
+    """Return the definition of the table. `source` is the schema of the inputs, `catalog` what is published.
+
+    Raise `ConfigError`, `ConflictError` or `SchemaError` if it cannot be loaded so.
+    """
+    _check_request(request)
+    _check_new(request, catalog)
+    given = [name for name in source.names if name not in RESERVED]
+    declared = _declared(request)
+    if declared is None:
+        base = infer_table(source, schema=request.catalog, name=request.table, kind=request.kind)
+    else:
+        base = replace(declared, schema=request.catalog, name=request.table)
+        _check_columns(base.columns, given, request)
+    columns = tuple(column for column in base.columns if column.name not in RESERVED)
+    table = replace(base, kind=request.kind if declared is None else base.kind, columns=columns)
+    table, director = _with_roles(table, request, catalog)
+    stored = pa.schema([_field(column) for column in columns])
+    if table.key:
+        key_type(stored.field(table.key).type, table.key)
+    return Definition(table=replace(table, columns=(*_hidden(table.kind), *columns)), columns=stored, director=director)
+
+
+def _with_roles(table: Table, request: LoadRequest, catalog: Catalog) -> tuple[Table, TableSnapshot | None]:
+    """Return the table with key, position and director, and the director's snapshot."""
+    key = _named(table, table.key if request.key is None else request.key, "--key")
+    director_key = _named(table, request.director_key or table.director_key, "--director-key")
+    ra, dec = _position(table, request)
+    if table.kind is TableKind.DIRECTOR:
+        if not ra:
+            raise SchemaError(
+                f"{table.full_name}: no column has the UCD {_RA_UCD} or the name 'ra' (and the same for dec)",
+                hint="name the position with --ra and --dec, or load a table without one as --kind child or replicated",
+            )
+        family = f"{table.schema}.{table.name}"
+        return replace(table, key=key, ra=ra, dec=dec, family=family, director="", director_key="", is_key_proven=bool(key)), None
+    if table.kind is TableKind.REPLICATED:
+        return replace(table, key=key, ra=ra, dec=dec, family="", director="", director_key="", line_column=""), None
+    director = find_director(catalog, table.schema, request.director or table.director)
+    if not director_key:
+        raise ConfigError(
+            f"{table.full_name}: which column holds the key of {director.table.name}?", hint="name it with --director-key COLUMN"
+        )
+    family = director.table.family
+    return replace(table, key=key, ra=ra, dec=dec, family=family, director=director.table.name, director_key=director_key), director
+
+
+def _position(table: Table, request: LoadRequest) -> tuple[str, str]:
+    if bool(request.ra) != bool(request.dec):
+        raise ConfigError("a position needs both --ra and --dec")
+    if request.ra:
+        return _named(table, request.ra, "--ra"), _named(table, request.dec, "--dec")
+    if table.ra and table.dec:
+        return table.ra, table.dec
+    found = []
+    for ucd, name in ((_RA_UCD, "ra"), (_DEC_UCD, "dec")):
+        by_ucd = [column.name for column in table.columns if column.ucd == ucd]
+        if len(by_ucd) > 1:
+            raise SchemaError(
+                f"{table.full_name}: columns {', '.join(by_ucd)} all have the UCD {ucd}", hint="name one with --ra and --dec"
+            )
+        found.append(by_ucd[0] if by_ucd else name if table.column(name) else "")
+    return (found[0], found[1]) if all(found) else ("", "")
+
+
+def _named(table: Table, name: str, option: str) -> str:
+    if name and table.column(name) is None:
+        alike = [column.name for column in table.columns if column.name.lower() == name.lower()]
+        known = alike or [column.name for column in table.columns][:12]
+        raise ConfigError(f"{option} {name}: {table.full_name} has no such column", hint=f"columns: {', '.join(known)}")
+    return name
+
+
+def _check_request(request: LoadRequest) -> None:
+    for what, name in (("catalogue", request.catalog), ("table", request.table)):
+        if not _NAME.fullmatch(name):
+            raise ConfigError(f"{name!r} is no name for a {what}", hint="letters, digits and _, beginning with a letter")
+    if request.rows_per_tile < 1 or request.margin_arcsec < 0:
+        raise ConfigError("rows per tile must be positive, and the margin not negative")
+
+
+def _check_new(request: LoadRequest, catalog: Catalog) -> None:
+    found = catalog.find(request.catalog, request.table)
+    if found is None:
+        return
+    kin = [t.table.name for t in catalog if t.table.family == found.table.family and t.table.kind is TableKind.CHILD]
+    if found.table.kind is TableKind.DIRECTOR and kin:
+        raise ConflictError(
+            f"{found.table.full_name} is loaded already, and {', '.join(kin)} lie where its rows lie",
+            hint="a new version of a director needs its children with it: load all of them into a new catalogue",
+        )
+    raise ConflictError(f"{found.table.full_name} is loaded already", hint="load into a new table or catalogue")
+
+
+def _check_columns(columns: Sequence[Column], given: Sequence[str], request: LoadRequest) -> None:
+    names = {column.name for column in columns}
+    if missing := [column.name for column in columns if column.name not in given and column.name not in RESERVED]:
+        raise InputError(f"the inputs have no column {missing[0]!r}, which {request.schema} declares")
+    if extra := [name for name in given if name not in names]:
+        raise InputError(
+            f"the inputs have a column {extra[0]!r}, which {request.schema} does not declare", hint="declare it or leave it out"
+        )
+
+
+def _declared(request: LoadRequest) -> Table | None:
+    if request.schema is None:
+        return None
+    tables = read_schema(request.schema)
+    for table in tables:
+        if table.name.lower() == request.table.lower():
+            return table
+    known = ", ".join(table.name for table in tables)
+    raise SchemaError(f"{request.schema} declares no table {request.table}", hint=f"it declares {known}")
+
+
+def _hidden(kind: TableKind) -> tuple[Column, ...]:
+    line = (Column(name=HEALPIX, type=BIGINT, nullable=False, hidden=True, description="cell of HEALPix order 29, NESTED"),)
+    origin = (
+        Column(name="_load", type=INTEGER, nullable=False, hidden=True, description="snapshot that the load of the row published"),
+        Column(name="_input", type=INTEGER, nullable=False, hidden=True, description="number of the load's input, from 0"),
+    )
+    position = (
+        Column(name=DIRECTOR_RA, type=DOUBLE, unit="deg", hidden=True, description="right ascension of the director"),
+        Column(name=DIRECTOR_DEC, type=DOUBLE, unit="deg", hidden=True, description="declination of the director"),
+    )
+    if kind is TableKind.REPLICATED:
+        return origin
+    return (*line, *origin, *position) if kind is TableKind.CHILD else (*line, *origin)
+
+
+def _field(column: Column) -> pa.Field:
+    words = {"unit": column.unit, "ucd": column.ucd, "utype": column.utype, "description": column.description}
+    metadata = {key: value for key, value in words.items() if value}
+    return pa.field(column.name, to_arrow(column.type), metadata=metadata or None)

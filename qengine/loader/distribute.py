@@ -1,0 +1,176 @@
+"""The second pass: every row, cleaned and completed, into the bucket of its range of the line.
+
+A batch is cast to the table's types, NaN becomes NULL, right ascensions are wrapped if the load says so, the hidden columns are
+put in front, and the rows are grouped by bucket; keys go to key buckets on the way, rows for quarantine to their own file.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from qengine.catalog.model import HEALPIX, Int64Array
+from qengine.errors import InputError
+from qengine.loader.keys import key_pieces, to_keys
+from qengine.loader.locate import Numbered, Placement, numbered
+from qengine.loader.pool import in_order
+from qengine.loader.quality import REASONS, nan_to_null, wrap
+from qengine.loader.request import Progress
+from qengine.loader.sources.source import Source
+from qengine.loader.spill import Piece, Spill, scatter
+
+LOAD = "_load"
+INPUT = "_input"
+REASON = "reason"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """How rows look: `columns` are what inputs give, with the types that they are stored in. `load` and the number of the
+    input go into hidden columns. `wrapped` is the column of right ascensions to wrap, or empty."""
+
+    columns: pa.Schema
+    load: int
+    wrapped: str = ""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Return the schema of stored rows."""
+        hidden = [pa.field(HEALPIX, pa.int64(), nullable=False), pa.field(LOAD, pa.int32(), nullable=False)]
+        return pa.schema([*hidden, pa.field(INPUT, pa.int32(), nullable=False), *self.columns])
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the second pass counted."""
+
+    read: int = 0
+    quarantined: int = 0
+    nan: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    pieces: list[Piece]
+    keys: list[Piece]
+    refused: pa.RecordBatch | None
+    nan: Mapping[str, int]
+    rows: int
+
+
+def conform(rows: pa.RecordBatch, shape: Shape, source: str) -> tuple[pa.RecordBatch, dict[str, int]]:
+    """Return the rows in their stored types with NaN as NULL, and the number of NaN per column that had any."""
+    columns, found = [], {}
+    for wanted in shape.columns:
+        values = rows.column(wanted.name)
+        if values.type != wanted.type:
+            values = _cast(values, wanted, source)
+        values, count = nan_to_null(values)
+        if count:
+            found[wanted.name] = count
+        if wanted.name == shape.wrapped:
+            values = _wrapped(values)
+        columns.append(values)
+    return pa.record_batch(columns, schema=shape.columns), found
+
+
+def with_hidden(rows: pa.RecordBatch, cells: Int64Array, shape: Shape, source: int) -> pa.RecordBatch:
+    """Return the rows with the hidden columns in front."""
+    count = rows.num_rows
+    hidden = [
+        pa.array(np.ascontiguousarray(cells)),
+        pa.array(np.full(count, shape.load, np.int32)),
+        pa.array(np.full(count, source, np.int32)),
+    ]
+    return pa.record_batch([*hidden, *rows.columns], schema=shape.schema)
+
+
+def distribute(
+    sources: Sequence[Source],
+    placement: Placement,
+    shape: Shape,
+    pool: ThreadPoolExecutor,
+    *,
+    bucket_start: Int64Array,
+    rows: Spill,
+    keys: Spill | None,
+    key: str,
+    quarantine: Path,
+    ahead: int,
+    progress: Progress,
+) -> Tally:
+    """Read all rows, put them into `rows` by bucket and their keys into `keys`, and return what was counted.
+
+    Raise `InputError` if an input has changed since the first pass.
+    """
+    tally = Tally()
+
+    def work(batch: Numbered) -> _Prepared:
+        name = sources[batch.source].name
+        cells = np.asarray(placement.cells[batch.first : batch.first + batch.rows.num_rows])
+        if len(cells) != batch.rows.num_rows:
+            raise InputError(f"{name} has more rows than when the load began", hint="load files that nobody writes to")
+        stored, nan = conform(batch.rows, shape, name)
+        refused = None
+        if (cells < 0).any():
+            refused = _refused(stored, cells)
+            stored = stored.filter(pa.array(cells >= 0))
+            cells = cells[cells >= 0]
+        key_rows = key_pieces(to_keys(stored.column(key), key), cells, placement.key_borders) if keys is not None else []
+        bucket = np.searchsorted(bucket_start, cells, "right") - 1
+        pieces = scatter(with_hidden(stored, cells, shape, batch.source), bucket)
+        return _Prepared(pieces, key_rows, refused, nan, batch.rows.num_rows)
+
+    writer: pq.ParquetWriter | None = None
+    try:
+        for done in in_order(pool, work, numbered(sources, shape.columns.names), ahead=ahead):
+            rows.put(done.pieces)
+            if keys is not None:
+                keys.put(done.keys)
+            if done.refused is not None:
+                if writer is None:
+                    quarantine.parent.mkdir(parents=True, exist_ok=True)
+                    writer = pq.ParquetWriter(quarantine, done.refused.schema, compression="zstd")
+                writer.write_batch(done.refused)
+                tally.quarantined += done.refused.num_rows
+            tally.nan.update(done.nan)
+            tally.read += done.rows
+            progress("read", tally.read, placement.rows)
+    finally:
+        if writer is not None:
+            writer.close()
+    if tally.read != placement.rows:
+        raise InputError("the inputs have fewer rows than when the load began", hint="load files that nobody writes to")
+    return tally
+
+
+def _refused(rows: pa.RecordBatch, cells: Int64Array) -> pa.RecordBatch:
+    bad = cells < 0
+    reasons = pa.array([REASONS[int(-cell)] for cell in cells[bad]], pa.string())
+    kept = rows.filter(pa.array(bad))
+    return pa.record_batch([reasons, *kept.columns], schema=pa.schema([pa.field(REASON, pa.string()), *kept.schema]))
+
+
+def _wrapped(values: pa.Array) -> pa.Array:
+    degrees = pc.cast(values, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    wrapped = pa.array(wrap(degrees), from_pandas=True)
+    return pc.cast(wrapped, values.type, safe=False)
+
+
+def _cast(values: pa.Array, wanted: pa.Field, source: str) -> pa.Array:
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    is_time = pa.types.is_timestamp(values.type) or pa.types.is_date64(values.type)
+    try:
+        # Times lose what is finer than a microsecond; every other loss is an error.
+        return pc.cast(values, options=pc.CastOptions(wanted.type, allow_time_truncate=is_time))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(f"{source}: column {wanted.name!r} cannot be stored as {wanted.type}: {error}") from error

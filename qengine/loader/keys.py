@@ -1,0 +1,162 @@
+"""Keys: that they are unique, the index from key to cell, and its use by children.
+
+The index of a director is a list of Parquet files sorted by key, each with the next range of keys. While rows are distributed,
+(key, cell) pairs go to buckets by range of keys, whose borders come from a sample; each bucket then fits into memory, is sorted,
+checked for neighbours that are equal, and written. So uniqueness is proven out of core, as a by-product of the index.
+
+Keys are integers (as int64) or text. A NULL key is not in the index and equals nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from qengine.catalog.model import HEALPIX, Int64Array, KeyIndex
+from qengine.errors import DuplicateKeyError, InputError, SchemaError
+from qengine.loader.spill import Piece, Spill, scatter
+from qengine.storage.objects import Store
+from qengine.storage.parts import PartFile, PartFormat, write_part
+
+KEY = "key"
+"""Name of the key's column in an index, whatever the table calls it."""
+
+_BUCKET_ROWS = 16_000_000
+_SHOWN = 5
+
+
+def key_type(arrow: pa.DataType, name: str) -> pa.DataType:
+    """Return the type in which keys of a column are indexed and compared. Raise `SchemaError` for types that make no keys."""
+    if pa.types.is_integer(arrow):
+        return pa.int64()
+    if pa.types.is_string(arrow) or pa.types.is_large_string(arrow):
+        return pa.string()
+    raise SchemaError(f"column {name!r} is {arrow}; a key is an integer or text", hint="name another column with --key, or none")
+
+
+def to_keys(values: pa.Array, name: str) -> pa.Array:
+    """Return a key column in its key type. Raise `InputError` for an unsigned value that int64 cannot hold."""
+    try:
+        return pc.cast(values, key_type(values.type, name))
+    except pa.ArrowInvalid as error:
+        raise InputError(f"key column {name!r}: {error}", hint="keys beyond 2^63-1 need a text column") from error
+
+
+def index_schema(arrow: pa.DataType) -> pa.Schema:
+    """Return the schema of an index of keys of this type."""
+    return pa.schema([pa.field(KEY, arrow), pa.field(HEALPIX, pa.int64())])
+
+
+class KeySample:
+    """Some keys of every batch, from which borders of key buckets are taken."""
+
+    def __init__(self) -> None:
+        self._kept: list[pa.Array] = []
+
+    def add(self, keys: pa.Array) -> None:
+        """Keep every 64th key."""
+        self._kept.append(keys.take(pa.array(np.arange(0, len(keys), 64))).drop_null())
+
+    def borders(self, rows: int) -> pa.Array:
+        """Return the sorted first keys of all buckets but the first, for a table of `rows` rows."""
+        buckets = -(-rows // _BUCKET_ROWS)
+        keys = pa.concat_arrays(self._kept) if self._kept else pa.array([], pa.int64())
+        keys = keys.take(pc.sort_indices(keys))
+        marks = [i * len(keys) // buckets for i in range(1, buckets)] if len(keys) else []
+        return keys.take(pa.array(sorted(set(marks)), pa.int64())).unique()
+
+
+def key_pieces(keys: pa.Array, cells: Int64Array, borders: pa.Array) -> list[Piece]:
+    """Return (key, cell) pairs by key bucket, without NULL keys."""
+    pairs = pa.record_batch([keys, pa.array(cells)], schema=index_schema(keys.type))
+    if keys.null_count:
+        pairs = pairs.filter(keys.is_valid())
+    bucket = np.zeros(pairs.num_rows, np.int64)
+    for border in borders:
+        bucket += pc.greater_equal(pairs.column(0), border).to_numpy(zero_copy_only=False)
+    return scatter(pairs, bucket)
+
+
+def write_index(pairs: Spill, folder: Path, store: Store, *, name: str) -> KeyIndex:
+    """Write the index of all pairs and return it. Raise `DuplicateKeyError` (naming some) if a key occurs twice."""
+    files: list[PartFile] = []
+    for bucket in pairs.buckets():
+        table = pairs.take(bucket)
+        table = table.take(_sorted_by_key(table.column(0)))
+        _check_unique(table.column(0), name)
+        files.append(write_part(table.combine_chunks(), folder, PartFormat(sorted_by=(KEY,))))
+    return KeyIndex(
+        uri=tuple(store.uri(f.path) for f in files), digest=tuple(f.digest for f in files), rows=sum(f.rows for f in files)
+    )
+
+
+def _sorted_by_key(keys: pa.ChunkedArray) -> pa.Array:
+    if pa.types.is_integer(keys.type):
+        return pa.array(np.argsort(keys.to_numpy(), kind="stable"))
+    return pc.sort_indices(keys)
+
+
+def _check_unique(keys: pa.ChunkedArray, name: str) -> None:
+    is_same = pc.equal(keys.slice(1), keys.slice(0, max(0, len(keys) - 1)))
+    count = int(pc.sum(is_same).as_py() or 0)
+    if count:
+        doubled = keys.slice(1).filter(is_same).unique()[:_SHOWN].to_pylist()
+        shown = ", ".join(repr(key) for key in doubled)
+        raise DuplicateKeyError(
+            f"key {name!r} is not unique: {count:,} rows repeat a key, such as {shown}",
+            hint="remove the duplicates, name the true key, or load without a key (no joins by key within tiles)",
+            details={"keys": doubled, "rows": count},
+        )
+
+
+class KeyLookup:
+    """Finds the row of a key in a sorted list of keys."""
+
+    def __init__(self, keys: pa.Array) -> None:
+        self._keys = keys
+        self._integers = keys.to_numpy() if pa.types.is_integer(keys.type) else None
+
+    def find(self, wanted: pa.Array) -> Int64Array:
+        """Return for each key its position, -1 for NULL and for keys that are not there."""
+        if self._integers is None:
+            return pc.fill_null(pc.index_in(wanted, self._keys), -1).to_numpy().astype(np.int64)
+        found = np.full(len(wanted), -1, np.int64)
+        if not len(self._integers):
+            return found
+        is_known = wanted.is_valid().to_numpy(zero_copy_only=False) if wanted.null_count else np.ones(len(wanted), np.bool_)
+        values = pc.fill_null(wanted, 0).to_numpy()
+        # Sorted needles walk through the haystack in order: ten times as fast as random ones.
+        order = np.argsort(values)
+        needles = values[order]
+        at = np.minimum(np.searchsorted(self._integers, needles), len(self._integers) - 1)
+        found[order] = np.where(self._integers[at] == needles, at, -1)
+        found[~is_known] = -1
+        return found
+
+
+class KeyCells:
+    """The key index of a director in memory: key -> cell."""
+
+    def __init__(self, index: KeyIndex, store: Store, *, arrow: pa.DataType) -> None:
+        tables = [pq.read_table(store.path(uri)) for uri in index.uri]
+        table = pa.concat_tables(tables) if tables else index_schema(arrow).empty_table()
+        self._lookup = KeyLookup(_one(table.column(KEY)))
+        self._cells: Int64Array = table.column(HEALPIX).to_numpy()
+
+    def cells(self, keys: pa.Array) -> tuple[Int64Array, NDArray[np.bool_]]:
+        """Return the cell of each key and whether the key is known; cells of unknown keys mean nothing."""
+        at = self._lookup.find(keys)
+        if not len(self._cells):
+            return np.zeros(len(at), np.int64), np.zeros(len(at), np.bool_)
+        return self._cells[at], at >= 0
+
+
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    chunks: Sequence[pa.Array] = column.chunks
+    return chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks) if chunks else pa.array([], column.type)

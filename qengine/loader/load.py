@@ -1,0 +1,324 @@
+"""Loading a table, from files to a published snapshot.
+
+1. `sources.open.open_sources` finds the inputs and checks that they have the same columns; `definition.define` says what the
+   table is.
+2. `locate.locate` reads the columns that decide where rows go, and keeps a cell for every row.
+3. `partition` makes tiles of the cells, and buckets: ranges of the line that fit into memory.
+4. `distribute.distribute` reads all columns, cleans them, and puts every row into its bucket and every key into its key bucket.
+5. `keys.write_index` proves that keys are unique and writes the key index.
+6. `write.write_buckets` sorts each bucket and writes its parts; copies of rows near tiles go aside, and `write.write_margins`
+   writes them.
+7. `publish` builds the HATS tree and makes the snapshot visible in one transaction.
+
+Nothing is visible before step 7; a load that fails or is killed leaves the catalogue as it was. Memory is bounded by
+`LoadRequest.memory_bytes`, whatever the size of the inputs; the same inputs give the same parts, byte for byte.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+
+from qengine.catalog.model import KeyIndex, PartRole, TableKind, TableSnapshot
+from qengine.catalog.registry import Registry
+from qengine.errors import SchemaError
+from qengine.loader import children, keys, margin, publish, write
+from qengine.loader.definition import Definition, declared_types, define
+from qengine.loader.distribute import Shape, Tally, distribute
+from qengine.loader.locate import ChildLocator, DirectorLocator, Locator, Placement, locate
+from qengine.loader.partition import Tiles, child_buckets, director_buckets, tiles_of
+from qengine.loader.replicated import replicated_schema, write_replicated
+from qengine.loader.request import LoadReport, LoadRequest, Progress
+from qengine.loader.sources.open import open_sources
+from qengine.loader.sources.source import Source, check_same_columns
+from qengine.loader.spill import Spill
+from qengine.loader.write import Layout, Written
+from qengine.storage.objects import Store
+from qengine.storage.parts import PartFormat, sync_folders
+from qengine.storage.statistics import part_record, to_parts
+
+_TILE_BYTES = 512 << 20
+_CHILD_PARTS = 4
+"""A child's part may have as many times the rows of a tile."""
+_MIN_MEMORY = 2 << 30
+_COPIES = 4
+"""A bucket is in memory as it was read, as it is sorted, and as it is encoded."""
+_HIDDEN_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How a load of this width is cut: threads, rows of a tile, a part, an orphan part and a bucket, and bytes kept before
+    spilling."""
+
+    workers: int
+    tile_rows: int
+    part_rows: int
+    bucket_rows: int
+    spill_bytes: int
+
+    @property
+    def ahead(self) -> int:
+        """Return how many batches may be under way."""
+        return self.workers + 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Loaded:
+    """What the steps before publishing have made. `cells` is empty for a replicated table."""
+
+    written: tuple[Written, ...]
+    schema: pa.Schema
+    tally: Tally
+    tiles: Tiles
+    key_index: KeyIndex | None
+    placement: Placement | None
+
+
+def load(request: LoadRequest, registry: Registry, store: Store, *, progress: Progress | None = None) -> LoadReport:
+    """Load the inputs as a new table, publish it, and return what was done.
+
+    Raise `InputError` for inputs that cannot be taken, `SchemaError` or `ConfigError` for a definition that does not fit them,
+    `DuplicateKeyError` if the key is not unique, `ConflictError` if the table exists or another load is faster.
+    """
+    began = time.monotonic()
+    report = progress or _silent
+    sources = open_sources(request.inputs, types=declared_types(request))
+    schema = check_same_columns(sources)
+    expected = registry.snapshot_number(request.catalog)
+    definition = define(request, schema, registry.catalog())
+    context = {**asdict(request), "kind": request.kind.value, "inputs": [asdict(source.identity) for source in sources]}
+    if definition.director is not None:
+        context["director_snapshot"] = definition.director.number
+    with publish.exclusive(store.root, definition.table) as folder:
+        publish.sweep(folder)
+        with _recorded(registry, context) as name, _scratch(folder) as scratch:
+            run = _Run(request, definition, sources, store, folder, scratch, name, expected + 1, report)
+            loaded = run.run()
+            number = _publish(run, loaded, registry, expected)
+    return _report(run, loaded, number, time.monotonic() - began)
+
+
+class _Run:
+    """One load at work: what was asked, and where things lie."""
+
+    def __init__(
+        self, request: LoadRequest, definition: Definition, sources: Sequence[Source], store: Store, folder: Path, scratch: Path,
+        name: str, number: int, progress: Progress,
+    ) -> None:  # fmt: skip
+        self.request = request
+        self.definition = definition
+        self.table = definition.table
+        self.sources = sources
+        self.store = store
+        self.folder = folder
+        self.scratch = scratch
+        self.name = name
+        self.progress = progress
+        self.limits = limits(request, sources)
+        self.shape = Shape(columns=definition.columns, load=number, wrapped=definition.table.ra if request.ra_wrap else "")
+        self.quarantine = folder / "quarantine" / f"{name}.parquet"
+
+    def run(self) -> _Loaded:
+        """Write all files of the table."""
+        with ThreadPoolExecutor(self.limits.workers, "load") as pool:
+            if self.table.kind is TableKind.REPLICATED:
+                return self._replicated(pool)
+            return self._sharded(pool)
+
+    def _replicated(self, pool: ThreadPoolExecutor) -> _Loaded:
+        tally = Tally()
+        written = tuple(
+            write_replicated(
+                self.sources, self.shape, pool, folder=self.folder / "parts", part_rows=self.limits.tile_rows,
+                ahead=self.limits.ahead, tally=tally, progress=self.progress,
+            )
+        )  # fmt: skip
+        schema = replicated_schema(self.shape.columns)
+        none = np.empty(0, np.int64)
+        return _Loaded(written=written, schema=schema, tally=tally, tiles=Tiles(none, none), key_index=None, placement=None)
+
+    def _sharded(self, pool: ThreadPoolExecutor) -> _Loaded:
+        limits, table = self.limits, self.table
+        is_director = table.kind is TableKind.DIRECTOR
+        placement = locate(self.sources, self._locator(), pool, folder=self.scratch, ahead=limits.ahead, progress=self.progress)
+        tiles, bucket_start = self._partition(placement)
+        layout = self._layout(tiles, bucket_start)
+
+        rows = self._spill("rows", self.shape.schema)
+        pairs = self._key_spill() if is_director and table.key else None
+        tally = distribute(
+            self.sources, placement, self.shape, pool, bucket_start=bucket_start, rows=rows, keys=pairs, key=table.key,
+            quarantine=self.quarantine, ahead=limits.ahead, progress=self.progress,
+        )  # fmt: skip
+        index = keys.write_index(pairs, self.folder / "keys", self.store, name=table.key) if pairs is not None else None
+
+        has_margin = is_director and self.request.margin_arcsec > 0
+        rings = margin.rings_of(tiles, self.request.margin_arcsec, pool) if has_margin else None
+        copies = self._spill("margin", margin.margin_schema(self.shape.schema)) if has_margin else None
+        written = list(
+            write.write_buckets(rows, layout, pool, ahead=limits.workers, rings=rings, margin=copies, progress=self.progress)
+        )
+        if copies is not None:
+            written += write.write_margins(copies, layout, pool, ahead=limits.workers, progress=self.progress)
+        schema = self.shape.schema if is_director else children.with_director_position(self.shape.schema)
+        return _Loaded(written=tuple(written), schema=schema, tally=tally, tiles=tiles, key_index=index, placement=placement)
+
+    def _locator(self) -> Locator:
+        table = self.table
+        if self.definition.director is None:
+            return DirectorLocator(ra=table.ra, dec=table.dec, key=table.key, is_wrapping=self.request.ra_wrap)
+        own = self.definition.columns.field(table.director_key)
+        arrow = children.family_key_type(self.definition.director, own)
+        return ChildLocator(
+            director_key=table.director_key, directors=children.read_key_cells(self.definition.director, self.store, arrow)
+        )
+
+    def _partition(self, placement: Placement) -> tuple[Tiles, np.ndarray[tuple[int], np.dtype[np.int64]]]:
+        if self.definition.director is None:
+            tiles = tiles_of(placement.cells, self.limits.tile_rows)
+            return tiles, director_buckets(placement.cells, tiles, self.limits.bucket_rows)
+        return children.tiles_of_director(self.definition.director), child_buckets(placement.cells, self.limits.bucket_rows)
+
+    def _layout(self, tiles: Tiles, bucket_start: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Layout:
+        table, director = self.table, self.definition.director
+        order = tuple(name for name in (table.director_key, table.key) if name)
+        complete = children.position_filler(director, table.director_key, self.store) if director else write.unchanged
+        return Layout(
+            tiles=tiles, bucket_start=bucket_start, part_rows=self.limits.part_rows, keys=order, complete=complete,
+            folder=self.folder / "parts", form=PartFormat(bloom=_bloom(table.key, director is not None)),
+        )  # fmt: skip
+
+    def _spill(self, name: str, schema: pa.Schema) -> Spill:
+        return Spill(self.scratch / name, schema, budget_bytes=self.limits.spill_bytes)
+
+    def _key_spill(self) -> Spill:
+        arrow = keys.key_type(self.definition.columns.field(self.table.key).type, self.table.key)
+        return Spill(self.scratch / "keys", keys.index_schema(arrow), budget_bytes=self.limits.spill_bytes // 2)
+
+
+def limits(request: LoadRequest, sources: Sequence[Source]) -> Limits:
+    """Return how to cut a load of these inputs so that it stays within its memory."""
+    row_bytes = max(source.row_bytes for source in sources) + _HIDDEN_BYTES
+    workers = request.workers or os.cpu_count() or 1
+    memory = request.memory_bytes or max(_MIN_MEMORY, workers << 30)
+    tile_rows = max(1, min(request.rows_per_tile, _TILE_BYTES // row_bytes))
+    part_rows = max(1, min(_CHILD_PARTS * request.rows_per_tile, _TILE_BYTES // row_bytes))
+    # A bucket may hold one tile; if many threads at one tile each are too much, there are fewer threads.
+    workers = max(1, min(workers, (memory * 3 // 4) // (_COPIES * tile_rows * row_bytes)))
+    bucket_rows = max(tile_rows, (memory * 3 // 4) // (_COPIES * workers * row_bytes))
+    return Limits(
+        workers=workers, tile_rows=tile_rows, part_rows=part_rows if request.kind is TableKind.CHILD else tile_rows,
+        bucket_rows=bucket_rows, spill_bytes=memory // 4,
+    )  # fmt: skip
+
+
+def _bloom(key: str, is_child: bool) -> tuple[str, ...]:
+    # A director's key has its index; a child's own key is found by bloom filters.
+    return (key,) if key and is_child else ()
+
+
+def _publish(run: _Run, loaded: _Loaded, registry: Registry, expected: int) -> int:
+    table, store = run.table, run.store
+    visible = [column.name for column in table.columns]
+    snapshot = TableSnapshot(
+        table=table,
+        number=expected + 1,
+        **{role.name.lower(): to_parts(_records(loaded.written, role, store, table.line_column, visible)) for role in PartRole},
+        margin_arcsec=run.request.margin_arcsec if table.kind is TableKind.DIRECTOR else 0.0,
+        key_index=loaded.key_index,
+    )
+    stored = sum(part.file.rows for part in loaded.written if part.role is not PartRole.MARGIN)
+    if stored + loaded.tally.quarantined != loaded.tally.read:
+        raise SchemaError(f"{loaded.tally.read:,} rows were read, but {stored:,} stored")
+    sync_folders(sorted({part.file.path.parent for part in loaded.written}))
+    tree = None
+    if loaded.placement is not None:
+        director = run.definition.director
+        facts = {"qengine_director_snapshot": str(director.number)} if director else {}
+        tree = publish.stage_tree(
+            store.root, table, loaded.written, schema=loaded.schema, tiles=loaded.tiles, margin_arcsec=snapshot.margin_arcsec,
+            load=run.name, counts=publish.pixel_counts(loaded.placement.cells), facts=facts,
+        )  # fmt: skip
+    try:
+        number = registry.publish(run.name, table.schema, (snapshot,), expected=expected)
+    except BaseException:
+        if tree is not None:
+            tree.discard()
+        raise
+    if tree is not None:
+        publish.reveal_tree(tree, number)
+    return number
+
+
+def _records(written: Sequence[Written], role: PartRole, store: Store, line: str, columns: Sequence[str]) -> list:
+    return [
+        part_record(
+            part.file.path, uri=store.uri(part.file.path), digest=part.file.digest, start=part.start, stop=part.stop,
+            line_column=line, columns=columns,
+        )
+        for part in written
+        if part.role is role
+    ]  # fmt: skip
+
+
+def _report(run: _Run, loaded: _Loaded, number: int, seconds: float) -> LoadReport:
+    written, tally, placement = loaded.written, loaded.tally, loaded.placement
+    home = [part for part in written if part.role is PartRole.HOME]
+    return LoadReport(
+        catalog=run.table.schema,
+        table=run.table.name,
+        load=run.name,
+        snapshot=number,
+        read=tally.read,
+        stored=write.count_rows(written, PartRole.HOME) + write.count_rows(written, PartRole.ORPHAN),
+        orphaned=write.count_rows(written, PartRole.ORPHAN),
+        without_director=placement.unknown if placement else 0,
+        quarantined=tally.quarantined,
+        quarantine=run.store.uri(run.quarantine) if tally.quarantined else "",
+        wrapped=placement.wrapped if placement else 0,
+        nan=dict(tally.nan),
+        tiles=len(np.unique(np.searchsorted(loaded.tiles.start, [part.start for part in home], "right"))) if placement else 0,
+        parts=len(home) + sum(part.role is PartRole.ORPHAN for part in written),
+        margin_rows=write.count_rows(written, PartRole.MARGIN),
+        input_bytes=sum(source.identity.bytes for source in run.sources),
+        bytes=sum(part.file.bytes for part in written),
+        seconds=seconds,
+    )
+
+
+@contextmanager
+def _recorded(registry: Registry, context: dict[str, object]) -> Iterator[str]:
+    """Record the load in the registry, with how it ended, and yield its id."""
+    name = registry.begin_load(context)
+    try:
+        yield name
+    except BaseException as error:
+        registry.abort_load(name, str(error))
+        raise
+    registry.finish_load(name)
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """Yield a folder for what the load spills, on the disk of the store."""
+    scratch = folder / f"tmp-{uuid4().hex}"
+    scratch.mkdir(parents=True)
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    del stage, done, total

@@ -1,0 +1,161 @@
+"""The first pass: where on the line every row goes, from the few columns that decide it.
+
+A locator maps a batch to cells: a director's by position, a child's by the cell of its director. Rows without a place get a cell
+beyond the sky, by the director's key, so that they still lie with their kin; rows for quarantine get minus their reason. The
+cells of all rows, in input order, are kept in one raw file that the second pass maps: nothing is computed twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from qengine.catalog.model import Int64Array
+from qengine.loader.keys import KeyCells, KeySample, to_keys
+from qengine.loader.pool import in_order
+from qengine.loader.quality import Place, check_positions
+from qengine.loader.request import Progress
+from qengine.loader.sources.source import Source
+from qengine.sky.cells import LINE_END, beyond_cell
+from qengine.sky.healpix import cells_of
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """The cells of a batch (negative: quarantine), its keys for the sample, and what was counted on the way."""
+
+    cells: Int64Array
+    keys: pa.Array | None
+    wrapped: int = 0
+    unknown: int = 0
+
+
+class Locator(Protocol):
+    """Decides where rows go."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Return the columns that decide."""
+
+    def place(self, rows: pa.RecordBatch, place: Place) -> Placed:
+        """Return the cells of `rows`, which have just `columns`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectorLocator:
+    """Places rows by their own position; those without one by their key, or without a key by their row number."""
+
+    ra: str
+    dec: str
+    key: str
+    is_wrapping: bool
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((self.ra, self.dec, *([self.key] if self.key else []))))
+
+    def place(self, rows: pa.RecordBatch, place: Place) -> Placed:
+        keys = to_keys(rows.column(self.key), self.key) if self.key else None
+        found = check_positions(
+            rows.column(self.ra), rows.column(self.dec), names=(self.ra, self.dec), place=place, is_wrapping=self.is_wrapping
+        )
+        cells = np.empty(rows.num_rows, np.int64)
+        cells[found.is_placed] = cells_of(found.ra[found.is_placed], found.dec[found.is_placed])
+        is_lost = ~found.is_placed & (found.reason == 0)
+        if is_lost.any():
+            at = np.flatnonzero(is_lost)
+            kin = keys.take(pa.array(at)) if keys is not None else pa.array(at + place.row)
+            cells[is_lost] = beyond_cell(kin)
+        cells[found.reason > 0] = -found.reason[found.reason > 0].astype(np.int64)
+        return Placed(cells, keys, wrapped=found.wrapped)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildLocator:
+    """Places rows in the cell of their director; those whose director is NULL or unknown beyond the sky by its key."""
+
+    director_key: str
+    directors: KeyCells
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.director_key,)
+
+    def place(self, rows: pa.RecordBatch, place: Place) -> Placed:
+        keys = to_keys(rows.column(self.director_key), self.director_key)
+        cells, is_known = self.directors.cells(keys)
+        if not is_known.all():
+            cells = cells.copy()
+            cells[~is_known] = beyond_cell(keys.filter(pa.array(~is_known)))
+        return Placed(cells, None, unknown=int((~is_known).sum()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Where all rows go: `cells` in input order, and the borders of key buckets."""
+
+    cells: Int64Array
+    key_borders: pa.Array
+    wrapped: int
+    unknown: int
+
+    @property
+    def rows(self) -> int:
+        return len(self.cells)
+
+    @property
+    def orphaned(self) -> int:
+        """Return how many rows go beyond the sky."""
+        return sum(int((self.cells[i : i + (1 << 22)] >= LINE_END).sum()) for i in range(0, self.rows, 1 << 22))
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """A batch, the number of its input and of its first row, in the input and in the whole load."""
+
+    rows: pa.RecordBatch
+    source: int
+    first_in_source: int
+    first: int
+
+
+def numbered(sources: Sequence[Source], columns: Sequence[str]) -> Iterator[Numbered]:
+    """Yield all rows of all sources in order."""
+    first = 0
+    for number, source in enumerate(sources):
+        in_source = 0
+        for rows in source.batches(columns):
+            yield Numbered(rows, number, in_source, first)
+            in_source += rows.num_rows
+            first += rows.num_rows
+
+
+def locate(
+    sources: Sequence[Source], locator: Locator, pool: ThreadPoolExecutor, *, folder: Path, ahead: int, progress: Progress
+) -> Placement:
+    """Read the deciding columns of all rows and return where they go."""
+    expected = sum(source.rows for source in sources)
+    path = folder / "cells"
+    sample = KeySample()
+    wrapped = unknown = done = 0
+
+    def work(batch: Numbered) -> Placed:
+        return locator.place(batch.rows, Place(sources[batch.source].name, batch.first_in_source))
+
+    with path.open("wb") as file:
+        for placed in in_order(pool, work, numbered(sources, locator.columns), ahead=ahead):
+            placed.cells.tofile(file)
+            wrapped += placed.wrapped
+            unknown += placed.unknown
+            if placed.keys is not None:
+                sample.add(placed.keys)
+            done += len(placed.cells)
+            progress("locate", done, max(done, expected))
+    cells = np.memmap(path, np.int64, "r") if done else np.empty(0, np.int64)
+    return Placement(cells=cells, key_borders=sample.borders(done), wrapped=wrapped, unknown=unknown)

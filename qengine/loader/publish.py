@@ -1,0 +1,167 @@
+"""From written parts to a published snapshot.
+
+1. The parts become one `TableSnapshot`, with the statistics of their footers.
+2. Its HATS tree is built where nobody looks (`snapshots/.staged-...`).
+3. The registry publishes the manifest in one transaction: from here on queries see the table.
+4. The tree takes its name, and `collection.properties` points to it: from here on HATS readers see the table.
+
+A load that dies before step 3 leaves files that nothing refers to; `sweep` removes them when the next load of the table begins. One
+that dies between 3 and 4 has published: queries see the table, and only its HATS tree is missing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from qengine.catalog.model import Int64Array, PartRole, Table, TableKind
+from qengine.errors import ConflictError
+from qengine.loader.children import DIRECTOR_DEC, DIRECTOR_RA
+from qengine.loader.partition import Tiles
+from qengine.loader.write import Written
+from qengine.sky.cells import LINE_END, ORDER
+from qengine.storage.hats import Leaf, catalogue_properties, write_collection, write_tree
+from qengine.storage.parts import sync_folders
+
+STAGED = ".staged-"
+LOCK = ".load.lock"
+
+_MAP_ORDER = 6
+_SMALL_MAP_ORDER = 4
+_SMALL_ROWS = 100_000
+_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tree:
+    """The HATS tree of a table before it has its name: `primary` and, if there are margins, `margin` are folders."""
+
+    snapshots: Path
+    primary: Path
+    margin: Path | None
+    margin_arcsec: float
+    name: str
+
+    def discard(self) -> None:
+        """Remove the tree: its snapshot was not published."""
+        for folder in (self.primary, self.margin):
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def table_folder(root: Path, table: Table) -> Path:
+    """Return where everything of a table lies in the store."""
+    return root / table.schema / table.name
+
+
+def stage_tree(
+    root: Path, table: Table, written: Sequence[Written], *, schema: pa.Schema, tiles: Tiles, margin_arcsec: float, load: str,
+    counts: Int64Array, facts: dict[str, str],
+) -> Tree:  # fmt: skip
+    """Build the HATS tree of the parts out of sight and return it. `counts` are rows per pixel of the map; `facts` further
+    properties."""
+    snapshots = table_folder(root, table) / "snapshots"
+    snapshots.mkdir(parents=True, exist_ok=True)
+    name = f"{table.schema}_{table.name}"
+    is_child = table.kind is TableKind.CHILD
+    home = _leaves([part for part in written if part.role is PartRole.HOME], tiles)
+    ra, dec = (DIRECTOR_RA, DIRECTOR_DEC) if is_child else (table.ra, table.dec)
+    common: dict[str, Any] = {"ra": ra, "dec": dec, "schema": schema, "builder": f"qengine {version('qengine')}", "created": _now()}
+    properties = catalogue_properties(name=name, product="source" if is_child else "object", leaves=home, **common) | facts
+    if table.epoch is not None:
+        properties["hats_coordinate_epoch"] = f"J{table.epoch}"
+    primary = snapshots / f"{STAGED}{load}"
+    write_tree(primary, home, schema, properties=properties, point_map=counts)
+    edges = _leaves([part for part in written if part.role is PartRole.MARGIN], tiles)
+    margin = None
+    if edges:
+        margin = snapshots / f"{STAGED}{load}-margin"
+        about = {"hats_margin_threshold": f"{margin_arcsec:g}", "hats_primary_table_url": name}
+        named = catalogue_properties(name=f"{name}_margin", product="margin", leaves=edges, **common) | about
+        write_tree(margin, edges, schema, properties=named)
+    return Tree(snapshots=snapshots, primary=primary, margin=margin, margin_arcsec=margin_arcsec, name=name)
+
+
+def reveal_tree(tree: Tree, number: int) -> None:
+    """Give the tree of snapshot `number` its name and point the collection to it."""
+    _rename(tree.primary, tree.snapshots / str(number))
+    margins = []
+    if tree.margin is not None:
+        name = f"{number}_{tree.margin_arcsec:g}arcs"
+        _rename(tree.margin, tree.snapshots / name)
+        margins.append(f"snapshots/{name}")
+    sync_folders([tree.snapshots])
+    write_collection(tree.snapshots.parent, name=tree.name, primary=f"snapshots/{number}", margins=margins)
+
+
+@contextmanager
+def exclusive(root: Path, table: Table) -> Iterator[Path]:
+    """Hold the table against other loads and yield its folder. Raise `ConflictError` if another load is at work.
+
+    The lock dies with the process, so what a killed load left can be removed by whoever holds it next.
+    """
+    folder = table_folder(root, table)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ConflictError(f"another load of {table.full_name} is running", hint="wait for it to end") from error
+        yield folder
+
+
+def sweep(folder: Path) -> None:
+    """Remove what dead loads have left in a table's folder. Not while the table has a manifest: then its parts may be in use."""
+    for dead in (*folder.glob("snapshots/.staged-*"), *folder.glob("tmp-*")):
+        shutil.rmtree(dead, ignore_errors=True)
+    if not any(folder.glob("manifests/*.parquet")):
+        for name in ("parts", "keys"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def pixel_counts(cells: Int64Array) -> Int64Array:
+    """Return rows per pixel of the full-sky map, from the cells of all rows (any order; those off the sky do not count)."""
+    order = _SMALL_MAP_ORDER if len(cells) < _SMALL_ROWS else _MAP_ORDER
+    counts = np.zeros(12 * 4**order, np.int64)
+    for first in range(0, len(cells), _CHUNK):
+        chunk = np.asarray(cells[first : first + _CHUNK])
+        np.add.at(counts, chunk[(chunk >= 0) & (chunk < LINE_END)] >> 2 * (ORDER - order), 1)
+    return counts
+
+
+def _leaves(parts: Sequence[Written], tiles: Tiles) -> list[Leaf]:
+    orders, indexes = tiles.orders, tiles.indexes
+    by_tile: dict[int, list[Written]] = {}
+    for part in parts:
+        if part.start < LINE_END:
+            by_tile.setdefault(int(np.searchsorted(tiles.start, part.start, "right")) - 1, []).append(part)
+    return [
+        Leaf(
+            order=int(orders[tile]),
+            index=int(indexes[tile]),
+            parts=tuple(part.file.path for part in found),
+            rows=sum(part.file.rows for part in found),
+        )
+        for tile, found in sorted(by_tile.items())
+    ]
+
+
+def _rename(source: Path, target: Path) -> None:
+    # a tree of this number can only be left from a registry that was rebuilt or moved
+    shutil.rmtree(target, ignore_errors=True)
+    os.rename(source, target)
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%MUTC")

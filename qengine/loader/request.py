@@ -1,0 +1,104 @@
+"""What a load is asked to do, and what it says that it did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from qengine.catalog.model import TableKind
+
+ROWS_PER_TILE = 1_000_000
+MARGIN_ARCSEC = 10.0
+
+Progress = Callable[[str, int, int], None]
+"""Called as progress(stage, done, total); `total` is an estimate."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadRequest:
+    """A load of `inputs` (files, directories, globs) as `catalog`.`table`.
+
+    `key`: a director's unique key, or a child's own; empty if there is none. None asks the schema. `ra`, `dec`: columns of the
+    position in ICRS degrees; empty to find them by UCD or name. `schema` is a Felis file, whose sidecar may say all of this. A
+    director's
+    tiles hold at most `rows_per_tile` rows, a child's parts at most four times as many. `margin_arcsec` of zero writes no margins.
+    `ra_wrap` takes right ascensions outside [0, 360) modulo 360 instead of refusing them. `memory_bytes` bounds what the load holds
+    at a time (0: 2 GB, or 1 GB per core), `workers` its threads (0: one per core).
+    """
+
+    inputs: tuple[str | Path, ...]
+    catalog: str
+    table: str
+    kind: TableKind = TableKind.DIRECTOR
+    key: str | None = None
+    ra: str = ""
+    dec: str = ""
+    director: str = ""
+    director_key: str = ""
+    schema: Path | None = None
+    rows_per_tile: int = ROWS_PER_TILE
+    margin_arcsec: float = MARGIN_ARCSEC
+    ra_wrap: bool = False
+    memory_bytes: int = 0
+    workers: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadReport:
+    """What a load read, stored and found wrong. All numbers are rows unless they say otherwise.
+
+    `orphaned` rows have no place on the sky (no position; for a child: no director with one); of a child, `without_director`
+    name no row of the director. `quarantined` rows are in the file `quarantine` with their reason and not in the table. `nan`
+    counts NaN per column that became NULL.
+    """
+
+    catalog: str
+    table: str
+    load: str
+    snapshot: int
+    read: int
+    stored: int
+    orphaned: int
+    without_director: int
+    quarantined: int
+    quarantine: str
+    wrapped: int
+    nan: Mapping[str, int] = field(default_factory=dict)
+    tiles: int
+    parts: int
+    margin_rows: int
+    input_bytes: int
+    bytes: int
+    seconds: float
+
+    def to_text(self) -> str:
+        """Return the report for people, one fact a line."""
+        rate = self.stored / self.seconds if self.seconds > 0 else 0.0
+        lines = [
+            f"{self.catalog}.{self.table}: {self.stored:,} rows in {self.tiles:,} tiles, {self.parts:,} parts, {_size(self.bytes)} "
+            f"(snapshot {self.snapshot}, {self.seconds:.1f} s, {rate:,.0f} rows/s)"
+        ]
+        if self.margin_rows:
+            lines.append(f"  margins: {self.margin_rows:,} copies of rows near the edges of tiles")
+        if self.orphaned:
+            lines.append(f"  without a place on the sky: {self.orphaned:,} rows, found by scans and keys, never by position")
+        if self.without_director:
+            lines.append(f"  without a director: {self.without_director:,} rows")
+        if self.wrapped:
+            lines.append(f"  right ascension brought into [0, 360): {self.wrapped:,} rows")
+        if self.nan:
+            columns = ", ".join(f"{name} {count:,}" for name, count in sorted(self.nan.items()))
+            lines.append(f"  NaN stored as NULL: {columns}")
+        if self.quarantined:
+            lines.append(f"  quarantined: {self.quarantined:,} rows of {self.read:,}, see {self.quarantine}")
+        return "\n".join(lines)
+
+
+def _size(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:,.0f} {unit}" if unit == "B" else f"{size:,.1f} {unit}"
+        size /= 1000
+    return f"{size:,.1f} TB"

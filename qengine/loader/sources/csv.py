@@ -1,0 +1,244 @@
+"""CSV, TSV and their relatives as a loader source.
+
+Nothing is configured: leading `#` lines are skipped (the last one is the header if the rest has none), the delimiter is the
+one of `, tab ; |` that splits all first lines into equally many fields, compression follows the name (`.gz`, `.bz2`, `.zst`),
+and types
+are inferred from the first block. A value later in the file that does not fit the inferred type is an error that names row
+and column, never a silent NULL.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+
+from qengine.errors import InputError
+from qengine.loader.sources.source import Identity
+
+SUFFIXES = (".csv", ".tsv", ".txt", ".dat", ".psv")
+COMPRESSIONS = (".gz", ".bz2", ".zst")
+NULL_WORDS = ("", "NULL", "null", "\\N", "NaN", "nan", "NAN", "N/A", "n/a")
+"""Fields that mean NULL. `NA`, `None` and `--` are words in some catalogues and are left alone."""
+
+_SAMPLE_BYTES = 1 << 20
+_BLOCK_BYTES = 8 << 20
+_DELIMITERS = (",", "\t", ";", "|")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """How the text is cut: `skipped` lines before the first row, and the column names that were found in one of them."""
+
+    delimiter: str
+    skipped: int
+    names: tuple[str, ...]
+
+
+class CsvSource:
+    """One delimited text file with a header. `types` overrides the inferred type of columns."""
+
+    def __init__(self, path: Path, *, types: Mapping[str, pa.DataType] | None = None) -> None:
+        self._path = path
+        sample = self._read_sample()
+        self._dialect = detect_dialect(sample, name=str(path))
+        stat = path.stat()
+        self._identity = Identity(path=str(path.absolute()), bytes=stat.st_size, modified=stat.st_mtime)
+        lines = max(1, sample.count("\n") - self._dialect.skipped)
+        line_bytes = max(1, len(sample) // lines)
+        inflation = 4 if path.suffix in COMPRESSIONS else 1
+        is_whole = len(sample) < _SAMPLE_BYTES
+        self._rows = lines if is_whole else stat.st_size * inflation // line_bytes
+        inferred = self._infer(dict(types or {}))
+        self._schema = pa.schema([pa.field(name, inferred[name]) for name in self._dialect.names])
+        self._row_bytes = max(line_bytes, 8 * len(self._schema))
+
+    @property
+    def name(self) -> str:
+        return str(self._path)
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self._schema
+
+    @property
+    def rows(self) -> int:
+        return self._rows
+
+    @property
+    def row_bytes(self) -> int:
+        return self._row_bytes
+
+    @property
+    def identity(self) -> Identity:
+        return self._identity
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield the rows in file order. Raise `InputError` with row and column of a value that does not fit."""
+        types = {name: self._schema.field(name).type for name in columns}
+        yield from self._stream(columns, types)
+
+    def _stream(self, columns: Sequence[str], types: Mapping[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+        try:
+            with self._open(columns, types, is_threaded=True) as reader:
+                for batch in reader:
+                    if batch.num_rows:
+                        yield batch
+        except pa.ArrowInvalid as error:
+            raise self._located(error, columns, types) from error
+        except OSError as error:
+            raise InputError(f"{self._path}: cannot be read: {error}") from error
+
+    def _open(self, columns: Sequence[str], types: Mapping[str, pa.DataType], *, is_threaded: bool) -> pacsv.CSVStreamingReader:
+        names = list(self._dialect.names)
+        return pacsv.open_csv(
+            pa.input_stream(str(self._path), compression="detect"),
+            read_options=pacsv.ReadOptions(
+                column_names=names, skip_rows=self._dialect.skipped, block_size=_BLOCK_BYTES, use_threads=is_threaded
+            ),
+            parse_options=pacsv.ParseOptions(delimiter=self._dialect.delimiter, newlines_in_values=True),
+            convert_options=pacsv.ConvertOptions(
+                column_types=dict(types),
+                include_columns=list(columns),
+                null_values=list(NULL_WORDS),
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=False,
+                true_values=["true", "True", "TRUE", "t", "T"],
+                false_values=["false", "False", "FALSE", "f", "F"],
+            ),
+        )
+
+    def _located(self, error: pa.ArrowInvalid, columns: Sequence[str], types: Mapping[str, pa.DataType]) -> InputError:
+        # Arrow knows the row only when it parses in one thread, so the failing file is read once more.
+        message = str(error)
+        try:
+            with self._open(columns, types, is_threaded=False) as reader:
+                for _ in reader:
+                    pass
+        except pa.ArrowInvalid as again:
+            message = str(again)
+        column = re.search(r"CSV column #(\d+)", message)
+        row = re.search(r"Row #(\d+)", message)
+        reason = re.sub(r"^(In CSV column #\d+: )?(CSV parse error: )?(Row #\d+: )?", "", message)
+        where = f"row {row[1]}, " if row else ""
+        if column:
+            where += f"column {self._dialect.names[int(column[1])]!r}: "
+        return InputError(f"{self._path}: {where}{reason}", hint="correct the row, or declare the column's type with --schema")
+
+    def _read_sample(self) -> str:
+        try:
+            with pa.input_stream(str(self._path), compression="detect") as stream:
+                raw = stream.read(_SAMPLE_BYTES)
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{self._path}: cannot be read: {error}") from error
+        return raw.decode("utf-8", errors="replace")
+
+    def _infer(self, types: dict[str, pa.DataType]) -> dict[str, pa.DataType]:
+        names = self._dialect.names
+        try:
+            with self._open(names, types, is_threaded=True) as reader:
+                found = {field.name: field.type for field in reader.schema}
+        except pa.ArrowInvalid as error:
+            if "Empty CSV" in str(error):
+                return {name: types.get(name, pa.string()) for name in names}
+            raise self._located(error, names, types) from error
+        unknown = [name for name in names if pa.types.is_null(found[name])]
+        if unknown:
+            found |= self._infer_late(unknown)
+        return found
+
+    def _infer_late(self, unknown: Sequence[str]) -> dict[str, pa.DataType]:
+        """Look further for values of columns that are NULL in the whole first block."""
+        found = dict.fromkeys(unknown, pa.string())
+        pending = list(unknown)
+        for batch in self._stream(pending, found):
+            for name in list(pending):
+                values = batch.column(name).drop_null()
+                if len(values):
+                    found[name] = _narrowest(values)
+                    pending.remove(name)
+            if not pending:
+                break
+        return found
+
+
+def detect_dialect(sample: str, *, name: str) -> Dialect:
+    """Return how the text that begins with `sample` is cut. Raise `InputError` if it is empty or has no header."""
+    lines = sample.splitlines()
+    comments = 0
+    while comments < len(lines) and (lines[comments].startswith("#") or not lines[comments].strip()):
+        comments += 1
+    body = [line for line in lines[comments : comments + 21] if line.strip()]
+    if len(sample) >= _SAMPLE_BYTES and len(body) > 1:
+        body = body[:-1]
+    comment_header = lines[comments - 1].lstrip("# ") if comments and lines[comments - 1].startswith("#") else ""
+    if not body and not comment_header:
+        raise InputError(f"{name}: the file is empty", hint="a header line is needed even when there are no rows")
+    delimiter = _delimiter(body or [comment_header])
+    first = _fields(body[0], delimiter) if body else []
+    skipped = comments + 1
+    if not body or (comment_header and all(_is_number(field) for field in first)):
+        first, skipped = _fields(comment_header, delimiter), comments
+    names = tuple(field.strip() for field in first)
+    if all(_is_number(field) for field in names):
+        raise InputError(f"{name}: no header line: the first line holds numbers only", hint="put the column names into line 1")
+    if empty := [i for i, field in enumerate(names) if not field]:
+        raise InputError(f"{name}: column {empty[0] + 1} has no name")
+    if doubled := [field for i, field in enumerate(names) if field in names[:i]]:
+        raise InputError(f"{name}: two columns are named {doubled[0]!r}")
+    return Dialect(delimiter=delimiter, skipped=skipped, names=names)
+
+
+def unify_types(schemas: Sequence[pa.Schema]) -> dict[str, pa.DataType]:
+    """Return for each column the narrowest type that holds the values of all files: integer < float < text."""
+    found: dict[str, pa.DataType] = {}
+    for schema in schemas:
+        for field in schema:
+            known = found.get(field.name, field.type)
+            found[field.name] = known if known == field.type else _wider(known, field.type)
+    return found
+
+
+def _wider(a: pa.DataType, b: pa.DataType) -> pa.DataType:
+    is_number = all(pa.types.is_integer(t) or pa.types.is_floating(t) for t in (a, b))
+    return pa.float64() if is_number else pa.string()
+
+
+def _delimiter(lines: Sequence[str]) -> str:
+    best, most = ",", 1
+    for candidate in _DELIMITERS:
+        counts = {len(_fields(line, candidate)) for line in lines}
+        if len(counts) == 1 and (count := counts.pop()) > most:
+            best, most = candidate, count
+    if most == 1:
+        # ragged lines: take the header's word, so that the error can name the bad row
+        best = max(_DELIMITERS, key=lambda candidate: len(_fields(lines[0], candidate)))
+    return best
+
+
+def _fields(line: str, delimiter: str) -> list[str]:
+    return next(csv.reader([line], delimiter=delimiter), [])
+
+
+def _is_number(field: str) -> bool:
+    try:
+        float(field)
+    except ValueError:
+        return False
+    return True
+
+
+def _narrowest(values: pa.Array) -> pa.DataType:
+    for candidate in (pa.int64(), pa.float64()):
+        try:
+            pc.cast(values, candidate)
+        except pa.ArrowInvalid:
+            continue
+        return candidate
+    return pa.string()

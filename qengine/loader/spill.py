@@ -1,0 +1,87 @@
+"""Rows on their way from input order to line order.
+
+Rows are put into numbered buckets and taken out bucket by bucket. Up to a budget they stay in memory, so a small load never
+touches the disk; beyond it all buckets are written out as Arrow IPC files, one file per bucket and flush. Rows of a bucket come
+back in the order in which they were put.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from qengine.catalog.model import Int64Array
+
+_SMALL_ROWS = 8192
+
+Piece = tuple[int, pa.RecordBatch]
+"""A bucket and rows for it."""
+
+
+def scatter(rows: pa.RecordBatch, bucket: Int64Array) -> list[Piece]:
+    """Return the rows grouped by their `bucket`, in bucket order and otherwise in the order they had."""
+    if not len(bucket):
+        return []
+    narrow = bucket.astype(np.uint16) if bucket.max() < 1 << 16 else bucket
+    if narrow.min() == narrow.max():
+        return [(int(bucket[0]), rows)]
+    order = np.argsort(narrow, kind="stable")  # radix sort for 16-bit numbers
+    grouped = bucket[order]
+    rows = rows.take(pa.array(order))
+    edges = [0, *(np.flatnonzero(np.diff(grouped)) + 1).tolist(), len(grouped)]
+    return [(int(grouped[a]), rows.slice(a, b - a)) for a, b in itertools.pairwise(edges)]
+
+
+class Spill:
+    """Buckets of rows that share `schema`, kept in memory up to `budget_bytes` and in `folder` beyond."""
+
+    def __init__(self, folder: Path, schema: pa.Schema, *, budget_bytes: int) -> None:
+        self._folder = folder
+        self._schema = schema
+        self._budget_bytes = budget_bytes
+        self._held: dict[int, list[pa.RecordBatch]] = {}
+        self._files: dict[int, list[Path]] = {}
+        self._held_bytes = 0
+        self._flushes = 0
+        self.held_rows: dict[int, int] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def put(self, pieces: Sequence[Piece]) -> None:
+        """Add rows to their buckets. Not for several threads at once."""
+        for bucket, rows in pieces:
+            self._held.setdefault(bucket, []).append(rows)
+            self._held_bytes += rows.nbytes
+            self.held_rows[bucket] = self.held_rows.get(bucket, 0) + rows.num_rows
+        if self._held_bytes > self._budget_bytes:
+            self._flush()
+
+    def buckets(self) -> list[int]:
+        """Return the buckets that have rows, in order."""
+        return sorted(self._held.keys() | self._files.keys())
+
+    def take(self, bucket: int) -> pa.Table:
+        """Return the rows of a bucket and forget them. Different buckets may be taken by different threads."""
+        batches: list[pa.RecordBatch] = []
+        for path in self._files.pop(bucket, []):
+            with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as reader:
+                batches.extend(reader)
+            path.unlink()
+        batches.extend(self._held.pop(bucket, []))
+        return pa.Table.from_batches(batches, self._schema)
+
+    def _flush(self) -> None:
+        for bucket, batches in self._held.items():
+            path = self._folder / f"{bucket:06d}-{self._flushes:06d}.arrow"
+            rows = pa.Table.from_batches(batches, self._schema)
+            if rows.num_rows < _SMALL_ROWS * len(batches):
+                rows = rows.combine_chunks()
+            with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, self._schema) as writer:
+                writer.write_table(rows)
+            self._files.setdefault(bucket, []).append(path)
+        self._held.clear()
+        self._held_bytes = 0
+        self._flushes += 1

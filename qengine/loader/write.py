@@ -1,0 +1,135 @@
+"""From buckets to parts: sort, cut, write; and copies for margins on the way.
+
+Buckets are independent, so threads take them one each. A director's bucket holds whole tiles, each of which becomes a part. A
+child's bucket gets its directors' positions first, and is cut into parts inside tiles. Rows beyond the sky become orphan parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from qengine.catalog.model import HEALPIX, Int64Array, PartRole
+from qengine.loader.margin import TILE, Rings, by_tile, margin_pieces
+from qengine.loader.order import sorted_on_line
+from qengine.loader.partition import Tiles, cuts
+from qengine.loader.pool import in_order
+from qengine.loader.request import Progress
+from qengine.loader.spill import Piece, Spill
+from qengine.sky.cells import BEYOND_END, LINE_END
+from qengine.storage.parts import PartFile, PartFormat, write_part
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """A part of the new snapshot: what it is for, its range of the line and its file."""
+
+    role: PartRole
+    start: int
+    stop: int
+    file: PartFile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """How buckets become parts. `keys` order rows of one cell; `complete` adds columns to the sorted rows of a range (a
+    child's director positions)."""
+
+    tiles: Tiles
+    bucket_start: Int64Array
+    part_rows: int
+    keys: tuple[str, ...]
+    form: PartFormat
+    folder: Path
+    complete: Callable[[pa.Table, int, int], pa.Table]
+
+    def bounds(self, bucket: int) -> tuple[int, int]:
+        """Return the range of the line that a bucket covers."""
+        stop = int(self.bucket_start[bucket + 1]) if bucket + 1 < len(self.bucket_start) else BEYOND_END
+        return int(self.bucket_start[bucket]), stop
+
+
+@dataclass(frozen=True, slots=True)
+class _Bucket:
+    written: list[Written]
+    margin: list[Piece] = field(default_factory=list)
+    rows: int = 0
+
+
+def write_buckets(
+    rows: Spill,
+    layout: Layout,
+    pool: ThreadPoolExecutor,
+    *,
+    ahead: int,
+    rings: Rings | None,
+    margin: Spill | None,
+    progress: Progress,
+) -> Iterator[Written]:
+    """Write all buckets of `rows` and yield their parts; copies of rows in `rings` go to `margin`."""
+    tile_bucket = bucket_of_tiles(layout)
+
+    def work(bucket: int) -> _Bucket:
+        lowest, highest = layout.bounds(bucket)
+        table = rows.take(bucket)
+        table = sorted_on_line(layout.complete(table, lowest, highest), layout.keys)
+        written = list(_write(table, layout, (lowest, highest)))
+        copies = margin_pieces(table, rings, tile_bucket) if rings is not None else []
+        return _Bucket(written, copies, table.num_rows)
+
+    total = sum(rows.held_rows.values())
+    done = 0
+    for result in in_order(pool, work, rows.buckets(), ahead=ahead):
+        if margin is not None:
+            margin.put(result.margin)
+        yield from result.written
+        done += result.rows
+        progress("write", done, total)
+
+
+def _write(table: pa.Table, layout: Layout, bounds: tuple[int, int]) -> Iterator[Written]:
+    cells = table.column(HEALPIX).to_numpy()
+    for cut in cuts(cells, layout.tiles, bounds, layout.part_rows):
+        file = write_part(table.slice(cut.first, cut.last - cut.first), layout.folder, layout.form)
+        role = PartRole.HOME if cut.start < LINE_END else PartRole.ORPHAN
+        yield Written(role=role, start=cut.start, stop=cut.stop, file=file)
+
+
+def write_margins(margin: Spill, layout: Layout, pool: ThreadPoolExecutor, *, ahead: int, progress: Progress) -> Iterator[Written]:
+    """Write the margin part of every tile that has one and yield them."""
+    buckets = margin.buckets()
+
+    def work(bucket: int) -> list[Written]:
+        table = sorted_on_line(margin.take(bucket), layout.keys, before=TILE)
+        found = []
+        for tile, rows in by_tile(table):
+            start, stop = int(layout.tiles.start[tile]), int(layout.tiles.stop[tile])
+            file = write_part(rows, layout.folder, layout.form)
+            found.append(Written(role=PartRole.MARGIN, start=start, stop=stop, file=file))
+        return found
+
+    for done, written in enumerate(in_order(pool, work, buckets, ahead=ahead), 1):
+        yield from written
+        progress("margin", done, len(buckets))
+
+
+def bucket_of_tiles(layout: Layout) -> Int64Array:
+    """Return the bucket that each tile lies in (begins in, if the buckets cut tiles)."""
+    found: Int64Array = np.searchsorted(layout.bucket_start, layout.tiles.start, "right") - 1
+    return found
+
+
+def unchanged(rows: pa.Table, start: int, stop: int) -> pa.Table:
+    """Return the rows as they are: what a director's layout completes them with."""
+    del start, stop
+    return rows
+
+
+def count_rows(written: Sequence[Written], role: PartRole) -> int:
+    """Return the rows in the parts of a role."""
+    return sum(part.file.rows for part in written if part.role is role)

@@ -1,0 +1,167 @@
+"""The HATS v1.0 face of a table: paths, properties, and the small files around `dataset/`.
+
+LSDB, hats and others read these; qengine itself reads manifests. A tree consists of hard links to parts (directory leaves,
+`hats_npix_suffix=/`), so it costs a directory entry per part and never a copy. No `_metadata` is written: a leaf may hold several
+parts. Everything is written into a folder that nobody sees yet; only `write_collection` changes what readers find, by one rename.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from qengine.catalog.model import HEALPIX
+
+VERSION = "v1.0"
+RELEASE_DATE = "2025-08-22"
+
+_FITS_BLOCK = 2880
+_FITS_CARD = 80
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaf:
+    """A tile (`order`, `index`) with the parts that lie in it and their number of rows."""
+
+    order: int
+    index: int
+    parts: tuple[Path, ...]
+    rows: int
+
+
+def leaf_folder(order: int, index: int) -> Path:
+    """Return the folder of a tile relative to a catalogue's folder."""
+    return Path("dataset") / f"Norder={order}" / f"Dir={index // 10_000 * 10_000}" / f"Npix={index}"
+
+
+def write_tree(
+    folder: Path,
+    leaves: Sequence[Leaf],
+    schema: pa.Schema,
+    *,
+    properties: Mapping[str, str],
+    point_map: NDArray[np.int64] | None = None,
+) -> None:
+    """Write one HATS catalogue into `folder`, which must not exist: links, `partition_info.csv`, schema, map, properties.
+
+    `point_map` holds rows per NESTED pixel of the full sky. Properties come last: they are what makes it a catalogue.
+    """
+    (folder / "dataset").mkdir(parents=True)
+    for leaf in leaves:
+        target = folder / leaf_folder(leaf.order, leaf.index)
+        target.mkdir(parents=True)
+        for part in leaf.parts:
+            link(part, target / f"{part.stem[:24]}.parquet")
+    lines = ["Norder,Npix,num_rows", *(f"{leaf.order},{leaf.index},{leaf.rows}" for leaf in leaves)]
+    (folder / "partition_info.csv").write_text("\n".join(lines) + "\n")
+    pq.write_metadata(schema, folder / "dataset" / "_common_metadata")
+    if point_map is not None:
+        write_map(point_map, folder / "point_map.fits")
+    for name in ("properties", "hats.properties"):
+        write_properties(folder / name, properties)
+
+
+def link(part: Path, target: Path) -> None:
+    """Make `target` another name of `part`; a copy where the file system has no hard links."""
+    try:
+        os.link(part, target)
+    except OSError:
+        shutil.copyfile(part, target)
+
+
+def catalogue_properties(
+    *, name: str, product: str, ra: str, dec: str, leaves: Sequence[Leaf], schema: pa.Schema, builder: str, created: str
+) -> dict[str, str]:
+    """Return the properties of an object, source or margin catalogue (`product`); `created` is an ISO 8601 time in UTC."""
+    hidden = [field.name for field in schema if field.name.startswith("_")]
+    size = sum(part.stat().st_size for leaf in leaves for part in leaf.parts)
+    return {
+        "obs_collection": name,
+        "dataproduct_type": product,
+        "hats_nrows": str(sum(leaf.rows for leaf in leaves)),
+        "hats_col_ra": ra,
+        "hats_col_dec": dec,
+        "hats_col_healpix": HEALPIX,
+        "hats_col_healpix_order": "29",
+        "hats_cols_sort": HEALPIX,
+        "hats_cols_default": " ".join(field.name for field in schema if field.name not in hidden),
+        "hats_npix_suffix": "/",
+        "hats_order": str(max((leaf.order for leaf in leaves), default=0)),
+        "hats_max_rows": str(max((leaf.rows for leaf in leaves), default=0)),
+        "hats_estsize": str(size // 1024),
+        "hats_frame": "icrs",
+        "moc_sky_fraction": f"{sum(1.0 / (12 * 4**leaf.order) for leaf in leaves):.5f}",
+        "hats_builder": builder,
+        "hats_creation_date": created,
+        "hats_version": VERSION,
+        "hats_release_date": RELEASE_DATE,
+    }
+
+
+def write_collection(folder: Path, *, name: str, primary: str, margins: Sequence[str]) -> None:
+    """Point the collection in `folder` to the tree `primary` (and its margin catalogues), by one atomic rename."""
+    properties = {"obs_collection": name, "hats_primary_table_url": primary}
+    if margins:
+        properties |= {"all_margins": " ".join(margins), "default_margin": margins[0]}
+    write_properties(folder / "collection.properties", properties)
+
+
+def write_properties(path: Path, properties: Mapping[str, str]) -> None:
+    """Write a Java-style properties file by temporary name and rename."""
+    text = "#HATS catalog\n" + "".join(f"{key}={_escaped(value)}\n" for key, value in properties.items() if value)
+    staged = path.with_name(f".{path.name}.{uuid4().hex}")
+    with staged.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(staged, path)
+
+
+def read_properties(path: Path) -> dict[str, str]:
+    """Return the keys and values of a Java-style properties file."""
+    found = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.strip() and not line.lstrip().startswith(("#", "!")):
+            key, _, value = line.partition("=")
+            found[key.strip()] = value.strip()
+    return found
+
+
+def write_map(counts: NDArray[np.int64], path: Path) -> None:
+    """Write rows per pixel (full sky, NESTED) as a HEALPix FITS table, the form of `point_map.fits`."""
+    side = round((len(counts) / 12) ** 0.5)
+    primary = [("SIMPLE", True), ("BITPIX", 8), ("NAXIS", 0), ("EXTEND", True)]
+    table = [
+        ("XTENSION", "BINTABLE"), ("BITPIX", 8), ("NAXIS", 2), ("NAXIS1", 8), ("NAXIS2", len(counts)), ("PCOUNT", 0), ("GCOUNT", 1),
+        ("TFIELDS", 1), ("TTYPE1", "VALUE"), ("TFORM1", "K"), ("PIXTYPE", "HEALPIX"), ("INDXSCHM", "IMPLICIT"),
+        ("ORDERING", "NESTED"), ("NSIDE", side), ("FIRSTPIX", 0), ("LASTPIX", len(counts) - 1), ("OBJECT", "FULLSKY"),
+        ("COORDSYS", "C"), ("EXTNAME", "xtension"),
+    ]  # fmt: skip
+    values = counts.astype(">i8").tobytes()
+    padding = b"\0" * (-len(values) % _FITS_BLOCK)
+    path.write_bytes(_fits_header(primary) + _fits_header(table) + values + padding)
+
+
+def _fits_header(cards: Sequence[tuple[str, object]]) -> bytes:
+    lines = [f"{key:<8}= {_fits_value(value)}"[:_FITS_CARD].ljust(_FITS_CARD) for key, value in cards]
+    text = "".join([*lines, "END".ljust(_FITS_CARD)])
+    return text.ljust(-(-len(text) // _FITS_BLOCK) * _FITS_BLOCK).encode("ascii")
+
+
+def _fits_value(value: object) -> str:
+    if isinstance(value, bool):
+        return f"{'T' if value else 'F':>20}"
+    return f"{value:>20}" if isinstance(value, int) else f"'{value!s:<8}'"
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("\n", " ")
