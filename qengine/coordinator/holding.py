@@ -78,10 +78,9 @@ class _StreamFile:
     def write(self, batches: deque[pa.RecordBatch]) -> None:
         if self._enter():
             try:
-                if self._writer is None:
-                    self._open(batches[0].schema)
+                writer = self._writer or self._open(batches[0].schema)
                 for batch in batches:
-                    self._writer.write_batch(batch)
+                    writer.write_batch(batch)
             finally:
                 self._leave()
 
@@ -106,7 +105,7 @@ class _StreamFile:
             if not self._is_busy:
                 self._clean()
 
-    def _open(self, schema: pa.Schema) -> None:
+    def _open(self, schema: pa.Schema) -> pa.RecordBatchStreamWriter:
         handle, path = tempfile.mkstemp(dir=self._directory, prefix="qengine-attempt-")
         try:
             os.close(handle)
@@ -115,6 +114,7 @@ class _StreamFile:
         finally:
             os.unlink(path)
         self._writer = pa.ipc.new_stream(self._sink, schema)
+        return self._writer
 
     def _enter(self) -> bool:
         with self._lock:
