@@ -1,0 +1,152 @@
+"""The TAP web application: routes to thin handlers.
+
+    /tap                   page for people        /tap/sync               queries (GET, POST form or multipart)
+    /tap/tables[/<name>]   VOSI, or JSON          /tap/capabilities       TAPRegExt
+    /tap/availability      VOSI                   /tap/query-plan         EXPLAIN as text or JSON
+
+What a request means is decided in `parameters.py`, answers come from the service, bytes from `formats/`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+
+from starlette.applications import Starlette
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from qengine.catalog.summary import summarise
+from qengine.errors import LimitError, QueryError, UnknownNameError
+from qengine.tap import metadata, sync
+from qengine.tap.failure import as_known, error_response
+from qengine.tap.page import landing_page
+from qengine.tap.parameters import Parameters, check_statement
+from qengine.tap.service import AnsweringService, TapSettings
+
+_XML = "text/xml"
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def create_app(service: AnsweringService, settings: TapSettings | None = None, *, base_url: str = "") -> Starlette:
+    """Return the ASGI application that serves `service` under `/tap`. `base_url` overrides the one of `settings`."""
+    chosen = settings or TapSettings()
+    handlers = _Handlers(service, chosen, base_url or chosen.base_url)
+    routes = [
+        Route("/", handlers.home),
+        Route("/tap", handlers.page),
+        Route("/tap/sync", handlers.sync, methods=["GET", "POST"]),
+        Route("/tap/tables", handlers.tables),
+        Route("/tap/tables/{name:path}", handlers.table),
+        Route("/tap/capabilities", handlers.capabilities),
+        Route("/tap/availability", handlers.availability),
+        Route("/tap/query-plan", handlers.query_plan, methods=["GET", "POST"]),
+    ]
+    middleware = [Middleware(GZipMiddleware, minimum_size=4096, compresslevel=1)] if chosen.is_gzip else []
+    return Starlette(routes=routes, middleware=middleware)
+
+
+class _Handlers:
+    """Handlers of the routes over one service."""
+
+    def __init__(self, service: AnsweringService, settings: TapSettings, base_url: str) -> None:
+        self._service = service
+        self._settings = settings
+        self._base_url = base_url.rstrip("/")
+
+    async def home(self, request: Request) -> Response:
+        return RedirectResponse(self._base(request))
+
+    async def page(self, request: Request) -> Response:
+        return HTMLResponse(landing_page(self._settings.title, self._base(request), summarise(self._service.catalog())))
+
+    async def sync(self, request: Request) -> Response:
+        return await self._guarded(request, self._sync)
+
+    async def query_plan(self, request: Request) -> Response:
+        return await self._guarded(request, self._query_plan)
+
+    async def tables(self, request: Request) -> Response:
+        return await self._guarded(request, self._tables)
+
+    async def table(self, request: Request) -> Response:
+        return await self._guarded(request, self._table)
+
+    async def capabilities(self, request: Request) -> Response:
+        return Response(metadata.capabilities(self._base(request), self._settings), media_type=_XML)
+
+    async def availability(self, request: Request) -> Response:
+        try:
+            self._service.catalog()
+        except Exception as error:  # the answer to "are you well?" is itself never an error
+            return Response(metadata.availability(is_available=False, note=str(as_known(error))), media_type=_XML)
+        return Response(metadata.availability(is_available=True, note=""), media_type=_XML)
+
+    async def _guarded(self, request: Request, handle: Callable[[Request, Parameters], Awaitable[Response]]) -> Response:
+        try:
+            return await handle(request, await self._parameters(request))
+        except ClientDisconnect:
+            # Nobody is there to read it; 499 is what logs call this.
+            return Response(status_code=499)
+        except Exception as error:  # the edge of the service: whatever failed is answered as TAP asks, the rest is logged
+            return error_response(as_known(error))
+
+    async def _sync(self, request: Request, parameters: Parameters) -> Response:
+        return await sync.respond(request, parameters, self._service, self._settings)
+
+    async def _query_plan(self, request: Request, parameters: Parameters) -> Response:
+        language, text = check_statement(parameters)
+        analyze = parameters.one("ANALYZE").lower() in ("1", "true")
+        plan = await self._service.explain(text, language=language, analyze=analyze)
+        wanted = (parameters.one("RESPONSEFORMAT") or parameters.one("FORMAT") or "text").lower()
+        if wanted in ("json", "application/json"):
+            values = plan.to_json()
+            content = values if isinstance(values, str) else json.dumps(values)
+            return Response(content, media_type="application/json")
+        if wanted in ("text", "text/plain"):
+            return Response(plan.to_text(), media_type="text/plain")
+        raise QueryError(f"RESPONSEFORMAT {wanted!r} is not offered for plans", hint="offered are text, json")
+
+    async def _tables(self, request: Request, parameters: Parameters) -> Response:
+        catalog = self._service.catalog()
+        if parameters.one("RESPONSEFORMAT").lower() in ("json", "application/json"):
+            return JSONResponse([table.to_json() for table in summarise(catalog)])
+        detail = parameters.one("DETAIL").lower() or "max"
+        if detail not in ("min", "max"):
+            raise QueryError(f"detail={detail} is not known", hint="use min or max")
+        return Response(metadata.tableset(catalog, with_columns=detail == "max"), media_type=_XML)
+
+    async def _table(self, request: Request, parameters: Parameters) -> Response:
+        name = request.path_params["name"]
+        document = metadata.one_table(self._service.catalog(), name)
+        if document is None:
+            response = error_response(UnknownNameError(f"there is no table {name}"))
+            response.status_code = 404
+            return response
+        return Response(document, media_type=_XML)
+
+    def _base(self, request: Request) -> str:
+        return self._base_url or f"{request.url.scheme}://{request.url.netloc}/tap"
+
+    async def _parameters(self, request: Request) -> Parameters:
+        pairs = list(request.query_params.multi_items())
+        if request.method == "POST":
+            length = request.headers.get("content-length", "0")
+            if length.isdigit() and int(length) > self._settings.request_bytes:
+                raise LimitError(f"the request is larger than {self._settings.request_bytes} bytes")
+            try:
+                form = await request.form(max_files=16, max_fields=1000, max_part_size=self._settings.request_bytes)
+            except (MultiPartException, HTTPException) as error:
+                raise QueryError(f"the form cannot be read: {getattr(error, 'message', None) or error.args}") from error
+            for name, value in form.multi_items():
+                # A file part is read as text only where a parameter may be one; uploads are refused later by name.
+                if not isinstance(value, UploadFile):
+                    pairs.append((name, value))
+        return Parameters.gather(pairs)

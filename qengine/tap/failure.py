@@ -1,0 +1,31 @@
+"""Errors as TAP clients want them: a VOTable with QUERY_STATUS=ERROR.
+
+Everything that the user can act on is HTTP 400, the one status whose text all clients show; faults of the cluster or of the
+data are 503 and 500 with the same document.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from starlette.responses import Response
+
+from qengine.errors import Blame, BugError, QEngineError
+from qengine.tap.formats.votable import error_document
+
+_log = logging.getLogger(__name__)
+
+_STATUS = {Blame.USER: 400, Blame.LIMIT: 400, Blame.CLUSTER: 503, Blame.DATA: 500, Blame.BUG: 500}
+
+
+def error_response(error: QEngineError) -> Response:
+    """Return the response that reports `error`."""
+    return Response(error_document(error), status_code=_STATUS[error.blame], media_type="application/x-votable+xml")
+
+
+def as_known(error: Exception) -> QEngineError:
+    """Return `error` itself, or for one that nobody foresaw a `BugError` that gives nothing away; the log has the rest."""
+    if isinstance(error, QEngineError):
+        return error
+    _log.error("unforeseen error", exc_info=error)
+    return BugError("the service failed unexpectedly", hint="its log has the details")

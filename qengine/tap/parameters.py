@@ -1,0 +1,120 @@
+"""TAP request parameters: gathered from URL and form, names without regard to case, unknown ones ignored.
+
+A repeated parameter that can have one value only must repeat the same value. What is wrong is an error that names the
+parameter; nothing is guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from qengine.errors import QueryError, UnsupportedQueryError
+from qengine.tap.formats.choose import find_format
+from qengine.tap.formats.writer import Format
+
+LANGUAGES: Mapping[str, str] = {
+    "ADQL": "adql",
+    "ADQL-2.0": "adql",
+    "ADQL-2.1": "adql",
+    "ADQL-2.1-STRICT": "adql-strict",
+    "SQL": "sql",
+}
+"""LANG values, upper case -> the language of the engine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncRequest:
+    """A checked /sync request. `maxrec` is in rows."""
+
+    text: str
+    language: str
+    format: Format
+    content_type: str
+    maxrec: int
+    snapshots: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """All values of each parameter, by upper-case name, in the order in which they came."""
+
+    values: Mapping[str, tuple[str, ...]]
+
+    @classmethod
+    def gather(cls, pairs: Iterable[tuple[str, str]]) -> Parameters:
+        """Return the parameters of `pairs`."""
+        found: dict[str, list[str]] = {}
+        for name, value in pairs:
+            found.setdefault(name.upper(), []).append(value)
+        return cls({name: tuple(values) for name, values in found.items()})
+
+    def one(self, name: str) -> str:
+        """Return the value of `name`, stripped; empty if it is absent. Raise `QueryError` if it has two different values."""
+        found = {value.strip() for value in self.values.get(name, ())} - {""}
+        if len(found) > 1:
+            raise QueryError(f"{name} is given {len(found)} different values", hint="give it once")
+        return next(iter(found), "")
+
+
+def check_sync(parameters: Parameters, *, default_maxrec: int, maxrec_limit: int) -> SyncRequest:
+    """Return the request that `parameters` describe. Raise `QueryError` that names the parameter which is missing or wrong."""
+    request = parameters.one("REQUEST")
+    if request and request.lower() != "doquery":
+        raise QueryError(f"REQUEST={request} is not known here", hint="use REQUEST=doQuery or leave it out")
+    if parameters.values.get("UPLOAD"):
+        raise UnsupportedQueryError("UPLOAD is not supported by this service")
+    chosen, content_type = find_format(_format(parameters))
+    language, text = check_statement(parameters)
+    return SyncRequest(
+        text=text,
+        language=language,
+        format=chosen,
+        content_type=content_type,
+        maxrec=_maxrec(parameters.one("MAXREC"), default_maxrec, maxrec_limit),
+        snapshots=_snapshots(parameters.values.get("SNAPSHOT", ())),
+    )
+
+
+def check_statement(parameters: Parameters) -> tuple[str, str]:
+    """Return language and text of LANG and QUERY."""
+    lang = parameters.one("LANG")
+    if not lang:
+        raise QueryError("LANG is missing", hint="use LANG=ADQL")
+    language = LANGUAGES.get(lang.upper())
+    if language is None:
+        raise QueryError(f"LANG={lang} is not known here", hint=f"known are {', '.join(_spelled())}")
+    # The text itself is not stripped: positions in error messages count from its first character.
+    texts = [text for text in parameters.values.get("QUERY", ()) if text.strip()]
+    if not texts:
+        raise QueryError("QUERY is missing", hint="give the statement as QUERY=SELECT ...")
+    if len(set(texts)) > 1:
+        raise QueryError(f"QUERY is given {len(texts)} times", hint="send one statement in a request")
+    return language, texts[0]
+
+
+def _spelled() -> tuple[str, ...]:
+    return tuple(name.replace("STRICT", "strict") for name in LANGUAGES)
+
+
+def _format(parameters: Parameters) -> str:
+    return parameters.one("RESPONSEFORMAT") or parameters.one("FORMAT")
+
+
+def _maxrec(value: str, default: int, limit: int) -> int:
+    if not value:
+        return min(default, limit)
+    if not value.isascii() or not value.isdigit():
+        raise QueryError(f"MAXREC={value} is not a number of rows", hint="give a whole number, 0 or larger")
+    return min(int(value), limit)
+
+
+def _snapshots(values: Iterable[str]) -> dict[str, int]:
+    chosen: dict[str, int] = {}
+    for value in values:
+        catalog, _, number = value.strip().partition(":")
+        if not catalog or not number.isascii() or not number.isdigit():
+            raise QueryError(f"SNAPSHOT={value} is not <catalogue>:<number>", hint="for example SNAPSHOT=demo:3")
+        if chosen.setdefault(catalog, int(number)) != int(number):
+            raise QueryError(f"SNAPSHOT names two snapshots of {catalog}", hint="a query reads one snapshot of a catalogue")
+    return chosen

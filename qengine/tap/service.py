@@ -1,0 +1,70 @@
+"""What the TAP front asks of the engine. `coordinator.service.QueryService` is the engine's own answer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from qengine.catalog.model import Catalog
+from qengine.catalog.output import OutputColumn
+
+
+class Answer(Protocol):
+    """The rows of a query as they come."""
+
+    @property
+    def columns(self) -> tuple[OutputColumn, ...]: ...
+    @property
+    def schema(self) -> pa.Schema: ...
+    @property
+    def batches(self) -> AsyncIterator[pa.RecordBatch]: ...
+    @property
+    def is_overflow(self) -> bool:
+        """Whether MAXREC cut the rows; known when the batches have ended."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]: ...
+    @property
+    def snapshots(self) -> Mapping[str, int]: ...
+    @property
+    def statement(self) -> str: ...
+    async def close(self) -> None:
+        """End the query wherever it runs; may be called at any time, also twice."""
+
+
+class Explained(Protocol):
+    """A plan in words and as values."""
+
+    def to_text(self) -> str: ...
+    def to_json(self) -> Any:
+        """Return JSON text, or values that `json` can write."""
+
+
+class AnsweringService(Protocol):
+    """Answers statements and knows the tables."""
+
+    async def query(
+        self, text: str, *, language: str = "adql", maxrec: int | None = None, snapshots: Mapping[str, int] | None = None
+    ) -> Answer: ...
+    async def explain(self, text: str, *, language: str = "adql", analyze: bool = False) -> Explained: ...
+    def catalog(self) -> Catalog: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TapSettings:
+    """How the TAP service presents and limits itself.
+
+    `maxrec` is used when a request names none, `maxrec_limit` is the most that it may ask for; both in rows. `base_url` is the
+    address that clients know, such as `https://host/tap`; empty takes it from each request. `request_bytes` bounds the body of
+    a request.
+    """
+
+    title: str = "qengine"
+    base_url: str = ""
+    maxrec: int = 1_000_000
+    maxrec_limit: int = 100_000_000
+    request_bytes: int = 16 << 20
+    is_gzip: bool = False

@@ -1,0 +1,235 @@
+"""The /sync protocol: parameters, formats, errors, overflow, failures on the way, clients that leave."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from xml.etree import ElementTree
+
+import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from qengine.catalog.output import STATUS_KEY
+from tests.support.fake_service import FakeService
+
+VOT = "{http://www.ivoa.net/xml/VOTable/v1.3}"
+COUNT = "SELECT COUNT(*) AS n FROM demo.stars"
+
+
+def post(http: httpx.Client, url: str, text: str, **parameters: str) -> httpx.Response:
+    return http.post(f"{url}/sync", data={"LANG": "ADQL", "QUERY": text, **parameters})
+
+
+def status_of(response: httpx.Response) -> list[tuple[str, str]]:
+    root = ElementTree.fromstring(response.content)
+    return [(e.get("value", ""), e.text or "") for e in root.iter(f"{VOT}INFO") if e.get("name") == "QUERY_STATUS"]
+
+
+def csv_rows(response: httpx.Response) -> list[list[str]]:
+    assert response.status_code == 200, response.text
+    return list(csv.reader(io.StringIO(response.text, newline="")))
+
+
+@pytest.mark.parametrize("method", ["get", "post", "multipart"])
+def test_methods(http: httpx.Client, url: str, method: str) -> None:
+    parameters = {"request": "doQuery", "Lang": "ADQL", "query": COUNT, "format": "csv", "tapclient": "x", "PHASE": "RUN"}
+    if method == "get":
+        response = http.get(f"{url}/sync", params=parameters)
+    elif method == "post":
+        response = http.post(f"{url}/sync", data=parameters)
+    else:
+        response = http.post(f"{url}/sync", files={name: (None, value) for name, value in parameters.items()})
+    assert csv_rows(response) == [["n"], ["1000"]]
+
+
+def test_chunked_multipart_with_an_odd_boundary(http: httpx.Client, url: str) -> None:
+    # STILTS sends this.
+    boundary = "<<--stilts-->>"
+    fields = {"REQUEST": "doQuery", "LANG": "ADQL", "QUERY": COUNT, "RESPONSEFORMAT": "csv"}
+    body = "".join(f'--{boundary}\r\nContent-Disposition: form-data; name="{k}"\r\n\r\n{v}\r\n' for k, v in fields.items())
+    chunks = [piece.encode() for piece in (body[:40], body[40:], f"--{boundary}--\r\n")]
+    response = http.post(
+        f"{url}/sync", content=iter(chunks), headers={"Content-Type": f'multipart/form-data; boundary="{boundary}"'}
+    )
+    assert csv_rows(response) == [["n"], ["1000"]]
+
+
+@pytest.mark.parametrize(
+    ("lang", "language"),
+    [("ADQL", "adql"), ("adql-2.0", "adql"), ("ADQL-2.1", "adql"), ("ADQL-2.1-strict", "adql-strict"), ("SQL", "sql")],
+)
+def test_languages(http: httpx.Client, url: str, service: FakeService, lang: str, language: str) -> None:
+    assert post(http, url, COUNT, LANG=lang).status_code == 200
+    assert service.asked[-1][1] == language
+
+
+@pytest.mark.parametrize(
+    ("asked", "content_type"),
+    [
+        ("", "application/x-votable+xml"),
+        ("votable", "application/x-votable+xml"),
+        ("votable/td", "application/x-votable+xml;serialization=tabledata"),
+        ("text/xml", "text/xml"),
+        ("application/x-votable+xml;serialization=binary2", "application/x-votable+xml;serialization=binary2"),
+        ("csv", "text/csv;header=present"),
+        ("text/csv", "text/csv;header=present"),
+        ("tsv", "text/tab-separated-values"),
+        ("text/tab-separated-values", "text/tab-separated-values"),
+        ("parquet", "application/vnd.apache.parquet"),
+        ("application/vnd.apache.parquet", "application/vnd.apache.parquet"),
+        ("arrow", "application/vnd.apache.arrow.stream"),
+    ],
+)
+def test_format_and_content_type(http: httpx.Client, url: str, asked: str, content_type: str) -> None:
+    response = post(http, url, COUNT, RESPONSEFORMAT=asked)
+    assert (response.status_code, response.headers["content-type"]) == (200, content_type)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"LANG": ""}, "LANG is missing"),
+        ({"LANG": "PQL"}, "LANG=PQL"),
+        ({"QUERY": " "}, "QUERY is missing"),
+        ({"MAXREC": "ten"}, "MAXREC=ten"),
+        ({"MAXREC": "-1"}, "MAXREC=-1"),
+        ({"RESPONSEFORMAT": "fits"}, "'fits' is not offered"),
+        ({"REQUEST": "getCapabilities"}, "REQUEST=getCapabilities"),
+        ({"SNAPSHOT": "demo"}, "SNAPSHOT=demo"),
+        ({"UPLOAD": "t,param:t"}, "UPLOAD"),
+    ],
+)
+def test_wrong_parameters(http: httpx.Client, url: str, parameters: dict[str, str], message: str) -> None:
+    response = post(http, url, COUNT, **parameters)
+    assert response.status_code == 400
+    assert response.headers["content-type"] == "application/x-votable+xml"
+    [(status, text)] = status_of(response)
+    assert status == "ERROR"
+    assert message in text
+
+
+def test_two_different_values(http: httpx.Client, url: str) -> None:
+    response = http.get(f"{url}/sync", params=[("LANG", "ADQL"), ("lang", "SQL"), ("QUERY", COUNT)])
+    assert "LANG is given 2 different values" in status_of(response)[0][1]
+
+
+def test_error_in_the_statement_has_a_place(http: httpx.Client, url: str) -> None:
+    response = post(http, url, "SELECT source_id,\n  brightness FROM demo.stars")
+    assert response.status_code == 400
+    [(status, text)] = status_of(response)
+    assert status == "ERROR"
+    assert "line 2, column 3" in text
+    infos = {e.get("name"): e.get("value") for e in ElementTree.fromstring(response.content).iter(f"{VOT}INFO")}
+    assert json.loads(infos["QENGINE_ERROR"] or "")["span"]["line"] == 2
+
+
+def test_unforeseen_error_gives_nothing_away(http: httpx.Client, url: str) -> None:
+    response = post(http, url, "SELECT /* crash */ 1")
+    assert response.status_code == 500
+    assert status_of(response)[0][0] == "ERROR"
+    assert "secret" not in response.text
+
+
+@pytest.mark.parametrize(
+    ("maxrec", "top", "rows", "overflow"),
+    [
+        ("", "", 500, True),
+        ("10", "", 10, True),
+        ("0", "", 0, True),
+        ("1000", "", 1000, False),
+        ("5001", "", 1000, False),
+        ("10", "TOP 10", 10, False),
+        ("10", "TOP 5", 5, False),
+    ],
+)
+def test_maxrec(http: httpx.Client, url: str, maxrec: str, top: str, rows: int, overflow: bool) -> None:
+    response = post(http, url, f"SELECT {top} source_id FROM demo.stars", MAXREC=maxrec, RESPONSEFORMAT="votable/td")
+    root = ElementTree.fromstring(response.content)
+    assert len(list(root.iter(f"{VOT}TR"))) == rows
+    assert status_of(response) == [("OK", ""), ("OVERFLOW", "")][: 2 if overflow else 1]
+
+
+def test_snapshot_parameter(http: httpx.Client, url: str, service: FakeService) -> None:
+    response = post(http, url, COUNT, SNAPSHOT="demo:3")
+    assert response.status_code == 200
+    assert service.asked[-1][3] == {"demo": 3}
+
+
+def test_failure_on_the_way_ends_a_votable_with_an_error(http: httpx.Client, url: str) -> None:
+    response = post(http, url, "SELECT source_id FROM demo.stars /* fail after 200 rows */", RESPONSEFORMAT="votable/td")
+    assert response.status_code == 200
+    assert len(list(ElementTree.fromstring(response.content).iter(f"{VOT}TR"))) == 200
+    assert status_of(response) == [("OK", ""), ("ERROR", "the query passed its deadline (narrow it)")]
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "parquet"])
+def test_failure_on_the_way_breaks_other_streams(http: httpx.Client, url: str, kind: str) -> None:
+    with pytest.raises(httpx.RemoteProtocolError):
+        post(http, url, "SELECT source_id FROM demo.stars /* fail after 200 rows */", RESPONSEFORMAT=kind)
+
+
+def test_failure_before_the_first_row_is_an_http_error(http: httpx.Client, url: str) -> None:
+    response = post(http, url, "SELECT source_id FROM demo.stars /* fail after 0 rows */", RESPONSEFORMAT="csv")
+    assert response.status_code == 400
+    assert "deadline" in response.text
+
+
+def test_arrow_and_parquet(http: httpx.Client, url: str) -> None:
+    text = "SELECT source_id, name, mag FROM demo.stars ORDER BY source_id"
+    table = pq.read_table(io.BytesIO(post(http, url, text, RESPONSEFORMAT="parquet").content))
+    reader = pa.ipc.open_stream(post(http, url, text, RESPONSEFORMAT="arrow").content)
+    batches = []
+    while True:
+        try:
+            batch = reader.read_next_batch_with_custom_metadata()
+        except StopIteration:
+            break
+        batches.append(batch)
+    assert pa.Table.from_batches([b.batch for b in batches]).equals(table)
+    assert json.loads(batches[-1].custom_metadata[STATUS_KEY])["is_overflow"] is True
+    assert table.schema.field("mag").metadata[b"unit"] == b"mag"
+
+
+def test_answers_are_closed(http: httpx.Client, url: str, service: FakeService) -> None:
+    post(http, url, COUNT)
+    assert service.answers[-1].is_closed
+
+
+@pytest.mark.parametrize("stage", ["before", "during"])
+def test_a_client_that_leaves_ends_the_query(http: httpx.Client, url: str, service: FakeService, stage: str) -> None:
+    if stage == "before":
+        with pytest.raises(httpx.ReadTimeout):
+            http.post(f"{url}/sync", data={"LANG": "ADQL", "QUERY": "SELECT /* hang after 0 rows */ 1"}, timeout=0.3)
+    else:
+        text = "SELECT source_id FROM demo.stars /* hang after 200 rows */"
+        request = {"LANG": "ADQL", "QUERY": text, "RESPONSEFORMAT": "csv"}
+        with http.stream("POST", f"{url}/sync", data=request) as response:
+            next(response.iter_bytes(100))
+    deadline = time.monotonic() + 5
+    while not service.answers[-1].is_closed and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert service.answers[-1].is_closed
+
+
+def test_a_slow_query_does_not_block_others(http: httpx.Client, url: str) -> None:
+    with httpx.Client(trust_env=False) as other, pytest.raises(httpx.ReadTimeout):
+        other.post(f"{url}/sync", data={"LANG": "ADQL", "QUERY": "SELECT /* hang after 0 rows */ 1"}, timeout=0.2)
+    assert post(http, url, COUNT).status_code == 200
+
+
+def test_query_plan(http: httpx.Client, url: str) -> None:
+    parameters = {"LANG": "ADQL", "QUERY": COUNT}
+    assert http.get(f"{url}/query-plan", params=parameters).text == f"plan of {COUNT}"
+    response = http.post(f"{url}/query-plan", data={**parameters, "RESPONSEFORMAT": "json", "ANALYZE": "1"})
+    assert response.json() == {"plan": f"plan of {COUNT}, measured"}
+    wrong = http.get(f"{url}/query-plan", params={"LANG": "ADQL", "QUERY": "SELECT nothing FROM demo.stars"})
+    assert (wrong.status_code, status_of(wrong)[0][0]) == (400, "ERROR")
+
+
+def test_oversize_request(http: httpx.Client, url: str) -> None:
+    big = http.post(f"{url}/sync", data={"LANG": "ADQL", "QUERY": "x" * (17 << 20)})
+    assert (big.status_code, status_of(big)[0][0]) == (400, "ERROR")
