@@ -1,0 +1,300 @@
+"""Runs tasks, one after another: verified parts in, events out.
+
+`TaskRunner.run` computes one attempt in the calling thread and hands each event to `emit`:
+
+1. resolve the parts to files, check their sizes and footers, and start their digests (`verify`);
+2. build the statement (`inputs`) and let DuckDB stream it (`duck`);
+3. hold the rows, up to the task's `hold_bytes`; beyond that write all of them to a spool (`spool`). Rows count only when the
+   attempt is finished, so nothing is lost by holding them, and an attempt that fails has sent nothing;
+4. wait for the digests, then emit the batches and `Finished`. Any failure, whatever happened before, is one `Failed`.
+
+Meanwhile the runner's watchdog thread emits `Progress` every second, and when the deadline passes or somebody cancels it interrupts
+DuckDB again and again until the attempt has ended: an interrupt between two statements would be lost. DuckDB does not look at
+the interrupt within one call of a scalar function. Whoever owns the thread or the process has to end it then: a worker kills the
+slot, the in-process channel leaves the thread behind.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pyarrow as pa
+
+from qengine.errors import BugError, IntegrityError, QEngineError, QueryCancelledError, QueryTimeoutError, QueryTooLargeError
+from qengine.execution.duck import DuckEngine, EngineSettings
+from qengine.execution.inputs import task_sql
+from qengine.execution.spool import Spool, SpoolWriter
+from qengine.execution.verify import PartVerifier
+from qengine.plan.physical import Batch, Failed, Finished, PartRef, Progress, Started, Task, TaskEvent, TaskStats
+
+Emit = Callable[[TaskEvent], None]
+"""Takes an event; called by the running thread and by the watchdog, never by both at once."""
+
+BATCH_BYTES = 4 << 20
+"""Size of a record batch that leaves a runner, about."""
+
+PROGRESS_S = 1.0
+_INTERRUPT_EVERY_S = 0.05
+_TILE_FOLDER = re.compile(r"Norder=\d+")
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """What the running thread and the watchdog share about the attempt on hand."""
+
+    task: Task
+    emit: Emit
+    started: float
+    next_progress: float
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    is_over: bool = False
+    is_cancelled: bool = False
+    is_late: bool = False
+
+    @property
+    def must_stop(self) -> bool:
+        return self.is_cancelled or self.is_late
+
+    @property
+    def ends_at(self) -> float:
+        return self.started + self.task.limits.deadline_s
+
+
+class TaskRunner:
+    """One slot's worth of work: an engine of its own, and what it shares with its neighbours (verifier, spool).
+
+    `settings.roots` is replaced: the runner's engine reads below `store_root` and `attached`. When a task names an absolute file
+    elsewhere, `is_attach_open` says whether the engine is opened again with that catalogue's root added (about 10 ms, once per
+    catalogue and slot), or the task is refused.
+    """
+
+    def __init__(
+        self,
+        store_root: Path,
+        settings: EngineSettings,
+        *,
+        verifier: PartVerifier,
+        spool: Spool,
+        attached: Sequence[Path] = (),
+        is_attach_open: bool = True,
+    ) -> None:
+        self._store_root = store_root.resolve()
+        self._verifier = verifier
+        self._spool = spool
+        self._is_attach_open = is_attach_open
+        self._settings = replace(settings, roots=(self._store_root, *(root.resolve() for root in attached)))
+        self._engine = DuckEngine(self._settings)
+        self._attempt: _Attempt | None = None
+        self._wake = threading.Condition()
+        self._is_closed = False
+        self._watchdog = threading.Thread(target=self._watch, name="qengine-watchdog", daemon=True)
+        self._watchdog.start()
+
+    def run(self, task: Task, emit: Emit) -> None:
+        """Run one attempt and emit its events, the last of which is `Finished` or `Failed`. Never raises an error of the task."""
+        now = time.monotonic()
+        attempt = _Attempt(task, emit, now, now + PROGRESS_S)
+        with self._wake:
+            self._attempt = attempt
+            self._wake.notify()
+        emit(Started(task=task.id, attempt=task.attempt, epoch=task.epoch))
+        try:
+            self._compute(attempt)
+        except QEngineError as error:
+            self._end(attempt, Failed(task=task.id, attempt=task.attempt, epoch=task.epoch, error=_reason(attempt, error)))
+        except Exception as error:  # whatever it is, the other side must hear of it, and the runner lives on
+            bug = BugError(f"the runner failed: {error!r}", details={"task": str(task.id), "sql": task.sql})
+            self._end(attempt, Failed(task=task.id, attempt=task.attempt, epoch=task.epoch, error=bug))
+        finally:
+            with self._wake:
+                self._attempt = None
+
+    def cancel(self) -> None:
+        """End the running attempt, if any, with `QueryCancelledError`. Returns at once."""
+        with self._wake:
+            if self._attempt is not None:
+                self._attempt.is_cancelled = True
+                self._wake.notify()
+
+    def close(self) -> None:
+        """Stop the watchdog and close the engine. The runner must be idle."""
+        with self._wake:
+            self._is_closed = True
+            self._wake.notify()
+        self._watchdog.join()
+        self._engine.close()
+
+    # -- the attempt ----------------------------------------------------------------------------------------------------------
+
+    def _compute(self, attempt: _Attempt) -> None:
+        task = attempt.task
+        cpu = time.thread_time() if self._settings.threads == 1 else time.process_time()
+        paths = self._resolve(task)
+        digests = self._verifier.open(paths.values())
+        try:
+            held, spooled, stats = self._rows(attempt, task_sql(task, lambda part: str(paths[part.uri][1])))
+        except QEngineError:
+            # A damaged part makes DuckDB fail in any way: the digest knows better what is wrong.
+            if not attempt.must_stop:
+                _await(attempt, digests)
+            raise
+        try:
+            _await(attempt, digests)
+        except QEngineError:
+            if spooled:
+                spooled.abort()
+            raise
+        for rows in held:
+            attempt.emit(Batch(task=task.id, attempt=task.attempt, epoch=task.epoch, rows=rows))
+        used = (time.thread_time() if self._settings.threads == 1 else time.process_time()) - cpu
+        stats = replace(
+            stats,
+            elapsed_s=time.monotonic() - attempt.started,
+            cpu_s=used,
+            spool=spooled.finish() if spooled else "",
+        )
+        self._end(attempt, Finished(task=task.id, attempt=task.attempt, epoch=task.epoch, stats=stats))
+
+    def _rows(self, attempt: _Attempt, sql: str) -> tuple[list[pa.RecordBatch], SpoolWriter | None, TaskStats]:
+        """Compute all rows: return them held in memory, or the spool that has them instead."""
+        task, limits = attempt.task, attempt.task.limits
+        held: list[pa.RecordBatch] = []
+        spooled: SpoolWriter | None = None
+        rows = size = 0
+        try:
+            reader = self._engine.stream(sql)
+            with reader:
+                for batch in reader:
+                    if attempt.must_stop:
+                        raise QueryCancelledError("the attempt was stopped")
+                    rows += batch.num_rows
+                    size += batch.nbytes
+                    if size > limits.result_bytes:
+                        raise QueryTooLargeError(
+                            f"the result of one task is larger than {limits.result_bytes} bytes",
+                            hint="select fewer columns or rows, or aggregate",
+                        )
+                    if spooled is None and size > limits.hold_bytes:
+                        spooled = self._spool.writer(task.id.query)
+                        for earlier in held:
+                            spooled.write(earlier)
+                        held.clear()
+                    for piece in _pieces(batch):
+                        if spooled is not None:
+                            spooled.write(piece)
+                        else:
+                            held.append(piece)
+                if rows == 0:
+                    # An empty result still has columns and types, which whoever merges needs.
+                    held.append(pa.RecordBatch.from_pylist([], schema=reader.schema))
+        except BaseException:
+            if spooled is not None:
+                spooled.abort()
+            raise
+        return held, spooled, TaskStats(rows=rows, result_bytes=size, input_bytes=task.input_bytes, elapsed_s=0.0, cpu_s=0.0)
+
+    def _end(self, attempt: _Attempt, event: Finished | Failed) -> None:
+        with attempt.lock:
+            attempt.is_over = True
+        attempt.emit(event)
+
+    # -- files and the engine -------------------------------------------------------------------------------------------------
+
+    def _resolve(self, task: Task) -> dict[str, tuple[PartRef, Path]]:
+        paths: dict[str, tuple[PartRef, Path]] = {}
+        missing: set[Path] = set()
+        for task_input in task.inputs:
+            for part in (*task_input.parts, *task_input.margin_parts):
+                path = Path(part.uri)
+                if ".." in path.parts:
+                    raise BugError(f"part {part.uri} climbs out of its directory")
+                if not path.is_absolute():
+                    path = self._store_root / path
+                elif not any(path.is_relative_to(root) for root in self._settings.roots):
+                    missing.add(catalog_root(path))
+                paths[part.uri] = (part, path)
+        if missing and not self._is_attach_open:
+            names = ", ".join(sorted(map(str, missing)))
+            raise IntegrityError(f"this worker may not read below {names}", hint="start it with these attached roots")
+        if missing or self._engine.is_broken:
+            self._engine.close()
+            self._settings = replace(self._settings, roots=(*self._settings.roots, *sorted(missing)))
+            self._engine = DuckEngine(self._settings)
+        return paths
+
+    # -- the watchdog ---------------------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        while True:
+            with self._wake:
+                if self._is_closed:
+                    return
+                attempt = self._attempt
+                if attempt is None:
+                    self._wake.wait()
+                    continue
+                if not attempt.must_stop:
+                    self._wake.wait(max(min(attempt.ends_at, attempt.next_progress) - time.monotonic(), 0.0))
+                else:
+                    self._wake.wait(_INTERRUPT_EVERY_S)
+                if self._attempt is not attempt:
+                    continue
+                now = time.monotonic()
+                attempt.is_late = attempt.is_late or (now >= attempt.ends_at and not attempt.is_cancelled)
+                if attempt.must_stop:
+                    self._engine.interrupt()
+            if now >= attempt.next_progress:
+                attempt.next_progress = now + PROGRESS_S
+                self._report(attempt)
+
+    def _report(self, attempt: _Attempt) -> None:
+        task = attempt.task
+        with attempt.lock:
+            if not attempt.is_over:
+                fraction = self._engine.progress()
+                attempt.emit(Progress(task=task.id, attempt=task.attempt, epoch=task.epoch, fraction=fraction))
+
+
+def catalog_root(path: Path) -> Path:
+    """Return the directory that a slot must be allowed to read for an attached file: that above its tile folders
+    (`Norder=..`), else its own."""
+    for parent in path.parents:
+        if _TILE_FOLDER.fullmatch(parent.name):
+            return parent.parent
+    return path.parent
+
+
+def _reason(attempt: _Attempt, error: QEngineError) -> QEngineError:
+    if attempt.is_late:
+        return QueryTimeoutError(f"the deadline of {attempt.task.limits.deadline_s:g} s passed")
+    if attempt.is_cancelled:
+        return QueryCancelledError("the query was cancelled")
+    return error
+
+
+def _await(attempt: _Attempt, digests: Sequence[Future[None]]) -> None:
+    for digest in digests:
+        while not attempt.must_stop:
+            try:
+                digest.result(timeout=_INTERRUPT_EVERY_S)
+                break
+            except FutureTimeoutError:
+                if digest.done():
+                    raise
+        if attempt.must_stop:
+            raise QueryCancelledError("the attempt was stopped")
+
+
+def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Yield a batch in slices of about `BATCH_BYTES`."""
+    count = min(max(-(-batch.nbytes // BATCH_BYTES), 1), max(batch.num_rows, 1))
+    step = -(-batch.num_rows // count) if batch.num_rows else 1
+    for start in range(0, max(batch.num_rows, 1), step):
+        yield batch.slice(start, step)

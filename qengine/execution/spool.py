@@ -1,0 +1,136 @@
+"""Results that are too large to send at once, kept on the worker's disk until they are pulled.
+
+A spool is one file of frames. A frame is a length (8 bytes, little endian) and a complete Arrow IPC stream of one batch, which
+is also how a batch travels in a `Fetch`. The spool's name is `<xxh3-128 of all frames>-<random>`: whoever pulls it can check what
+arrived, and two attempts with equal rows do not share a file. Files lie in a folder per query, so that ending a query removes
+all its spools.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from hashlib import blake2b
+from pathlib import Path
+
+import pyarrow as pa
+import xxhash
+
+from qengine.errors import IntegrityError, QueryTooLargeError
+from qengine.plan.physical import QueryId
+
+_NAME = re.compile(r"[0-9a-f]{32}-[0-9a-f]{16}")
+_SUFFIX = ".frames"
+
+
+class Spool:
+    """The spool directory of one worker; several processes may share it."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def writer(self, query: QueryId) -> SpoolWriter:
+        """Start a new spool."""
+        folder = self._folder(query)
+        folder.mkdir(parents=True, exist_ok=True)
+        return SpoolWriter(folder)
+
+    def frames(self, name: str, *, skip: int = 0) -> Iterator[bytes]:
+        """Yield the frames of a spool after the first `skip`. Raise `IntegrityError` if it does not exist or is cut short."""
+        try:
+            file = self._path(name).open("rb")
+        except FileNotFoundError as error:
+            raise IntegrityError(f"spool {name} is not here any more") from error
+        with file:
+            while head := file.read(8):
+                size = int.from_bytes(head, "little")
+                if skip > 0:
+                    skip -= 1
+                    file.seek(size, os.SEEK_CUR)
+                    continue
+                frame = file.read(size)
+                if len(head) != 8 or len(frame) != size:
+                    raise IntegrityError(f"spool {name} is cut short")
+                yield frame
+
+    def batches(self, name: str) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of a spool. Raise `IntegrityError`, at the end at the latest, if they are not what was written."""
+        digest = xxhash.xxh3_128()
+        for frame in self.frames(name):
+            digest.update(frame)
+            with pa.ipc.open_stream(frame) as reader:
+                yield from reader
+        if digest.hexdigest() != name.split("-")[0]:
+            raise IntegrityError(f"spool {name} is damaged")
+
+    def drop(self, name: str) -> None:
+        """Delete a spool; one that does not exist is no error."""
+        try:
+            self._path(name).unlink()
+        except FileNotFoundError:
+            return
+
+    def drop_query(self, query: QueryId) -> None:
+        """Delete all spools of a query."""
+        shutil.rmtree(self._folder(query), ignore_errors=True)
+
+    def clear(self) -> None:
+        """Delete everything; what an earlier incarnation of the worker left behind has no reader any more."""
+        shutil.rmtree(self._root, ignore_errors=True)
+
+    def _folder(self, query: QueryId) -> Path:
+        # The id comes over the network: it never becomes a path as it is.
+        return self._root / blake2b(query.encode(), digest_size=12).hexdigest()
+
+    def _path(self, name: str) -> Path:
+        if not _NAME.fullmatch(name):
+            raise FileNotFoundError(name)
+        found = next(self._root.glob(f"*/{name}{_SUFFIX}"), None)
+        if found is None:
+            raise FileNotFoundError(name)
+        return found
+
+
+class SpoolWriter:
+    """One spool being written."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._token = secrets.token_hex(8)
+        self._temporary = folder / f"{self._token}.tmp"
+        self._digest = xxhash.xxh3_128()
+        self._file = self._temporary.open("wb")
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        frame = encode_frame(batch)
+        self._digest.update(frame)
+        try:
+            self._file.write(len(frame).to_bytes(8, "little"))
+            self._file.write(frame)
+        except OSError as error:
+            raise QueryTooLargeError(f"the worker cannot spool the result: {error.strerror}") from error
+
+    def finish(self) -> str:
+        """Complete the spool and return its name."""
+        try:
+            self._file.close()
+        except OSError as error:
+            raise QueryTooLargeError(f"the worker cannot spool the result: {error.strerror}") from error
+        name = f"{self._digest.hexdigest()}-{self._token}"
+        self._temporary.rename(self._folder / f"{name}{_SUFFIX}")
+        return name
+
+    def abort(self) -> None:
+        self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+
+def encode_frame(batch: pa.RecordBatch) -> memoryview:
+    """Return a batch as one complete Arrow IPC stream."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return memoryview(sink.getvalue())

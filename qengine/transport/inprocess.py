@@ -1,0 +1,168 @@
+"""The channel to a worker that is this process: runners in threads, nothing encoded.
+
+A task takes an idle runner, most recently used first because its metadata caches are warm, and runs in a thread of a pool. Its
+events come to the event loop through `call_soon_threadsafe`. Closing the iterator early cancels the runner, which goes back to
+the idle ones as soon as it has really stopped.
+
+A thread cannot be killed. If an attempt has not ended `GRACE_S` after its deadline, or after it was cancelled, it is stuck in a
+function that ignores interrupts: the channel answers for it, leaves the thread behind and makes a new runner for the slot. Worker
+processes (`qengine.worker`) kill the slot instead; use them for statements of strangers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+
+from qengine.errors import QueryTimeoutError, WorkerLostError
+from qengine.plan.physical import PROTOCOL_VERSION, Failed, Finished, QueryId, Task, TaskEvent, WorkerId
+from qengine.transport.channel import WorkerStatus
+from qengine.transport.version import qengine_version
+
+GRACE_S = 2.0
+"""How long an attempt may take to notice that it must stop."""
+
+
+class Runner(Protocol):
+    """What runs a task in a thread (`execution.runner.TaskRunner`)."""
+
+    def run(self, task: Task, emit: Callable[[TaskEvent], None]) -> None: ...
+
+    def cancel(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class SpoolFiles(Protocol):
+    """Where runners leave large results (`execution.spool.Spool`)."""
+
+    def batches(self, name: str) -> Iterator[pa.RecordBatch]: ...
+
+    def drop(self, name: str) -> None: ...
+
+    def drop_query(self, query: QueryId) -> None: ...
+
+    def clear(self) -> None: ...
+
+
+class InProcessChannel:
+    """A worker with `slots` threads in this process. Use it from one event loop."""
+
+    def __init__(
+        self, worker: WorkerId, make_runner: Callable[[], Runner], spool: SpoolFiles, *, slots: int = 1, store: Path = Path()
+    ) -> None:
+        self._worker = worker
+        self._make_runner = make_runner
+        self._spool = spool
+        self._slots = slots
+        self._store = store
+        self._idle: asyncio.LifoQueue[Runner] = asyncio.LifoQueue()
+        for _ in range(slots):
+            self._idle.put_nowait(make_runner())
+        # More threads than slots: those that were left behind do not come back.
+        self._pool = ThreadPoolExecutor(max_workers=4 * slots + 4, thread_name_prefix=f"qengine-{worker}")
+        self._running: dict[asyncio.Task[None] | object, tuple[Task, Runner]] = {}
+        self._settling: set[asyncio.Task[None]] = set()
+        self._is_closed = False
+
+    @property
+    def worker(self) -> WorkerId:
+        return self._worker
+
+    async def run(self, task: Task) -> AsyncIterator[TaskEvent]:
+        if self._is_closed:
+            yield _failed(task, WorkerLostError(f"worker {self._worker} is closed"))
+            return
+        runner = await self._idle.get()
+        loop = asyncio.get_running_loop()
+        events: asyncio.Queue[TaskEvent] = asyncio.Queue()
+
+        def emit(event: TaskEvent) -> None:
+            # The loop may be gone when an abandoned thread wakes up at last.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(events.put_nowait, event)
+
+        token = object()
+        self._running[token] = (task, runner)
+        thread = loop.run_in_executor(self._pool, runner.run, task, emit)
+        ends_at = time.monotonic() + task.limits.deadline_s + GRACE_S
+        is_over = False
+        try:
+            while not is_over:
+                try:
+                    async with asyncio.timeout(max(ends_at - time.monotonic(), 0.001)):
+                        event = await events.get()
+                except TimeoutError:
+                    error = QueryTimeoutError(f"the deadline of {task.limits.deadline_s:g} s passed and the query does not stop")
+                    event = _failed(task, error)
+                is_over = isinstance(event, Finished | Failed)
+                yield event
+        finally:
+            del self._running[token]
+            if not is_over:
+                runner.cancel()
+            if thread.done():
+                self._idle.put_nowait(runner)
+            else:
+                settling = asyncio.create_task(self._settle(runner, thread))
+                self._settling.add(settling)
+                settling.add_done_callback(self._settling.discard)
+
+    async def fetch(self, spool: str) -> AsyncIterator[pa.RecordBatch]:
+        loop = asyncio.get_running_loop()
+        batches = self._spool.batches(spool)
+        while (batch := await loop.run_in_executor(self._pool, next, batches, None)) is not None:
+            yield batch
+        self._spool.drop(spool)
+
+    async def cancel(self, query: QueryId) -> None:
+        for task, runner in list(self._running.values()):
+            if task.id.query == query:
+                runner.cancel()
+        await asyncio.get_running_loop().run_in_executor(self._pool, self._spool.drop_query, query)
+
+    async def status(self) -> WorkerStatus:
+        if self._is_closed:
+            raise WorkerLostError(f"worker {self._worker} is closed")
+        return WorkerStatus(
+            worker=self._worker,
+            protocol=PROTOCOL_VERSION,
+            version=qengine_version(),
+            slots=self._slots,
+            running=tuple(str(task.id) for task, _ in self._running.values()),
+            store=str(self._store),
+        )
+
+    async def close(self) -> None:
+        """End what runs, close the runners and delete the spools."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        for _, runner in list(self._running.values()):
+            runner.cancel()
+        if self._settling:
+            await asyncio.wait(self._settling, timeout=2 * GRACE_S)
+        while not self._idle.empty():
+            self._idle.get_nowait().close()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._spool.clear()
+
+    async def _settle(self, runner: Runner, thread: asyncio.Future[None]) -> None:
+        """Bring a runner back when its thread has ended, or a new one when the thread is stuck."""
+        done, _ = await asyncio.wait([thread], timeout=GRACE_S)
+        if self._is_closed:
+            if done:
+                runner.close()
+            return
+        self._idle.put_nowait(runner if done else self._make_runner())
+
+
+def _failed(task: Task, error: QueryTimeoutError | WorkerLostError) -> Failed:
+    return Failed(task=task.id, attempt=task.attempt, epoch=task.epoch, error=error)
