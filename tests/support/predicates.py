@@ -14,6 +14,10 @@ PREDICATES: Mapping[str, float] = {
     "within": 3, "or": 5, "not": 4, "subquery": 7, "contains_value": 1,
 }  # fmt: skip
 
+REGION_RADII: Mapping[float, float] = {
+    0.5003 * ARCSEC: 1, 7.001 * ARCSEC: 2, 61.7 * ARCSEC: 2, 0.1: 1, 1.5: 2, 12.0: 3, 47.3: 5, 100.5: 2, 168.0: 0.5,
+}  # fmt: skip
+
 OPS = ("=", "<>", "<", "<=", ">", ">=")
 
 
@@ -23,7 +27,7 @@ class PredicateMixin(Generating):
     def where(self, relation: Relation) -> q.Node | None:
         """What the relation's comma joins need, and some more."""
         items = list(relation.where)
-        items += [self.predicate(relation, 2) for _ in range(self.choose({0: 3, 1: 5, 2: 4, 3: 1}))]
+        items += [self.predicate(relation, 2) for _ in range(self.choose({0: 4, 1: 6, 2: 2, 3: 0.5}))]
         return None if not items else items[0] if len(items) == 1 else q.And(tuple(items))
 
     def predicate(self, relation: Relation, depth: int = 1) -> q.Node:
@@ -61,6 +65,8 @@ class PredicateMixin(Generating):
                 at = self.rng.choice(relation.positions())
                 return q.Compare(self.rng.choice((">=", "<")), q.Inside(at, self.any_region(), "value"), q.Literal(1))
         field = self.rng.choice([f for f in relation.fields if f.kind is not Kind.APPROX])
+        if field.kind is Kind.BOOL:
+            return q.Compare(self.rng.choice(("=", "=", "<>")), *self.swapped(field.node, self.sample(field)))
         return q.Compare(self.rng.choice(OPS), *self.swapped(field.node, self.sample(field)))
 
     def swapped(self, one: q.Node, two: q.Node) -> tuple[q.Node, q.Node]:
@@ -71,7 +77,7 @@ class PredicateMixin(Generating):
         return q.Compare(self.rng.choice(OPS), self.value_of(relation, kind, 1)[0], self.value_of(relation, kind, 1)[0])
 
     def between(self, relation: Relation) -> q.Node:
-        field = self.rng.choice([f for f in relation.fields if f.kind is not Kind.APPROX])
+        field = self.rng.choice([f for f in relation.fields if f.kind not in (Kind.APPROX, Kind.BOOL)])
         low, high = self.sample(field), self.sample(field)
         if self.luck(0.85) and type(low.value) is type(high.value) and low.value > high.value:  # type: ignore[operator]
             low, high = high, low
@@ -117,10 +123,8 @@ class PredicateMixin(Generating):
         return round(lon, 7) if self.luck(0.5) else lon, lat
 
     def radius(self) -> float:
-        """Degrees, from 0.01 arcsec to most of the sky."""
-        return self.choose(
-            {0.5003 * ARCSEC: 1, 7.001 * ARCSEC: 2, 61.7 * ARCSEC: 2, 0.1: 2, 1.5: 3, 12.0: 4, 47.3: 3, 100.5: 1, 168.0: 0.5}
-        )
+        """Degrees, from 0.5 arcsec to most of the sky."""
+        return self.choose(REGION_RADII)
 
     def any_region(self) -> q.Node:
         match self.choose({"circle": 8, "polygon": 3, "box": 2}):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from datetime import datetime
 
 from tests.support import query_ast as q
 
@@ -110,6 +111,8 @@ class AdqlPrinter:
         match node:
             case q.Column(alias=alias, name=name):
                 return f"{alias}.{self.name(name)}"
+            case q.Flag(column=column):
+                return self.value(column)
             case q.Shared(name=name):
                 return name
             case q.Literal(value=value):
@@ -262,6 +265,8 @@ class OraclePrinter:
         match node:
             case q.Column(alias=alias, name=name):
                 return f"{alias}.{_quoted(name)}"
+            case q.Flag(column=column):
+                return f"CAST({self.value(column)} AS INTEGER)"
             case q.Shared(name=name, aliases=aliases):
                 return f"COALESCE({', '.join(f'{alias}.{_quoted(name)}' for alias in aliases)})"
             case q.Literal(value=value):
@@ -382,15 +387,17 @@ def _quoted(name: str) -> str:
     return f'"{name}"'
 
 
-def _adql_literal(value: float | str | None) -> str:
+def _adql_literal(value: float | str | datetime | None) -> str:
     if value is None:
         return "NULL"
+    if isinstance(value, datetime):
+        return f"CAST('{value.isoformat()}' AS TIMESTAMP)"
     if isinstance(value, str):
         return "'" + value.replace("'", "''") + "'"
     return repr(value)
 
 
-def _oracle_literal(value: float | str | None) -> str:
+def _oracle_literal(value: float | str | datetime | None) -> str:
     """Floats as DOUBLE (an exponent forces it), never DECIMAL."""
     if isinstance(value, float):
         text = repr(value)

@@ -7,6 +7,7 @@ Nodes are frozen and hold tuples, so a failing query can be made smaller by `dat
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,13 @@ class Column(Node):
 
 
 @dataclass(frozen=True, slots=True)
+class Flag(Node):
+    """A boolean column, which counts as 0 or 1."""
+
+    column: Column
+
+
+@dataclass(frozen=True, slots=True)
 class Shared(Node):
     """The column of USING or NATURAL: unqualified in ADQL, `COALESCE` of both sides in the oracle."""
 
@@ -33,7 +41,7 @@ class Shared(Node):
 
 @dataclass(frozen=True, slots=True)
 class Literal(Node):
-    value: int | float | str | None
+    value: int | float | str | datetime | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 
 from tests.support import query_ast as q
 from tests.support.predicates import PredicateMixin
@@ -26,6 +27,11 @@ RADII: Mapping[float, float] = {
 """Radii of distance joins in degrees, within and beyond the margin of 30 arcsec."""
 
 FAMILIES = (("Object", "Source"), ("Object", "Forced"), ("Star", "Spectrum"))
+
+
+def value_samples(kind: Kind) -> tuple[object, ...]:
+    """Values to compare a computed column with."""
+    return {Kind.TEXT: ("r", "R"), Kind.TIME: (datetime(2020, 1, 2),)}.get(kind, (0, 1))
 
 
 class RelationMixin(PredicateMixin, ValueMixin):
@@ -93,7 +99,7 @@ class RelationMixin(PredicateMixin, ValueMixin):
     def derive(self, inner: tuple[q.Node, tuple[Field, ...]]) -> Relation:
         query, fields = inner
         alias = self.new_alias()
-        return Relation(q.Derived(query, alias), tuple(replace(f, node=q.Column(alias, f.name)) for f in fields))
+        return Relation(q.Derived(query, alias), tuple(f.at(alias) for f in fields))
 
     def common(self, name: str) -> Relation:
         """A CTE; the same one again when there is one of this table."""
@@ -106,7 +112,7 @@ class RelationMixin(PredicateMixin, ValueMixin):
             known = [cte]
         cte = self.rng.choice(known)
         alias = self.new_alias()
-        return Relation(q.TableRef("", cte, alias), tuple(replace(f, node=q.Column(alias, f.name)) for f in self._cte_fields[cte]))
+        return Relation(q.TableRef("", cte, alias), tuple(f.at(alias) for f in self._cte_fields[cte]))
 
     def kept(self, relation: Relation) -> list[Field]:
         """Keys and positions, and some values."""
@@ -123,7 +129,7 @@ class RelationMixin(PredicateMixin, ValueMixin):
             kind = self.choose({Kind.INT: 2, Kind.EXACT: 2, Kind.TEXT: 1})
             value, kind = self.value_of(relation, kind, 1)
             items.append(q.Item(value, "calc", "calc"))
-            fields.append(Field(value, "calc", kind, Role.VALUE, (0,) if kind is not Kind.TEXT else ("r",)))
+            fields.append(Field(value, "calc", kind, Role.VALUE, value_samples(kind)))
         where = self.where_of_derived(relation)
         return q.Select(items=tuple(items), source=relation.source, where=where, distinct=self.luck(0.1)), tuple(fields)
 
@@ -139,7 +145,7 @@ class RelationMixin(PredicateMixin, ValueMixin):
         fields = (
             key,
             Field(key.node, "n", Kind.INT, Role.VALUE, (1, 2, 3)),
-            Field(key.node, "agg", kind, Role.VALUE, (0, 1) if kind is not Kind.TEXT else ("R",)),
+            Field(key.node, "agg", kind, Role.VALUE, value_samples(kind)),
             Field(key.node, "band", Kind.TEXT, Role.VALUE, ("r",)),
         )
         band = next((f for f in relation.fields if f.name == "band"), None)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from enum import Enum
 from random import Random
 from typing import TypeVar
@@ -18,12 +19,15 @@ Choice = TypeVar("Choice")
 
 
 class Kind(Enum):
-    """How a value may be used. EXACT: doubles whose sums are exact; POSITION: any doubles, compared but never summed; APPROX: output only."""
+    """How a value may be used. EXACT: doubles whose sums are exact; POSITION: any doubles, compared but never summed; APPROX: output
+    only; BOOL: compared with 0 and 1."""
 
     INT = "int"
     EXACT = "exact"
     POSITION = "position"
     TEXT = "text"
+    TIME = "time"
+    BOOL = "bool"
     APPROX = "approx"
 
 
@@ -36,6 +40,11 @@ class Field:
     kind: Kind
     role: Role
     samples: tuple[object, ...]
+
+    def at(self, alias: str) -> Field:
+        """The same field as a column of `alias`."""
+        column = q.Column(alias, self.name)
+        return replace(self, node=q.Flag(column) if self.kind is Kind.BOOL else column)
 
     @property
     def is_big(self) -> bool:
@@ -81,9 +90,13 @@ def fields_of(table: SkyTable, alias: str) -> tuple[Field, ...]:
             kind = Kind.INT
         elif pa.types.is_floating(column.type):
             kind = Kind.POSITION if role in (Role.RA, Role.DEC) else Kind.EXACT
+        elif pa.types.is_timestamp(column.type):
+            kind = Kind.TIME
+        elif pa.types.is_boolean(column.type):
+            kind, samples = Kind.BOOL, (0, 1)
         else:
             kind = Kind.TEXT
-        found.append(Field(q.Column(alias, name), name, kind, role, samples))
+        found.append(Field(q.Column(alias, name), name, kind, role, samples).at(alias))
     return tuple(found)
 
 
@@ -115,7 +128,9 @@ class Generating:
         value = self.rng.choice(field.samples)
         if self.luck(0.2) and isinstance(value, int | float):
             value = value + self.rng.choice((-1, 1))
-        assert isinstance(value, int | float | str)
+        if self.luck(0.2) and isinstance(value, datetime):
+            value = value + timedelta(hours=self.rng.choice((-1, 1)))
+        assert isinstance(value, int | float | str | datetime)
         if isinstance(value, float) and value == math.floor(value) and self.luck(0.3) and abs(value) < 1e6:
             value = int(value)
         return q.Literal(value)

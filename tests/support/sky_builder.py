@@ -13,6 +13,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import Enum
 
 import healpy
@@ -178,6 +179,14 @@ class _Builder:
     def band(self) -> str | None:
         return None if self.rng.random() < 0.08 else self.rng.choice("ugrizw")
 
+    def time(self) -> datetime | None:
+        start = datetime(2020, 1, 1)
+        return (
+            None
+            if self.rng.random() < 0.1
+            else start + timedelta(hours=self.rng.randrange(60), microseconds=self.rng.choice((0, 1, 500_000)))
+        )
+
     def keys(self, count: int) -> list[int]:
         """Unique keys in no order; a few beyond 2**53, where doubles are too coarse, and one negative."""
         rng = self.rng
@@ -200,6 +209,7 @@ class _Builder:
                 "flags": pa.array([self.small(8) for _ in range(n)], pa.int32()),
                 "grade": pa.array([self.small(4, nulls=0.2) for _ in range(n)], pa.int16()),
                 "name": pa.array([self.text() for _ in range(n)], pa.string()),
+                "isVariable": pa.array([self.rng.choice((True, False, None)) for _ in range(n)], pa.bool_()),
             }
         )
         return SkyTable(name="Object", kind="director", rows=rows, key="objectId", ra="ra", dec="dec")
@@ -250,6 +260,7 @@ class _Builder:
                 "band": pa.array([self.band() for _ in range(n)], pa.string()),
                 "mjd": _floats([59000 + (self.dyadic(nulls=0, nans=0) or 0) for _ in range(n)]),
                 "flags": pa.array([self.small(8) for _ in range(n)], pa.int32()),
+                "observed": pa.array([self.time() for _ in range(n)], pa.timestamp("us")),
             }
         )
         return SkyTable(

@@ -175,7 +175,7 @@ class ValueMixin(Generating):
                 self.rng.choice((">", ">=", "=", "<>")), q.Aggregate("COUNT", None), q.Literal(self.rng.choice((1, 1, 2, 3)))
             )
         value, kind = self.exact_aggregate(relation)
-        if kind is Kind.TEXT:
+        if kind not in (Kind.INT, Kind.EXACT, Kind.POSITION):
             return q.IsNull(value, True)
         return q.Compare(self.rng.choice((">", "<=")), value, q.Literal(self.rng.randint(-4, 12)))
 
