@@ -22,7 +22,7 @@ RANKS = {
     "execution": 5, "transport": 5,
     "coordinator": 6, "worker": 6, "loader": 6,
     "tap": 7, "client": 7, "portal": 7, "config": 7,
-    "app": 8, "cli": 8,
+    "app": 8, "cli": 9, "demo": 9,
 }  # fmt: skip
 
 OWNERS = {

@@ -9,7 +9,6 @@ What a request means is decided in `parameters.py`, answers come from the servic
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
@@ -107,9 +106,7 @@ class _Handlers:
         plan = await self._service.explain(text, language=language, analyze=analyze)
         wanted = (parameters.one("RESPONSEFORMAT") or parameters.one("FORMAT") or "text").lower()
         if wanted in ("json", "application/json"):
-            values = plan.to_json()
-            content = values if isinstance(values, str) else json.dumps(values)
-            return Response(content, media_type="application/json")
+            return JSONResponse({**plan.to_json(), "text": plan.to_text()})
         if wanted in ("text", "text/plain"):
             return Response(plan.to_text(), media_type="text/plain")
         raise QueryError(f"RESPONSEFORMAT {wanted!r} is not offered for plans", hint="offered are text, json")

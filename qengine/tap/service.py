@@ -39,8 +39,7 @@ class Explained(Protocol):
     """A plan in words and as values."""
 
     def to_text(self) -> str: ...
-    def to_json(self) -> Any:
-        """Return JSON text, or values that `json` can write."""
+    def to_json(self) -> Mapping[str, Any]: ...
 
 
 class AnsweringService(Protocol):

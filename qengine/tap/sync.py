@@ -47,7 +47,8 @@ async def _answer(request: Request, checked: SyncRequest, service: AnsweringServ
     )
     try:
         batches = aiter(answer.batches)
-        first = await _while_connected(request, _next(batches))
+        # MAXREC=0 asks for the columns only, and TAP wants it called an overflow.
+        first = await _while_connected(request, _next(batches)) if checked.maxrec else None
         header = ResultHeader(
             columns=answer.columns,
             schema=answer.schema,
@@ -59,7 +60,8 @@ async def _answer(request: Request, checked: SyncRequest, service: AnsweringServ
     except BaseException:
         await answer.close()
         raise
-    return _ClosingResponse(_stream(writer, first, batches, answer), answer, media_type=checked.content_type)
+    stream = _stream(writer, first, batches, answer, is_cut=not checked.maxrec)
+    return _ClosingResponse(stream, answer, media_type=checked.content_type)
 
 
 class _ClosingResponse(StreamingResponse):
@@ -78,7 +80,7 @@ class _ClosingResponse(StreamingResponse):
 
 
 async def _stream(
-    writer: ResultWriter, first: pa.RecordBatch | None, batches: AsyncIterator[pa.RecordBatch], answer: Answer
+    writer: ResultWriter, first: pa.RecordBatch | None, batches: AsyncIterator[pa.RecordBatch], answer: Answer, *, is_cut: bool
 ) -> AsyncIterator[bytes]:
     yield writer.begin()
     try:
@@ -95,7 +97,7 @@ async def _stream(
             raise known from error
         yield end
         return
-    yield writer.finish(is_overflow=answer.is_overflow)
+    yield writer.finish(is_overflow=answer.is_overflow or is_cut)
 
 
 async def _next(batches: AsyncIterator[pa.RecordBatch]) -> pa.RecordBatch | None:

@@ -1,0 +1,177 @@
+"""A client of a running service, over TAP: the same verbs as the local one.
+
+Results come as an Arrow stream whose schema describes the columns and whose last, empty batch says how it ended. Only the
+standard library is needed. Errors of the service are raised as the same classes that a local query raises.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from xml.etree import ElementTree
+
+import pyarrow as pa
+
+from qengine.catalog.output import HEADER_KEY, STATUS_KEY, from_arrow_schema
+from qengine.catalog.summary import TableSummary
+from qengine.client.result import Result
+from qengine.errors import ClusterError, ConfigError, ProtocolError, QEngineError, QueryCancelledError, Span, by_code
+
+_LANGUAGES = {"adql": "ADQL", "adql-strict": "ADQL-2.1-strict", "sql": "SQL"}
+_TIMEOUT_S = 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class RemotePlan:
+    """A plan that the service made."""
+
+    text: str
+    tree: Mapping[str, Any]
+
+    def to_text(self) -> str:
+        return self.text
+
+    def to_json(self) -> Mapping[str, Any]:
+        return self.tree
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class RemoteClient:
+    """Queries a running service. `url` is that of its TAP service, or the host's root above `/tap`."""
+
+    def __init__(self, url: str) -> None:
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise ConfigError(f"{url} is not an http address", hint="for example http://localhost:8080")
+        path = parts.path.rstrip("/")
+        self._base = f"{parts.scheme}://{parts.netloc}{path if path.endswith('/tap') else path + '/tap'}"
+
+    @property
+    def url(self) -> str:
+        """The address of the TAP service."""
+        return self._base
+
+    def query(
+        self, text: str, lang: str = "adql", *, maxrec: int | None = None, snapshots: Mapping[str, int] | None = None
+    ) -> Result:
+        """Run a statement. Errors in it are raised here; rows arrive as the result is read.
+
+        `lang` is adql, adql-strict or sql; `maxrec` cuts the rows (the service has a limit of its own; `Result.is_overflow` says
+        when it was met); `snapshots` maps catalogues to snapshot numbers.
+        """
+        fields = [("LANG", _lang(lang)), ("QUERY", text), ("RESPONSEFORMAT", "arrow")]
+        if maxrec is not None:
+            fields.append(("MAXREC", str(maxrec)))
+        fields += [("SNAPSHOT", f"{catalog}:{number}") for catalog, number in (snapshots or {}).items()]
+        return Result(_RemoteRows(self._open("sync", fields), self._base))
+
+    def explain(self, text: str, lang: str = "adql", *, analyze: bool = False) -> RemotePlan:
+        """Return the plan of a statement. With `analyze` the service runs and measures it."""
+        fields = [("LANG", _lang(lang)), ("QUERY", text), ("ANALYZE", str(int(analyze)))]
+        with self._open("query-plan", [*fields, ("RESPONSEFORMAT", "json")]) as response:
+            tree = json.loads(response.read())
+        return RemotePlan(tree.pop("text"), tree)
+
+    def tables(self) -> tuple[TableSummary, ...]:
+        """Return what can be queried."""
+        with self._open("tables?RESPONSEFORMAT=json") as response:
+            return tuple(TableSummary.from_json(plain) for plain in json.loads(response.read()))
+
+    def close(self) -> None:
+        """Nothing is held open between calls."""
+
+    def __enter__(self) -> RemoteClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _open(self, path: str, fields: list[tuple[str, str]] | None = None) -> http.client.HTTPResponse:
+        content = urllib.parse.urlencode(fields).encode() if fields else None
+        request = urllib.request.Request(f"{self._base}/{path}", data=content)
+        try:
+            return urllib.request.urlopen(request, timeout=_TIMEOUT_S)  # type: ignore[no-any-return]
+        except urllib.error.HTTPError as error:
+            with error:
+                raise _read_error(error.code, error.read(), self._base) from None
+        except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", None) or error
+            raise ClusterError(f"{self._base} cannot be reached: {reason}", hint="is qengine serve running there?") from error
+
+
+class _RemoteRows:
+    """Rows of an Arrow stream over HTTP."""
+
+    def __init__(self, response: http.client.HTTPResponse, base: str) -> None:
+        self._response = response
+        self._base = base
+        self.is_overflow = False
+        self._is_ended = False
+        try:
+            self._reader = pa.ipc.open_stream(response)
+        except (pa.ArrowException, OSError) as error:
+            response.close()
+            raise ProtocolError(f"{base} did not answer with an Arrow stream", hint="is it a qengine service?") from error
+        self.schema: pa.Schema = self._reader.schema
+        self.columns = from_arrow_schema(self.schema)
+        about = json.loads((self.schema.metadata or {}).get(HEADER_KEY, b"{}"))
+        self.statement: str = about.get("statement", "")
+        self.warnings: tuple[str, ...] = tuple(about.get("warnings", ()))
+        self.snapshots: Mapping[str, int] = about.get("snapshots", {})
+
+    def read(self) -> pa.RecordBatch | None:
+        if self._is_ended:
+            return None
+        if self._response.closed:
+            raise QueryCancelledError("the result was closed before all of it was read")
+        try:
+            found = self._reader.read_next_batch_with_custom_metadata()
+        except (StopIteration, pa.ArrowException, OSError, http.client.HTTPException) as error:
+            self.close()
+            raise ClusterError(f"the stream from {self._base} broke off: rows are missing") from error
+        status = (found.custom_metadata or {}).get(STATUS_KEY)
+        if status is None:
+            return found.batch
+        self._is_ended = True
+        self.close()
+        plain = json.loads(status)
+        if plain["error"]:
+            raise _rebuild(plain["error"])
+        self.is_overflow = plain["is_overflow"]
+        return None
+
+    def close(self) -> None:
+        self._response.close()
+
+
+def _lang(lang: str) -> str:
+    if lang not in _LANGUAGES:
+        raise ConfigError(f"language {lang!r} is not known", hint=f"known are {', '.join(_LANGUAGES)}")
+    return _LANGUAGES[lang]
+
+
+def _read_error(status: int, body: bytes, base: str) -> QEngineError:
+    """Return the error that a TAP error document reports."""
+    try:
+        infos = {element.get("name"): element for element in ElementTree.fromstring(body).iter() if element.tag.endswith("INFO")}
+    except ElementTree.ParseError:
+        infos = {}
+    if (exact := infos.get("QENGINE_ERROR")) is not None:
+        return _rebuild(json.loads(exact.get("value") or "{}"))
+    if (told := infos.get("QUERY_STATUS")) is not None:
+        return ClusterError(told.text or "the service reports an error")
+    return ProtocolError(f"{base} answered with HTTP status {status}", hint="is it the address of a qengine service?")
+
+
+def _rebuild(plain: Mapping[str, Any]) -> QEngineError:
+    place = plain.get("span")
+    span = Span(place["line"], place["column"], place["start"], place["end"]) if place else None
+    return by_code(plain.get("code", ""))(plain.get("message", ""), span=span, hint=plain.get("hint", ""))
