@@ -170,7 +170,9 @@ def pushable_terms(block: Block, alias: str) -> list[exp.Expression]:
 
 
 def _is_repeatable(node: exp.Expression) -> bool:
-    return not any(node.find_all(exp.Query, exp.Rand, exp.Window))
+    """Say whether the term gives the same answer each time, and without another query."""
+    is_random = any(str(n.this).lower() == "random" for n in node.find_all(exp.Anonymous))
+    return not is_random and not any(node.find_all(exp.Query, exp.Rand, exp.Window))
 
 
 def _restrictions(block: Block, owner: str, *, others_only: bool = False) -> tuple[Restriction, ...]:

@@ -1,0 +1,100 @@
+"""The composition root: the one place that knows all parts and puts them together.
+
+A *cluster* is a query service over a store with its workers. Workers are threads of this process, processes of this machine that the
+cluster starts and ends itself, or processes that run already, named by their addresses; the service cannot tell them apart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from qengine.catalog.registry import Registry
+from qengine.client.local import LocalClient
+from qengine.client.remote import RemoteClient
+from qengine.coordinator.dispatch import Dispatcher, DispatchSettings
+from qengine.coordinator.merge import Merger, MergeSettings
+from qengine.coordinator.service import QueryService, ServiceSettings
+from qengine.errors import ConfigError
+from qengine.storage.keyindex import KeyReader
+from qengine.storage.objects import Store
+from qengine.transport.channel import WorkerChannel
+from qengine.transport.grpc_channel import GrpcChannel
+from qengine.worker.local import in_process_channel
+from qengine.worker.supervise import WorkerProcess, start_worker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterSettings:
+    """`workers` is how many worker processes to start; 0 runs everything in this process. `addresses` are workers that run already
+    (then none is started). `slots` is how many tasks a worker runs at once."""
+
+    workers: int = 0
+    slots: int = 1
+    addresses: tuple[str, ...] = ()
+    registry_url: str | None = None
+    dispatch: DispatchSettings = field(default_factory=DispatchSettings)
+    service: ServiceSettings = field(default_factory=ServiceSettings)
+
+
+def open_store(root: Path | str, *, create: bool = False, registry_url: str | None = None) -> tuple[Store, Registry]:
+    """Return store and registry under `root`. Raise `ConfigError` if there is none and `create` is not set."""
+    path = Path(root).expanduser().resolve()
+    if create:
+        path.mkdir(parents=True, exist_ok=True)
+    elif not path.is_dir():
+        raise ConfigError(f"there is no store at {root}", hint="qengine load makes one, or check --store")
+    return Store(path), Registry.open(path, url=registry_url)
+
+
+@contextlib.asynccontextmanager
+async def cluster(
+    root: Path | str, settings: ClusterSettings | None = None, *, channels: Sequence[WorkerChannel] | None = None
+) -> AsyncIterator[QueryService]:
+    """Open a store and serve queries over it until the context ends. `channels` replaces the workers (for tests of faults)."""
+    settings = settings or ClusterSettings()
+    store, registry = open_store(root, registry_url=settings.registry_url)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(registry)
+        work_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="qengine-coordinator-")))
+        if channels is None:
+            channels = _channels(store.root, settings, stack, work_dir)
+        merger = Merger(MergeSettings(temp_dir=work_dir / "merge"))
+        epoch = time.time_ns()
+        async with Dispatcher(channels, epoch=epoch, settings=settings.dispatch) as dispatcher:
+            try:
+                yield QueryService(registry, dispatcher=dispatcher, merger=merger, keys=KeyReader(store), settings=settings.service)
+            finally:
+                await merger.close()
+
+
+def _channels(root: Path, settings: ClusterSettings, stack: contextlib.ExitStack, work_dir: Path) -> list[WorkerChannel]:
+    if settings.addresses:
+        return [GrpcChannel(address) for address in settings.addresses]
+    if settings.workers:
+        started: list[WorkerProcess] = [
+            stack.enter_context(start_worker(root, worker=f"w{number}", slots=settings.slots)) for number in range(settings.workers)
+        ]
+        return [GrpcChannel(process.address) for process in started]
+    cores = len(os.sched_getaffinity(0))
+    return [in_process_channel(root, slots=max(cores, settings.slots), work_dir=work_dir / "local")]
+
+
+def connect(store_or_url: Path | str, workers: int = 0) -> LocalClient | RemoteClient:
+    """Connect to a store (a directory) or to a running service (an http URL).
+
+    A store is served by this process, or by `workers` worker processes on this machine that live as long as the connection. Use the
+    client as a context manager.
+    """
+    text = str(store_or_url)
+    if text.startswith(("http://", "https://")):
+        if workers:
+            raise ConfigError("workers belong to a store, not to a running service", hint="leave out workers with a URL")
+        return RemoteClient(text)
+    open_store(text)[1].close()
+    return LocalClient(cluster(text, ClusterSettings(workers=workers)))

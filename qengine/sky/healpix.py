@@ -1,0 +1,63 @@
+"""The only user of a HEALPix library: positions to cells, tiles to positions, neighbours, sizes.
+
+Loading and planning must use the same library: libraries differ in about 1e-7 of points, at cell borders. Positions are degrees, cells are
+NESTED.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import healpy
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from qengine.sky.cells import ORDER, Int64Array
+
+Float64Array = NDArray[np.float64]
+
+MIN_WIDTH = 0.6
+"""Everything within MIN_WIDTH * sqrt(pixel area) of a pixel is in it or its neighbours. The true factor falls from 0.71 at order 2 to 0.68 at
+order 5 and converges there (measured on the borders of all pixels)."""
+
+
+def cells_of(ra: ArrayLike, dec: ArrayLike) -> Int64Array:
+    """Return the order-29 cells of positions; shape (n,). RA of any turn is taken; all values must be finite and |dec| <= 90."""
+    lon, lat = np.asarray(ra, np.float64), np.asarray(dec, np.float64)
+    return np.asarray(healpy.ang2pix(2**ORDER, lon % 360.0, lat, nest=True, lonlat=True), np.int64)
+
+
+def centers(order: int, index: ArrayLike) -> tuple[Float64Array, Float64Array]:
+    """Return (ra, dec) in degrees of the centres of pixels of one order."""
+    ra, dec = healpy.pix2ang(2**order, np.asarray(index, np.int64), nest=True, lonlat=True)
+    return np.asarray(ra, np.float64), np.asarray(dec, np.float64)
+
+
+def center_vectors(order: int, index: ArrayLike) -> Float64Array:
+    """Return unit vectors of the centres of pixels of one order; shape (n, 3)."""
+    return np.stack(healpy.pix2vec(2**order, np.asarray(index, np.int64), nest=True), axis=-1)
+
+
+def tile_vertices(order: int, index: int, *, step: int = 1) -> tuple[Float64Array, Float64Array]:
+    """Return (ra, dec) in degrees of 4 * step points on the border of a pixel, corners included."""
+    vectors = healpy.boundaries(2**order, index, step=step, nest=True)
+    ra, dec = healpy.vec2ang(vectors.T, lonlat=True)
+    return np.asarray(ra, np.float64), np.asarray(dec, np.float64)
+
+
+def neighbours(order: int, index: ArrayLike) -> Int64Array:
+    """Return the distinct pixels that share a side or corner with any of the given ones; sorted."""
+    found = np.asarray(healpy.get_all_neighbours(2**order, np.asarray(index, np.int64), nest=True), np.int64).ravel()
+    return np.unique(found[found >= 0])
+
+
+@cache
+def max_radius_deg(order: int) -> float:
+    """Return an upper bound of the distance from a pixel's centre to its corners."""
+    return float(healpy.max_pixrad(2**order, degrees=True)) * 1.01
+
+
+@cache
+def min_width_deg(order: int) -> float:
+    """Return a distance so that everything within it of a pixel is in the pixel or its neighbours."""
+    return MIN_WIDTH * float(np.degrees(healpy.nside2resol(2**order)))
