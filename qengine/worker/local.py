@@ -13,6 +13,7 @@ from qengine.execution.runner import TaskRunner
 from qengine.execution.spool import Spool
 from qengine.execution.verify import PartVerifier, Verify
 from qengine.plan.physical import WorkerId
+from qengine.sql.macros import MACROS
 from qengine.transport.inprocess import InProcessChannel
 
 
@@ -35,7 +36,7 @@ def in_process_channel(
     root.mkdir(parents=True, exist_ok=True)
     spool = Spool(root / f"spool-{worker}")
     verifier = PartVerifier(when=verify, stamps=root / "verified")
-    settings = EngineSettings(threads=threads, memory_bytes=memory_bytes, temp_dir=root / "temp")
+    settings = EngineSettings(threads=threads, memory_bytes=memory_bytes, temp_dir=root / "temp", macros=MACROS)
 
     def make_runner() -> TaskRunner:
         return TaskRunner(store_root, settings, verifier=verifier, spool=spool, attached=attached)
