@@ -7,18 +7,17 @@ Three voices are heard, the first that speaks wins: the request, the Felis schem
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
 from qengine.catalog.model import HEALPIX, HIDDEN_COLUMNS, Catalog, Column, Table, TableKind, TableSnapshot
-from qengine.catalog.schema import infer_table, read_schema
+from qengine.catalog.schema import differences, infer_table, read_layouts, read_schema, to_arrow_schema
 from qengine.catalog.types import BIGINT, DOUBLE, INTEGER, to_arrow
 from qengine.errors import ConfigError, ConflictError, InputError, SchemaError
 from qengine.loader.children import DIRECTOR_DEC, DIRECTOR_RA, find_director
 from qengine.loader.keys import key_type
-from qengine.loader.request import LoadRequest
+from qengine.loader.request import MARGIN_ARCSEC, ROWS_PER_TILE, LoadRequest
 
 RESERVED = (*HIDDEN_COLUMNS, DIRECTOR_RA, DIRECTOR_DEC)
 """Names of the loader's own columns. Inputs that have them (files of another store) get new ones."""
@@ -36,6 +35,8 @@ class Definition:
     table: Table
     columns: pa.Schema
     director: TableSnapshot | None
+    rows_per_tile: int
+    margin_arcsec: float
 
 
 def declared_types(request: LoadRequest) -> dict[str, pa.DataType]:
@@ -53,18 +54,38 @@ def define(request: LoadRequest, source: pa.Schema, catalog: Catalog) -> Definit
     _check_new(request, catalog)
     given = [name for name in source.names if name not in RESERVED]
     declared = _declared(request)
+    inputs = pa.schema([source.field(name) for name in given])
     if declared is None:
-        base = infer_table(source, schema=request.catalog, name=request.table, kind=request.kind)
+        kind = request.kind or TableKind.DIRECTOR
+        base = infer_table(inputs, schema=request.catalog, name=request.table, kind=kind)
     else:
-        base = replace(declared, schema=request.catalog, name=request.table)
-        _check_columns(base.columns, given, request)
-    columns = tuple(column for column in base.columns if column.name not in RESERVED)
-    table = replace(base, kind=request.kind if declared is None else base.kind, columns=columns)
-    table, director = _with_roles(table, request, catalog)
-    stored = pa.schema([_field(column) for column in columns])
+        base = replace(declared, schema=request.catalog, kind=request.kind or declared.kind)
+        if found := differences(inputs, declared):
+            raise InputError(f"the inputs do not fit {request.schema}: {'; '.join(found[:5])}")
+    # A NaN becomes NULL, so that no float column can promise to have none.
+    columns = tuple(replace(c, nullable=c.nullable or c.type.is_float) for c in base.columns if c.name not in RESERVED)
+    table, director = _with_roles(replace(base, name=request.table, columns=columns), request, catalog)
+    stored = to_arrow_schema(columns)
     if table.key:
         key_type(stored.field(table.key).type, table.key)
-    return Definition(table=replace(table, columns=(*_hidden(table.kind), *columns)), columns=stored, director=director)
+    rows, margin = _layout(request)
+    if table.kind is not TableKind.DIRECTOR:
+        margin = 0.0
+    table = replace(table, columns=(*_hidden(table.kind), *columns))
+    return Definition(table=table, columns=stored, director=director, rows_per_tile=rows, margin_arcsec=margin)
+
+
+def _layout(request: LoadRequest) -> tuple[int, float]:
+    """Return rows per tile and width of the margin: the request's, else the sidecar's, else the defaults."""
+    layout = read_layouts(request.schema).get(request.table) if request.schema is not None else None
+    rows, margin = request.rows_per_tile, request.margin_arcsec
+    if rows is None:
+        rows = layout.rows_per_tile if layout and layout.rows_per_tile is not None else ROWS_PER_TILE
+    if margin is None:
+        margin = layout.margin_arcsec if layout and layout.margin_arcsec is not None else MARGIN_ARCSEC
+    if rows < 1 or margin < 0:
+        raise ConfigError("rows per tile must be positive, and the margin not negative")
+    return rows, margin
 
 
 def _with_roles(table: Table, request: LoadRequest, catalog: Catalog) -> tuple[Table, TableSnapshot | None]:
@@ -121,8 +142,6 @@ def _check_request(request: LoadRequest) -> None:
     for what, name in (("catalogue", request.catalog), ("table", request.table)):
         if not _NAME.fullmatch(name):
             raise ConfigError(f"{name!r} is no name for a {what}", hint="letters, digits and _, beginning with a letter")
-    if request.rows_per_tile < 1 or request.margin_arcsec < 0:
-        raise ConfigError("rows per tile must be positive, and the margin not negative")
 
 
 def _check_new(request: LoadRequest, catalog: Catalog) -> None:
@@ -136,16 +155,6 @@ def _check_new(request: LoadRequest, catalog: Catalog) -> None:
             hint="a new version of a director needs its children with it: load all of them into a new catalogue",
         )
     raise ConflictError(f"{found.table.full_name} is loaded already", hint="load into a new table or catalogue")
-
-
-def _check_columns(columns: Sequence[Column], given: Sequence[str], request: LoadRequest) -> None:
-    names = {column.name for column in columns}
-    if missing := [column.name for column in columns if column.name not in given and column.name not in RESERVED]:
-        raise InputError(f"the inputs have no column {missing[0]!r}, which {request.schema} declares")
-    if extra := [name for name in given if name not in names]:
-        raise InputError(
-            f"the inputs have a column {extra[0]!r}, which {request.schema} does not declare", hint="declare it or leave it out"
-        )
 
 
 def _declared(request: LoadRequest) -> Table | None:
@@ -172,9 +181,3 @@ def _hidden(kind: TableKind) -> tuple[Column, ...]:
     if kind is TableKind.REPLICATED:
         return origin
     return (*line, *origin, *position) if kind is TableKind.CHILD else (*line, *origin)
-
-
-def _field(column: Column) -> pa.Field:
-    words = {"unit": column.unit, "ucd": column.ucd, "utype": column.utype, "description": column.description}
-    metadata = {key: value for key, value in words.items() if value}
-    return pa.field(column.name, to_arrow(column.type), metadata=metadata or None)

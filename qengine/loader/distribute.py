@@ -78,6 +78,8 @@ def conform(rows: pa.RecordBatch, shape: Shape, source: str) -> tuple[pa.RecordB
             found[wanted.name] = count
         if wanted.name == shape.wrapped:
             values = _wrapped(values)
+        if values.null_count and not wanted.nullable:
+            raise InputError(f"{source}: column {wanted.name!r} has NULL, which the schema rules out")
         columns.append(values)
     return pa.record_batch(columns, schema=shape.columns), found
 

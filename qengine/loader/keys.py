@@ -125,7 +125,8 @@ class KeyLookup:
     def find(self, wanted: pa.Array) -> Int64Array:
         """Return for each key its position, -1 for NULL and for keys that are not there."""
         if self._integers is None:
-            return pc.fill_null(pc.index_in(wanted, self._keys), -1).to_numpy().astype(np.int64)
+            at_text: Int64Array = pc.fill_null(pc.index_in(wanted, self._keys), -1).to_numpy().astype(np.int64)
+            return at_text
         found = np.full(len(wanted), -1, np.int64)
         if not len(self._integers):
             return found

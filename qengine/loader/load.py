@@ -45,7 +45,7 @@ from qengine.loader.spill import Spill
 from qengine.loader.write import Layout, Written
 from qengine.storage.objects import Store
 from qengine.storage.parts import PartFormat, sync_folders
-from qengine.storage.statistics import part_record, to_parts
+from qengine.storage.statistics import PartRecord, part_record, to_parts
 
 _TILE_BYTES = 512 << 20
 _CHILD_PARTS = 4
@@ -54,6 +54,8 @@ _MIN_MEMORY = 2 << 30
 _COPIES = 4
 """A bucket is in memory as it was read, as it is sorted, and as it is encoded."""
 _HIDDEN_BYTES = 16
+_BUCKET_ROWS = 1_000_000
+"""Columns of 8 MB: larger buffers go back to the system each time, and fresh pages cost more than the work on them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +99,7 @@ def load(request: LoadRequest, registry: Registry, store: Store, *, progress: Pr
     schema = check_same_columns(sources)
     expected = registry.snapshot_number(request.catalog)
     definition = define(request, schema, registry.catalog())
-    context = {**asdict(request), "kind": request.kind.value, "inputs": [asdict(source.identity) for source in sources]}
+    context = {**asdict(request), "kind": definition.table.kind.value, "inputs": [asdict(source.identity) for source in sources]}
     if definition.director is not None:
         context["director_snapshot"] = definition.director.number
     with publish.exclusive(store.root, definition.table) as folder:
@@ -125,7 +127,7 @@ class _Run:
         self.scratch = scratch
         self.name = name
         self.progress = progress
-        self.limits = limits(request, sources)
+        self.limits = limits(request, sources, definition)
         self.shape = Shape(columns=definition.columns, load=number, wrapped=definition.table.ra if request.ra_wrap else "")
         self.quarantine = folder / "quarantine" / f"{name}.parquet"
 
@@ -155,17 +157,18 @@ class _Run:
         tiles, bucket_start = self._partition(placement)
         layout = self._layout(tiles, bucket_start)
 
-        rows = self._spill("rows", self.shape.schema)
-        pairs = self._key_spill() if is_director and table.key else None
+        rows = self._spill("rows", self.shape.schema, pool)
+        pairs = self._key_spill(pool) if is_director and table.key else None
         tally = distribute(
             self.sources, placement, self.shape, pool, bucket_start=bucket_start, rows=rows, keys=pairs, key=table.key,
             quarantine=self.quarantine, ahead=limits.ahead, progress=self.progress,
         )  # fmt: skip
         index = keys.write_index(pairs, self.folder / "keys", self.store, name=table.key) if pairs is not None else None
 
-        has_margin = is_director and self.request.margin_arcsec > 0
-        rings = margin.rings_of(tiles, self.request.margin_arcsec, pool) if has_margin else None
-        copies = self._spill("margin", margin.margin_schema(self.shape.schema)) if has_margin else None
+        margin_arcsec = self.definition.margin_arcsec
+        has_margin = margin_arcsec > 0
+        rings = margin.rings_of(tiles, margin_arcsec, pool) if has_margin else None
+        copies = self._spill("margin", margin.margin_schema(self.shape.schema), pool) if has_margin else None
         written = list(
             write.write_buckets(rows, layout, pool, ahead=limits.workers, rings=rings, margin=copies, progress=self.progress)
         )
@@ -199,26 +202,26 @@ class _Run:
             folder=self.folder / "parts", form=PartFormat(bloom=_bloom(table.key, director is not None)),
         )  # fmt: skip
 
-    def _spill(self, name: str, schema: pa.Schema) -> Spill:
-        return Spill(self.scratch / name, schema, budget_bytes=self.limits.spill_bytes)
+    def _spill(self, name: str, schema: pa.Schema, pool: ThreadPoolExecutor) -> Spill:
+        return Spill(self.scratch / name, schema, pool, budget_bytes=self.limits.spill_bytes)
 
-    def _key_spill(self) -> Spill:
+    def _key_spill(self, pool: ThreadPoolExecutor) -> Spill:
         arrow = keys.key_type(self.definition.columns.field(self.table.key).type, self.table.key)
-        return Spill(self.scratch / "keys", keys.index_schema(arrow), budget_bytes=self.limits.spill_bytes // 2)
+        return Spill(self.scratch / "keys", keys.index_schema(arrow), pool, budget_bytes=self.limits.spill_bytes // 2)
 
 
-def limits(request: LoadRequest, sources: Sequence[Source]) -> Limits:
+def limits(request: LoadRequest, sources: Sequence[Source], definition: Definition) -> Limits:
     """Return how to cut a load of these inputs so that it stays within its memory."""
     row_bytes = max(source.row_bytes for source in sources) + _HIDDEN_BYTES
     workers = request.workers or os.cpu_count() or 1
     memory = request.memory_bytes or max(_MIN_MEMORY, workers << 30)
-    tile_rows = max(1, min(request.rows_per_tile, _TILE_BYTES // row_bytes))
-    part_rows = max(1, min(_CHILD_PARTS * request.rows_per_tile, _TILE_BYTES // row_bytes))
+    tile_rows = max(1, min(definition.rows_per_tile, _TILE_BYTES // row_bytes))
+    part_rows = max(1, min(_CHILD_PARTS * definition.rows_per_tile, _TILE_BYTES // row_bytes))
     # A bucket may hold one tile; if many threads at one tile each are too much, there are fewer threads.
     workers = max(1, min(workers, (memory * 3 // 4) // (_COPIES * tile_rows * row_bytes)))
-    bucket_rows = max(tile_rows, (memory * 3 // 4) // (_COPIES * workers * row_bytes))
+    bucket_rows = max(tile_rows, min(_BUCKET_ROWS, (memory * 3 // 4) // (_COPIES * workers * row_bytes)))
     return Limits(
-        workers=workers, tile_rows=tile_rows, part_rows=part_rows if request.kind is TableKind.CHILD else tile_rows,
+        workers=workers, tile_rows=tile_rows, part_rows=part_rows if definition.director else tile_rows,
         bucket_rows=bucket_rows, spill_bytes=memory // 4,
     )  # fmt: skip
 
@@ -235,7 +238,7 @@ def _publish(run: _Run, loaded: _Loaded, registry: Registry, expected: int) -> i
         table=table,
         number=expected + 1,
         **{role.name.lower(): to_parts(_records(loaded.written, role, store, table.line_column, visible)) for role in PartRole},
-        margin_arcsec=run.request.margin_arcsec if table.kind is TableKind.DIRECTOR else 0.0,
+        margin_arcsec=run.definition.margin_arcsec,
         key_index=loaded.key_index,
     )
     stored = sum(part.file.rows for part in loaded.written if part.role is not PartRole.MARGIN)
@@ -261,7 +264,7 @@ def _publish(run: _Run, loaded: _Loaded, registry: Registry, expected: int) -> i
     return number
 
 
-def _records(written: Sequence[Written], role: PartRole, store: Store, line: str, columns: Sequence[str]) -> list:
+def _records(written: Sequence[Written], role: PartRole, store: Store, line: str, columns: Sequence[str]) -> list[PartRecord]:
     return [
         part_record(
             part.file.path, uri=store.uri(part.file.path), digest=part.file.digest, start=part.start, stop=part.stop,

@@ -99,4 +99,5 @@ def by_tile(rows: pa.Table) -> Sequence[tuple[int, pa.Table]]:
 def _expanded(first: Int64Array, count: Int64Array) -> Int64Array:
     """Return first[0], first[0]+1, ... (count[0] numbers), first[1], ... as one array."""
     ends = np.cumsum(count)
-    return np.arange(ends[-1]) + np.repeat(first - (ends - count), count)
+    numbers: Int64Array = np.arange(ends[-1]) + np.repeat(first - (ends - count), count)
+    return numbers

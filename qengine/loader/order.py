@@ -47,7 +47,7 @@ def _settle_ties(order: Int64Array, rows: pa.Table, sorted_by: Sequence[str], ke
 def _codes(values: pa.ChunkedArray) -> NDArray[np.int64]:
     """Return integers in the order of the values."""
     if pa.types.is_integer(values.type) and not values.null_count:
-        found: NDArray[np.int64] = values.to_numpy()
-        return found
-    ranks = pc.rank(values, "ascending", tiebreaker="dense")  # NULL last
-    return ranks.to_numpy().astype(np.int64)
+        codes: NDArray[np.int64] = values.to_numpy()
+    else:
+        codes = pc.rank(values, "ascending", tiebreaker="dense").to_numpy().astype(np.int64)  # NULL last
+    return codes

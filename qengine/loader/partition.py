@@ -40,12 +40,14 @@ class Tiles:
     def orders(self) -> Int64Array:
         """Return the HEALPix order of each tile."""
         width = (self.stop - self.start).astype(np.float64)
-        return ORDER - np.rint(np.log2(width) / 2).astype(np.int64)
+        orders: Int64Array = ORDER - np.rint(np.log2(width) / 2).astype(np.int64)
+        return orders
 
     @property
     def indexes(self) -> Int64Array:
         """Return the HEALPix pixel number of each tile at its order."""
-        return self.start >> 2 * (ORDER - self.orders)
+        pixels: Int64Array = self.start >> 2 * (ORDER - self.orders)
+        return pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +188,8 @@ def _chunks(cells: Int64Array) -> Iterator[Int64Array]:
 
 
 def _on_sky(cells: Int64Array) -> Int64Array:
-    return cells[(cells >= 0) & (cells < LINE_END)]
+    inside: Int64Array = cells[(cells >= 0) & (cells < LINE_END)]
+    return inside
 
 
 def _unique(values: list[int]) -> Int64Array:

@@ -19,26 +19,26 @@ Progress = Callable[[str, int, int], None]
 class LoadRequest:
     """A load of `inputs` (files, directories, globs) as `catalog`.`table`.
 
-    `key`: a director's unique key, or a child's own; empty if there is none. None asks the schema. `ra`, `dec`: columns of the
-    position in ICRS degrees; empty to find them by UCD or name. `schema` is a Felis file, whose sidecar may say all of this. A
-    director's
-    tiles hold at most `rows_per_tile` rows, a child's parts at most four times as many. `margin_arcsec` of zero writes no margins.
-    `ra_wrap` takes right ascensions outside [0, 360) modulo 360 instead of refusing them. `memory_bytes` bounds what the load holds
-    at a time (0: 2 GB, or 1 GB per core), `workers` its threads (0: one per core).
+    `kind` is a director unless the schema says otherwise. `key`: a director's unique key, or a child's own; empty if there is none,
+    None to ask the schema. `ra`, `dec`: columns of the position in ICRS degrees; empty to find them by UCD or name. `schema` is a Felis
+    file, whose sidecar may say all of this. A director's tiles hold at most `rows_per_tile` rows, a child's parts at most four times
+    as many. `margin_arcsec` of zero writes no margins. `ra_wrap` takes right ascensions outside [0, 360) modulo 360 instead of
+    refusing them. `memory_bytes` bounds what the load holds at a time (0: 2 GB, or 1 GB per core), `workers` its threads (0: one
+    per core).
     """
 
     inputs: tuple[str | Path, ...]
     catalog: str
     table: str
-    kind: TableKind = TableKind.DIRECTOR
+    kind: TableKind | None = None
     key: str | None = None
     ra: str = ""
     dec: str = ""
     director: str = ""
     director_key: str = ""
     schema: Path | None = None
-    rows_per_tile: int = ROWS_PER_TILE
-    margin_arcsec: float = MARGIN_ARCSEC
+    rows_per_tile: int | None = None
+    margin_arcsec: float | None = None
     ra_wrap: bool = False
     memory_bytes: int = 0
     workers: int = 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -37,10 +38,12 @@ def scatter(rows: pa.RecordBatch, bucket: Int64Array) -> list[Piece]:
 
 
 class Spill:
-    """Buckets of rows that share `schema`, kept in memory up to `budget_bytes` and in `folder` beyond."""
+    """Buckets of rows that share `schema`, kept in memory up to `budget_bytes` and in `folder` beyond, written by the threads
+    of `pool`."""
 
-    def __init__(self, folder: Path, schema: pa.Schema, *, budget_bytes: int) -> None:
+    def __init__(self, folder: Path, schema: pa.Schema, pool: ThreadPoolExecutor, *, budget_bytes: int) -> None:
         self._folder = folder
+        self._pool = pool
         self._schema = schema
         self._budget_bytes = budget_bytes
         self._held: dict[int, list[pa.RecordBatch]] = {}
@@ -51,7 +54,7 @@ class Spill:
         folder.mkdir(parents=True, exist_ok=True)
 
     def put(self, pieces: Sequence[Piece]) -> None:
-        """Add rows to their buckets. Not for several threads at once."""
+        """Add rows to their buckets. Not for several threads at once, nor from a thread of the pool."""
         for bucket, rows in pieces:
             self._held.setdefault(bucket, []).append(rows)
             self._held_bytes += rows.nbytes
@@ -67,21 +70,25 @@ class Spill:
         """Return the rows of a bucket and forget them. Different buckets may be taken by different threads."""
         batches: list[pa.RecordBatch] = []
         for path in self._files.pop(bucket, []):
-            with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as reader:
+            # Mapped: the pages are there already, and a copy into fresh memory costs as much as sorting it.
+            with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as reader:
                 batches.extend(reader)
             path.unlink()
         batches.extend(self._held.pop(bucket, []))
         return pa.Table.from_batches(batches, self._schema)
 
     def _flush(self) -> None:
-        for bucket, batches in self._held.items():
-            path = self._folder / f"{bucket:06d}-{self._flushes:06d}.arrow"
-            rows = pa.Table.from_batches(batches, self._schema)
-            if rows.num_rows < _SMALL_ROWS * len(batches):
-                rows = rows.combine_chunks()
-            with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, self._schema) as writer:
-                writer.write_table(rows)
+        for bucket, path in zip(self._held, self._pool.map(self._write, self._held, self._held.values()), strict=True):
             self._files.setdefault(bucket, []).append(path)
         self._held.clear()
         self._held_bytes = 0
         self._flushes += 1
+
+    def _write(self, bucket: int, batches: list[pa.RecordBatch]) -> Path:
+        path = self._folder / f"{bucket:06d}-{self._flushes:06d}.arrow"
+        rows = pa.Table.from_batches(batches, self._schema)
+        if rows.num_rows < _SMALL_ROWS * len(batches):
+            rows = rows.combine_chunks()
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, self._schema) as writer:
+            writer.write_table(rows)
+        return path

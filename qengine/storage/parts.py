@@ -102,7 +102,7 @@ def sync_folders(folders: Iterable[Path]) -> None:
 def row_group_rows(rows: pa.Table) -> int:
     """Return how many rows a row group of this table holds."""
     row_bytes = max(1, rows.nbytes // max(1, rows.num_rows))
-    return max(1, min(ROW_GROUP_ROWS, ROW_GROUP_BYTES // row_bytes))
+    return max(1, min(ROW_GROUP_ROWS, int(ROW_GROUP_BYTES // row_bytes)))
 
 
 def _write(rows: pa.Table, stream: pa.NativeFile, form: PartFormat) -> None:

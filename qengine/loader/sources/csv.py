@@ -137,7 +137,7 @@ class CsvSource:
                 raw = stream.read(_SAMPLE_BYTES)
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{self._path}: cannot be read: {error}") from error
-        return raw.decode("utf-8", errors="replace")
+        return str(raw, "utf-8", "replace")
 
     def _infer(self, types: dict[str, pa.DataType]) -> dict[str, pa.DataType]:
         names = self._dialect.names

@@ -29,7 +29,7 @@ class ParquetSource:
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{path}: not a readable Parquet file: {error}", hint="the file may be truncated") from error
         fixed = sum(_fixed_width(field.type) for field in self._schema)
-        self._row_bytes = max(fixed, encoded // max(self._rows, 1), 1)
+        self._row_bytes = max(fixed, int(encoded) // max(self._rows, 1), 1)
         self._identity = Identity(path=str(path.absolute()), bytes=stat.st_size, modified=stat.st_mtime)
 
     @property
@@ -58,7 +58,7 @@ class ParquetSource:
         wanted = list(columns)
         try:
             with pq.ParquetFile(self._path) as file:
-                for batch in file.iter_batches(batch_rows(self._row_bytes), columns=wanted, use_threads=True):
+                for batch in file.iter_batches(batch_rows(self._row_bytes), columns=wanted, use_threads=False):
                     yield batch.select(wanted)
                     row += batch.num_rows
         except (pa.ArrowException, OSError) as error:
