@@ -39,6 +39,16 @@ class _Closable(Protocol):
     async def aclose(self) -> None: ...
 
 
+async def close_stream(stream: AsyncIterator[object], patience_s: float) -> None:
+    """Close an iterator that can be closed, and do not wait for ever."""
+    if isinstance(stream, _Closable):
+        try:
+            async with asyncio.timeout(patience_s):
+                await stream.aclose()
+        except TimeoutError:
+            log.warning("a stream did not close in %g s", patience_s)
+
+
 class Attempt:
     """Runs one attempt on one worker.
 
@@ -133,7 +143,7 @@ class Attempt:
                     case _:
                         assert_never(event)
         finally:
-            await self._close(events)
+            await close_stream(events, self._settings.stop_s)
         return self.stats
 
     def _concerns(self, event: TaskEvent, task: Task) -> bool:
@@ -156,15 +166,7 @@ class Attempt:
                 await self.holding.add(batch)
                 self._heard()
         finally:
-            await self._close(batches)
-
-    async def _close(self, stream: AsyncIterator[object]) -> None:
-        if isinstance(stream, _Closable):
-            try:
-                async with asyncio.timeout(self._settings.stop_s):
-                    await stream.aclose()
-            except TimeoutError:
-                log.warning("a stream of worker %s did not close in %g s", self.watch.worker, self._settings.stop_s)
+            await close_stream(batches, self._settings.stop_s)
 
     def _heard(self) -> None:
         self._heard_at = asyncio.get_running_loop().time()
