@@ -7,8 +7,8 @@
    (`qengine.plan.locality.prove_locality`), and splits them (`qengine.plan.split.split`).
 5. look up: `qengine.storage.keyindex.KeyReader` finds the cells of keys that the statement names.
 6. fragment: `qengine.plan.fragment.fragment` prunes the line and cuts it into tasks.
-7. dispatch: `qengine.coordinator.dispatch.Dispatcher` runs every task on a worker (`qengine.execution.runner.TaskRunner`), again where it fails.
-8. merge: `qengine.coordinator.merge.Merger` makes the answer of the rows of all leaves.
+7. dispatch: `qengine.coordinator.dispatch.Dispatcher` runs every task on a worker (`qengine.execution.runner.TaskRunner`),
+again where it fails. 8. merge: `qengine.coordinator.merge.Merger` makes the answer of the rows of all leaves.
 9. deliver: batches in the bound types go to the caller, who writes them as VOTable, Parquet or what was asked for.
 
 Stations 1 to 4 and 6 are pure functions; `QueryService` is the one place that puts them in order.
@@ -81,8 +81,8 @@ class PlannedQuery:
 class QueryResult:
     """Rows of a query as they come.
 
-    `batches` yields record batches of `schema`. `is_overflow` is valid when it is exhausted: True if MAXREC cut the answer. Close it if
-    it is not read to its end.
+    `batches` yields record batches of `schema`. `is_overflow` is valid when it is exhausted: True if MAXREC cut the answer.
+    Close it if it is not read to its end.
     """
 
     def __init__(self, planned: PlannedQuery, batches: AsyncIterator[pa.RecordBatch], maxrec: int | None) -> None:
@@ -129,7 +129,13 @@ class QueryService:
     """Answers statements over one catalogue source with one set of workers."""
 
     def __init__(
-        self, registry: CatalogSource, *, dispatcher: Dispatcher, merger: Merger, keys: KeyReader, settings: ServiceSettings | None = None
+        self,
+        registry: CatalogSource,
+        *,
+        dispatcher: Dispatcher,
+        merger: Merger,
+        keys: KeyReader,
+        settings: ServiceSettings | None = None,
     ) -> None:
         self._registry = registry
         self._dispatcher = dispatcher

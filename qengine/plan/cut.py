@@ -1,10 +1,10 @@
 """Station 5a: cut the statement into leaves and a final part.
 
-Until here the query is ordinary SQL. Now every block that is provably leaf-local (`plan.locality`) is split (`plan.split`) and replaced, in
-place, by the final SELECT over the rows of its leaf. A block that is not leaf-local stays in the final part; each base table in its
-FROM is replaced by a *gathered* input: a leaf that reads the columns that the statement uses and the rows that the block's own terms
-let through. Sub-queries, CTEs and operands of set operators are blocks of their own and are cut by the same rule. What is left is a
-statement over relations r0, r1, ..: the final fragment.
+Until here the query is ordinary SQL. Now every block that is provably leaf-local (`plan.locality`) is split (`plan.split`) and
+replaced, in place, by the final SELECT over the rows of its leaf. A block that is not leaf-local stays in the final part; each
+base table in its FROM is replaced by a *gathered* input: a leaf that reads the columns that the statement uses and the rows
+that the block's own terms let through. Sub-queries, CTEs and operands of set operators are blocks of their own and are cut by
+the same rule. What is left is a statement over relations r0, r1, ..: the final fragment.
 
 Which terms may be pushed into a gathered input? A term that every output row fulfils and that names only this relation; for a
 relation that comes by LEFT JOIN, a term of its own ON that names only it. The final part keeps all terms, so pushing is only an
@@ -37,8 +37,8 @@ class Restriction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leaf:
-    """One leaf before pruning. `relation` is its name in the final part; `gathered` is the reason why it is only an input, empty for a
-    block that runs whole in the leaf."""
+    """One leaf before pruning. `relation` is its name in the final part; `gathered` is the reason why it is only an input,
+    empty for a block that runs whole in the leaf."""
 
     number: int
     relation: str
@@ -51,8 +51,8 @@ class Leaf:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CutQuery:
-    """The statement in pieces. `final` reads the leaves' relations and `inline` tables by name; `is_passthrough` says that the rows of
-    the only leaf are the answer as they come."""
+    """The statement in pieces. `final` reads the leaves' relations and `inline` tables by name; `is_passthrough` says that the
+    rows of the only leaf are the answer as they come."""
 
     leaves: tuple[Leaf, ...]
     final: exp.Query
@@ -83,7 +83,9 @@ class _Cutting:
         """Return what stands for `query` in the final part."""
         if isinstance(query, exp.Select):
             block = lift_block(query, self.catalog)
-            proof = prove_locality(block) if _is_closed(query, block) else Refusal(reason="the block refers to an outer block")
+            proof = prove_locality(block)
+            if isinstance(proof, Locality) and not _is_closed(query, block):
+                proof = Refusal(reason="the block refers to an outer block")
             if isinstance(proof, Locality) and block.relations:
                 return self._leaf(query, block, proof)
             reason = proof.reason if isinstance(proof, Refusal) else "the block reads no table"
@@ -91,7 +93,7 @@ class _Cutting:
         self._descend(query)
         return query
 
-    def _descend(self, node: exp.Expression) -> None:
+    def _descend(self, node: exp.Expr) -> None:
         for child in list(node.iter_expressions()):
             if isinstance(child, (exp.Select, exp.SetOperation)):
                 replacement = self.visit(child)
@@ -122,7 +124,7 @@ class _Cutting:
 
     def _gather_table(self, query: exp.Select, block: Block, item: exp.Table, reason: str) -> str:
         alias, name = item.alias_or_name, self._next()
-        used: dict[str, exp.Expression] = {}
+        used: dict[str, exp.Expr] = {}
         for node in query.root().find_all(exp.Column):
             if node.table == alias:
                 used.setdefault(node.name, node)
@@ -144,9 +146,7 @@ class _Cutting:
     def _next(self) -> str:
         return f"r{len(self.leaves)}"
 
-    def _add(
-        self, parts: Split, block: Block, proof: Locality, restrictions: tuple[Restriction, ...], *, gathered: str
-    ) -> None:
+    def _add(self, parts: Split, block: Block, proof: Locality, restrictions: tuple[Restriction, ...], *, gathered: str) -> None:
         number = len(self.leaves)
         self.leaves.append(
             Leaf(
@@ -160,7 +160,7 @@ def _is_closed(query: exp.Select, block: Block) -> bool:
     return all(c.table in block.relations for c in query.find_all(exp.Column))
 
 
-def pushable_terms(block: Block, alias: str) -> list[exp.Expression]:
+def pushable_terms(block: Block, alias: str) -> list[exp.Expr]:
     """Return the terms that may be applied to the relation before it is joined (see the module's prose)."""
     relation = block.relations[alias]
     scope = alias if relation.is_null_supplied else ""
@@ -169,7 +169,7 @@ def pushable_terms(block: Block, alias: str) -> list[exp.Expression]:
     return [c.node for c in block.conjuncts if c.scope == scope and c.aliases == {alias} and _is_repeatable(c.node)]
 
 
-def _is_repeatable(node: exp.Expression) -> bool:
+def _is_repeatable(node: exp.Expr) -> bool:
     """Say whether the term gives the same answer each time, and without another query."""
     is_random = any(str(n.this).lower() == "random" for n in node.find_all(exp.Anonymous))
     return not is_random and not any(node.find_all(exp.Query, exp.Rand, exp.Window))

@@ -104,7 +104,9 @@ def _leaf_lines(entry: Mapping[str, Any]) -> Sequence[str]:
         lines.append(f"    gathered because {entry['gathered_because']}")
     for i in entry["inputs"]:
         reach = f"ring of {i['margin_arcsec']:g} arcsec" if i["reads"] == Reach.RING.value else i["reads"]
-        lines.append(f"    {i['alias']}: {i['table']} at snapshot {i['snapshot']}, {reach}, columns {', '.join(i['columns']) or 'none'}")
+        lines.append(
+            f"    {i['alias']}: {i['table']} at snapshot {i['snapshot']}, {reach}, columns {', '.join(i['columns']) or 'none'}"
+        )
     lines.append(
         f"    parts {entry['parts']} of {entry['of_parts']}, row groups {entry['row_groups']}, "
         f"rows <= {entry['rows']}, {_bytes(entry['bytes'])}"

@@ -1,11 +1,11 @@
 """Station 5b: from cut and pruned leaves to fragments with tasks.
 
-A leaf's tasks are cut along the line at the borders of the owner's parts (and of their row groups where a part alone is more than a task), so
-that the ranges of the tasks cover the line without overlap: `bounds[i] <= cell < bounds[i + 1]` are task i's. What a task reads is a pure
-function of (fragment, number), computed at dispatch: the fragment only holds columns.
+A leaf's tasks are cut along the line at the borders of the owner's parts (and of their row groups where a part alone is more
+than a task), so that the ranges of the tasks cover the line without overlap: `bounds[i] <= cell < bounds[i + 1]` are task i's.
+What a task reads is a pure function of (fragment, number), computed at dispatch: the fragment only holds columns.
 
-How an input reads the line (`Reach`): the owner and relations in the same cells read the task's range; a relation with a margin reads also
-the ring around it; replicated relations are read whole.
+How an input reads the line (`Reach`): the owner and relations in the same cells read the task's range; a relation with a
+margin reads also the ring around it; replicated relations are read whole.
 """
 
 from __future__ import annotations
@@ -31,10 +31,9 @@ from qengine.sky.cells import BEYOND_END, RangeSet
 from qengine.sky.coverage import ring
 from qengine.sql.render import render
 
-MAX_RANGES = 16
-"""Ranges in one input's filter; a long OR of ranges costs more than it saves (twice the time at 16 to 64)."""
+MAX_RANGES = 64
+"""Ranges in one input's filter: a tree of comparisons, of which a row takes six for 64 ranges."""
 
-MAX_RING_RANGES = 48
 SKY_AREA_DEG2 = 41252.96
 
 
@@ -123,7 +122,7 @@ def task_inputs(leaf: LeafFragment, number: int) -> tuple[TaskInput, ...]:
     return tuple(_task_input(i, home, (low, high)) for i in leaf.inputs)
 
 
-# -- inputs of a task ---------------------------------------------------------------------------------------------------------------
+# -- inputs of a task ------------------------------------------------------------------------------------
 
 
 def _task_input(i: LeafInput, home: RangeSet, bounds: tuple[int, int]) -> TaskInput:
@@ -131,10 +130,9 @@ def _task_input(i: LeafInput, home: RangeSet, bounds: tuple[int, int]) -> TaskIn
     if i.reach is Reach.WHOLE:
         return _input(i, [(i.table.home, np.arange(len(i.table.home)))], ())
     reach = home
-    limit = MAX_RANGES
     if i.reach is Reach.RING:
         sky = home & RangeSet.sky()
-        reach, limit = sky | ring(sky, i.margin_deg), MAX_RING_RANGES
+        reach = sky | ring(sky, i.margin_deg)
     sources = [(parts, np.flatnonzero(reach.overlaps(parts.start, parts.stop))) for parts in (i.table.home, i.table.orphan)]
     if not table.line_column:
         return _input(i, sources, ())
@@ -143,7 +141,7 @@ def _task_input(i: LeafInput, home: RangeSet, bounds: tuple[int, int]) -> TaskIn
     )
     if is_inside and (i.reach is Reach.HOME or len(reach) == 1):
         return _input(i, sources, ())
-    coarse = reach.coarsen(limit)
+    coarse = reach.coarsen(MAX_RANGES)
     if i.reach is Reach.HOME:
         coarse = coarse & RangeSet.from_ranges(np.array([bounds[0]], np.int64), np.array([bounds[1]], np.int64))
     return _input(i, sources, coarse.pairs())
@@ -184,7 +182,7 @@ def part_refs(parts: Parts, selected: Int64Array) -> list[PartRef]:
     return [PartRef(*values) for values in zip(digests, uris, rows, sizes, strict=True)]
 
 
-# -- fragments ------------------------------------------------------------------------------------------------------------------------
+# -- fragments -------------------------------------------------------------------------------------------
 
 
 def _leaf_fragment(leaf: Leaf, resolved: Resolved, cost: CostModel) -> LeafFragment:
@@ -263,9 +261,9 @@ def _cut_tasks(
     owner = next((i for i in inputs if i.alias == leaf.locality.owner), None)
     if owner is None:
         size = sum(int(i.table.home.bytes.sum() * used_fraction(i.table.table, i.columns)) for i in inputs)
-        rows = max((i.table.rows for i in inputs), default=1)
-        parts = sum(len(i.table.home) for i in inputs)
-        return whole, np.array([size], np.int64), Estimate(parts=parts, parts_total=parts, row_groups=parts, rows=rows, bytes=size)
+        most = max((i.table.rows for i in inputs), default=1)
+        read = sum(len(i.table.home) for i in inputs)
+        return whole, np.array([size], np.int64), Estimate(parts=read, parts_total=read, row_groups=read, rows=most, bytes=size)
     starts, sizes, rows, groups, parts = _atoms(owner, work)
     total_parts = len(owner.table.home) + len(owner.table.orphan)
     for other in inputs:
@@ -292,7 +290,10 @@ def _atoms(i: LeafInput, work: RangeSet, *, is_fine: bool = True) -> tuple[Int64
     Pieces are row groups that meet the work, by their lowest cell, or whole parts where the files have no line column.
     """
     fraction = used_fraction(i.table.table, i.columns)
-    starts, sizes, rows, groups, count = [], [], [], 0, 0
+    starts: list[Int64Array] = []
+    sizes: list[Int64Array] = []
+    rows: list[Int64Array] = []
+    groups = count = 0
     for parts in (i.table.home, i.table.orphan):
         selected = np.flatnonzero(work.overlaps(parts.start, parts.stop))
         count += len(selected)

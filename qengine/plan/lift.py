@@ -117,7 +117,7 @@ def _sky_edges(found: tuple[Conjunct, ...], tables: Mapping[str, Table]) -> Iter
         )  # fmt: skip
 
 
-def distance_pair(node: exp.Expression) -> tuple[tuple[tuple[str, tuple[str, str]], tuple[str, tuple[str, str]]], float] | None:
+def distance_pair(node: exp.Expr) -> tuple[tuple[tuple[str, tuple[str, str]], tuple[str, tuple[str, str]]], float] | None:
     """Read `qe_distance(a.ra, a.dec, b.ra, b.dec) < r` or `qe_in_circle(a.ra, a.dec, b.ra, b.dec, r)` with a constant r.
 
     Return (((a, (ra, dec)), (b, (ra, dec))), r in degrees), or None.

@@ -1,25 +1,29 @@
 """When may a block run tile by tile? The owner rule, as an essay and a proof.
 
-A leaf runs the same SELECT many times, each time on one *task range* R of the line; the ranges of all tasks cover the line and do not
-overlap. The union of the runs must be the rows of the one SELECT over everything, each exactly as often. That holds when one
+A leaf runs the same SELECT many times, each time on one *task range* R of the line; the ranges of all tasks cover the line and
+do not overlap. The union of the runs must be the rows of the one SELECT over everything, each exactly as often. That holds when one
 relation, the **owner**, makes every output row in exactly one place:
 
 1. The owner is sharded and is read at home: the rows of the owner in task R are those whose cell is in R. Every owner row is in
    exactly one task.
 2. The owner is never NULL in an output row, so it is not on the null-supplied side of an outer join. Then each output row has one
    owner row, and can only be made in that row's task.
-3. In that task, every *other* relation offers all rows that can meet the owner rows of R, none of them twice. For a replicated relation
+3. In that task, every *other* relation offers all rows that can meet the owner rows of R, none of them twice. For a replicated
+relation
    that is the whole table. For a sharded relation it must follow from an **edge**:
 
-   * *Key edge.* Equality of the locality keys of two tables of one family: a key lies in one cell (checked at publish), so the partner
+   * *Key edge.* Equality of the locality keys of two tables of one family: a key lies in one cell (checked at publish), so the
+   partner
      of a row in cell c is in cell c. The partner needs the same margin as the relation that it is joined to. (A child is placed by
      its director's position, so a child that is tied to a director in the margin is in the margin too.)
-   * *Sky edge.* `DISTANCE(x, y) < r` of two positions that are places on the line: the partner of a row within margin m of R is within
+   * *Sky edge.* `DISTANCE(x, y) < r` of two positions that are places on the line: the partner of a row within margin m of R
+   is within
      m + r of R. Margins add up along a chain of sky edges.
 
    The edge must really hold for the rows in question. If the relation is not null-supplied, every output row fulfils the terms of
-   WHERE and of inner ONs, so an edge among those will do. If it comes by `LEFT JOIN x ON ..`, only a term of that ON decides which rows of x match; an
-   edge in WHERE would come too late, since a row of x that is missing from the task would already have become NULLs.
+   WHERE and of inner ONs, so an edge among those will do. If it comes by `LEFT JOIN x ON ..`, only a term of that ON decides
+   which rows of x match; an edge in WHERE would come too late, since a row of x that is missing from the task would already
+   have become NULLs.
 
 Worked examples, with tables Object (director), ForcedSource (its child), Star (director of another family), Filter (replicated):
 

@@ -39,7 +39,7 @@ class Conjunct:
     """One term of WHERE or ON. `scope` is empty when every row that the block puts out fulfils it; otherwise it is the alias of the
     relation whose outer join it belongs to, and it only decides which rows of that relation match."""
 
-    node: exp.Expression
+    node: exp.Expr
     aliases: frozenset[str]
     scope: str
 
@@ -61,7 +61,7 @@ class SkyEdge:
     right: str
     radius_deg: float
     scope: str
-    node: exp.Expression
+    node: exp.Expr
     columns: Mapping[str, tuple[str, str]]
     is_on_line: bool
 

@@ -1,7 +1,7 @@
 """Station 4: rewrites that keep the statement ordinary SQL with the same rows.
 
-`RULES` is the order. A rule takes the tree and the catalogue and returns a new tree; its docstring is a pair of SQL before and after, and
-`tests/rules` runs both.
+`RULES` is the order. A rule takes the tree and the catalogue and returns a new tree; its docstring is a pair of SQL before and
+after, and `tests/rules` runs both.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def turn_right_joins(tree: exp.Query, catalog: Catalog) -> exp.Query:
 
 
 def bound_shapes(tree: exp.Query, catalog: Catalog) -> exp.Query:
-    """`qe_in_circle(t.ra, t.dec, 10, 0, 1)` -> `(t.dec BETWEEN -1 AND 1 AND t.ra BETWEEN 9 AND 11 AND qe_in_circle(t.ra, t.dec, 10, 0, 1))`.
+    """`qe_in_circle(t.ra, t.dec, 10, 0, 1)` -> `(t.dec BETWEEN -1 AND 1 AND t.ra BETWEEN 9 AND 11 AND qe_in_circle(t.ra,
+    t.dec, 10, 0, 1))`.
 
     The same for `qe_distance(..) < r` from a constant place and for `qe_in_polygon`. A shape implies its box, and both are NULL for
     the same rows, so this holds wherever the predicate stands. Right ascension is only bounded where it is known to be in [0, 360).
@@ -64,7 +65,7 @@ def bound_shapes(tree: exp.Query, catalog: Catalog) -> exp.Query:
 RULES: tuple[Rule, ...] = (turn_right_joins, bound_shapes)
 
 
-def _cap(node: exp.Expression) -> tuple[exp.Expression, exp.Expression, tuple[float, float, float]] | None:
+def _cap(node: exp.Expr) -> tuple[exp.Expr, exp.Expr, tuple[float, float, float]] | None:
     """Return (ra, dec, (centre ra, centre dec, radius)) of a cap that holds the constant shape that `node` tests."""
     if arguments := terms.call(node, "qe_in_circle"):
         ra, dec, *rest = arguments
@@ -95,7 +96,11 @@ def _cap_of_vertices(vertices: tuple[tuple[float, float], ...]) -> tuple[float, 
         return 0.0, 0.0, 180.0
     centre = (x / length, y / length, z / length)
     radius = max(2 * math.asin(min(1.0, math.dist(centre, point) / 2)) for point in points)
-    return math.degrees(math.atan2(y, x)) % 360.0, math.degrees(math.asin(centre[2])), math.degrees(radius) if radius < math.pi / 2 else 180.0
+    return (
+        math.degrees(math.atan2(y, x)) % 360.0,
+        math.degrees(math.asin(centre[2])),
+        math.degrees(radius) if radius < math.pi / 2 else 180.0,
+    )
 
 
 def _unit(ra: float, dec: float) -> tuple[float, float, float]:
@@ -103,12 +108,10 @@ def _unit(ra: float, dec: float) -> tuple[float, float, float]:
     return math.cos(lat) * math.cos(lon), math.cos(lat) * math.sin(lon), math.sin(lat)
 
 
-def _box(
-    ra: exp.Expression, dec: exp.Expression, cap: tuple[float, float, float], tables: dict[str, Table]
-) -> list[exp.Expression]:
+def _box(ra: exp.Expr, dec: exp.Expr, cap: tuple[float, float, float], tables: dict[str, Table]) -> list[exp.Expr]:
     centre_ra, centre_dec, radius = cap
     reach = radius + _PAD_DEG
-    box: list[exp.Expression] = []
+    box: list[exp.Expr] = []
     low, high = centre_dec - reach, centre_dec + reach
     if low > -90 or high < 90:
         box.append(_between(dec, max(low, -90.0), min(high, 90.0)))
@@ -130,10 +133,10 @@ def _box(
     return box
 
 
-def _between(node: exp.Expression, low: float, high: float) -> exp.Expression:
+def _between(node: exp.Expr, low: float, high: float) -> exp.Expr:
     return exp.Between(this=node.copy(), low=_literal(low), high=_literal(high))
 
 
-def _literal(value: float) -> exp.Expression:
+def _literal(value: float) -> exp.Expr:
     node = exp.Literal.number(repr(abs(value)) if "e" in repr(value) else f"{abs(value)!r}e0")
     return exp.Neg(this=node) if value < 0 else node

@@ -48,10 +48,10 @@ class TaskInput:
     """One named relation of a task's SQL.
 
     The relation holds the rows of `parts` whose `line_column` lies in one of `ranges` (half-open, sorted, disjoint; empty means
-    all rows), and the rows of `margin_parts` that are *not* in `ranges`, each cell's rows taken from one margin part only (tiles that
-    meet share margin rows). Margin parts are only given together with ranges. `columns` are the columns that the SQL uses, in the
-    order in which the relation has them. Floats named in `nan_columns` read NaN as NULL. `types` are DuckDB's type names of
-    `columns`; an input without any parts needs them, because it is an empty relation that still has its columns.
+    all rows), and the rows of `margin_parts` that are *not* in `ranges`, each cell's rows taken from one margin part only
+    (tiles that meet share margin rows). Margin parts are only given together with ranges. `columns` are the columns that the
+    SQL uses, in the order in which the relation has them. Floats named in `nan_columns` read NaN as NULL. `types` are DuckDB's
+    type names of `columns`; an input without any parts needs them, because it is an empty relation that still has its columns.
     """
 
     name: str

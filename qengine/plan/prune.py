@@ -22,7 +22,7 @@ from qengine.catalog.model import Int64Array, Parts, TableSnapshot
 from qengine.plan.cut import Leaf, Restriction
 from qengine.plan.logical import KeyFact, Lookup, RangeFact, RegionFact
 from qengine.plan.regions import intersection
-from qengine.sky.cells import LINE_END, RangeSet
+from qengine.sky.cells import RangeSet
 from qengine.sky.coverage import coverage, ring
 
 MAX_CELLS = 256
@@ -91,10 +91,5 @@ def excluded_parts(parts: Parts, fact: RangeFact) -> np.ndarray[tuple[int], np.d
         return np.zeros(len(parts), bool)
     low = -math.inf if math.isnan(fact.low) else fact.low
     high = math.inf if math.isnan(fact.high) else fact.high
-    outside = (stats.minimum > high) | (stats.maximum < low)
+    outside = np.greater(stats.minimum, high) | np.less(stats.maximum, low)
     return np.asarray(stats.is_known & outside)
-
-
-def on_sky(work: RangeSet) -> bool:
-    """Say whether any of the work is on the sky, not beyond it."""
-    return bool(len(work)) and int(work.starts[0]) < LINE_END

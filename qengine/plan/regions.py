@@ -18,7 +18,7 @@ from qengine.sky.region import Circle, Intersection, Polygon, RaDecBox, Region, 
 FULL_CIRCLE_DEG = 360.0
 
 
-def region_of(node: exp.Expression, alias: str, table: Table) -> Region | None:
+def region_of(node: exp.Expr, alias: str, table: Table) -> Region | None:
     """Return a region that holds the own positions of all rows of `alias` that fulfil `node`; None if nothing can be said."""
     node = terms.bare(node)
     if isinstance(node, exp.Or):
@@ -55,26 +55,24 @@ def intersection(regions: Sequence[Region]) -> Region | None:
     return merged[0] if len(merged) == 1 else Intersection(tuple(merged))
 
 
-def _is_position(ra: exp.Expression, dec: exp.Expression, alias: str, table: Table) -> bool:
+def _is_position(ra: exp.Expr, dec: exp.Expr, alias: str, table: Table) -> bool:
     return bool(table.ra) and terms.column(ra) == (alias, table.ra) and terms.column(dec) == (alias, table.dec)
 
 
-def _cone(node: exp.Expression, alias: str, table: Table) -> Region | None:
+def _cone(node: exp.Expr, alias: str, table: Table) -> Region | None:
     if arguments := terms.call(node, "qe_in_circle"):
         ra, dec, *rest = arguments
         return _circle(ra, dec, [terms.number(r) for r in rest], alias, table)
     if (found := terms.bound_below(node)) and (arguments := terms.call(found[0], "qe_distance")):
         radius = found[1]
         one, two = arguments[:2], arguments[2:]
-        for position, centre in ((one, two), (two, one)):
-            if region := _circle(*position, [*map(terms.number, centre), radius], alias, table):
+        for (ra, dec), centre in ((one, two), (two, one)):
+            if region := _circle(ra, dec, [*map(terms.number, centre), radius], alias, table):
                 return region
     return None
 
 
-def _circle(
-    ra: exp.Expression, dec: exp.Expression, values: list[float | int | None], alias: str, table: Table
-) -> Region | None:
+def _circle(ra: exp.Expr, dec: exp.Expr, values: list[float | int | None], alias: str, table: Table) -> Region | None:
     if not _is_position(ra, dec, alias, table):
         return None
     known = [float(v) for v in values if v is not None]
@@ -88,7 +86,7 @@ def _circle(
     return Circle(centre_ra % FULL_CIRCLE_DEG, centre_dec, min(radius, 180.0))
 
 
-def _polygon(node: exp.Expression, alias: str, table: Table) -> Region | None:
+def _polygon(node: exp.Expr, alias: str, table: Table) -> Region | None:
     arguments = terms.call(node, "qe_in_polygon")
     if not arguments or not _is_position(arguments[0], arguments[1], alias, table):
         return None
@@ -96,7 +94,7 @@ def _polygon(node: exp.Expression, alias: str, table: Table) -> Region | None:
     return Polygon(vertices) if vertices else None
 
 
-def polygon_vertices(node: exp.Expression) -> tuple[tuple[float, float], ...] | None:
+def polygon_vertices(node: exp.Expr) -> tuple[tuple[float, float], ...] | None:
     """Return the vertices (ra, dec) in degrees of an array literal [ra1, dec1, ra2, dec2, ...] of constants."""
     node = terms.bare(node)
     if isinstance(node, exp.Cast):
@@ -109,7 +107,7 @@ def polygon_vertices(node: exp.Expression) -> tuple[tuple[float, float], ...] | 
     return tuple(zip(known[0::2], known[1::2], strict=True))
 
 
-def _coordinate_comparison(node: exp.Expression, alias: str, table: Table) -> Region | None:
+def _coordinate_comparison(node: exp.Expr, alias: str, table: Table) -> Region | None:
     if (found := terms.comparison(node)) is None:
         return None
     operator, left, right = found
@@ -126,7 +124,7 @@ def _coordinate_comparison(node: exp.Expression, alias: str, table: Table) -> Re
     return _coordinate_box(side, alias, table, low, high)
 
 
-def _coordinate_box(node: exp.Expression, alias: str, table: Table, low: float, high: float) -> Region | None:
+def _coordinate_box(node: exp.Expr, alias: str, table: Table, low: float, high: float) -> Region | None:
     """Bounds on the declared ra or dec as a box. Attached tables may hold any RA, so only their declination is used."""
     place = terms.column(node)
     if not table.ra or place not in ((alias, table.ra), (alias, table.dec)):
@@ -140,7 +138,7 @@ def _coordinate_box(node: exp.Expression, alias: str, table: Table, low: float, 
     return RaDecBox(low, high, -90.0, 90.0) if low <= high else Union(())
 
 
-def keys_of(node: exp.Expression, is_key: Callable[[tuple[str, str]], bool]) -> tuple[str, tuple[int | str, ...]] | None:
+def keys_of(node: exp.Expr, is_key: Callable[[tuple[str, str]], bool]) -> tuple[str, tuple[int | str, ...]] | None:
     """Return (alias, values) if `node` says that a key column is one of some constants: =, IN, and OR of these."""
     node = terms.bare(node)
     if isinstance(node, exp.Or):
@@ -165,7 +163,7 @@ def keys_of(node: exp.Expression, is_key: Callable[[tuple[str, str]], bool]) -> 
     return place[0], tuple(dict.fromkeys(v for v in values if isinstance(v, (int, str))))
 
 
-def range_of(node: exp.Expression) -> tuple[tuple[str, str], float, float] | None:
+def range_of(node: exp.Expr) -> tuple[tuple[str, str], float, float] | None:
     """Return ((alias, column), low, high) of a comparison of a column with numbers; bounds count as inside."""
     node = terms.bare(node)
     if isinstance(node, exp.Between):
@@ -186,5 +184,3 @@ def range_of(node: exp.Expression) -> tuple[tuple[str, str], float, float] | Non
     low = float(value) if operator in (exp.GT, exp.GTE, exp.EQ) else -math.inf
     high = float(value) if operator in (exp.LT, exp.LTE, exp.EQ) else math.inf
     return place, low, high
-
-

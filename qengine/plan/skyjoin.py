@@ -1,14 +1,16 @@
 """A join on distance as an equi-join on a grid, in SQL.
 
 `a JOIN b ON qe_distance(a.ra, a.dec, b.ra, b.dec) < r` as written would compare all pairs. Instead both sides are put on a grid
-(knowledge of what is fast: equi-joins on integers): zone `z = floor((dec + 90) / h)`, and in each zone `n(z)` cells in right ascension,
-`c = floor(ra n(z) / 360)`. One side, *home*, has each row once, in its own cell; the other, *expanded*, has each row once in every cell that
-meets the circle of radius r around it. So a pair closer than r meets in exactly one cell, and the exact test decides.
+(knowledge of what is fast: equi-joins on integers): zone `z = floor((dec + 90) / h)`, and in each zone `n(z)` cells in right
+ascension, `c = floor(ra n(z) / 360)`. One side, *home*, has each row once, in its own cell; the other, *expanded*, has each
+row once in every cell that meets the circle of radius r around it. So a pair closer than r meets in exactly one cell, and the
+exact test decides.
 
-With h >= 2.5 r the circle meets at most two zones, `floor((dec - r + 90) / h)` and `floor((dec + r + 90) / h)`. In each zone it meets at most
-two cells: the half-width of the circle in right ascension is asin(sin r / cos dec) (the point of tangency of the meridian), a cell is
-at least h / cos(largest |dec| of the zone) wide, and zones within 10 h of a pole have one single cell. Zones have one cell or at least three,
-so that left and right neighbours differ when right ascension wraps. r is widened by 1e-9 degrees against rounding.
+With h >= 2.5 r the circle meets at most two zones, `floor((dec - r + 90) / h)` and `floor((dec + r + 90) / h)`. In each zone
+it meets at most two cells: the half-width of the circle in right ascension is asin(sin r / cos dec) (the point of tangency of
+the meridian), a cell is at least h / cos(largest |dec| of the zone) wide, and zones within 10 h of a pole have one single
+cell. Zones have one cell or at least three, so that left and right neighbours differ when right ascension wraps. r is widened
+by 1e-9 degrees against rounding.
 
 A LEFT JOIN works the same way when the null-supplied side is the expanded one: an unmatched row of the home side meets nobody.
 """
@@ -41,7 +43,7 @@ class GridEdge:
     cell_deg: float
 
 
-def grid_join(select: exp.Select, edges: Sequence[GridEdge], pushed: dict[str, list[exp.Expression]]) -> exp.Select:
+def grid_join(select: exp.Select, edges: Sequence[GridEdge], pushed: dict[str, list[exp.Expr]]) -> exp.Select:
     """Return a SELECT with the same rows in which the relations of the edges are on grids.
 
     `pushed` are terms per alias that may be applied before the grid is made.
@@ -53,7 +55,7 @@ def grid_join(select: exp.Select, edges: Sequence[GridEdge], pushed: dict[str, l
     for number, alias in enumerate(aliases):
         item = items[alias]
         used = list(dict.fromkeys(c.name for c in select.find_all(exp.Column) if c.table == alias))
-        source = _base(item, alias, used, edges, pushed.get(alias, []))
+        source: exp.Expr = _base(item, alias, used, edges, pushed.get(alias, []))
         name = f"grid{number}"
         for index, edge in enumerate(edges):
             if alias not in (edge.home, edge.expanded):
@@ -66,10 +68,10 @@ def grid_join(select: exp.Select, edges: Sequence[GridEdge], pushed: dict[str, l
         ctes.append(_cte(name, source, is_materialized=False))
         item.replace(terms.table_node(name, alias))
     for index, edge in enumerate(edges):
-        meeting = [
-            exp.EQ(this=terms.quoted_column(edge.home, f"{part} {index}"), expression=terms.quoted_column(edge.expanded, f"{part} {index}"))
-            for part in ("zone", "cell")
-        ]
+        meeting: list[exp.Expr] = []
+        for part in (f"zone {index}", f"cell {index}"):
+            home, expanded = terms.quoted_column(edge.home, part), terms.quoted_column(edge.expanded, part)
+            meeting.append(exp.EQ(this=home, expression=expanded))
         _require(select, edge, meeting)
     with_ = select.args.get("with_")
     select.set("with_", exp.With(expressions=[*ctes, *(with_.expressions if with_ else ())]))
@@ -83,11 +85,9 @@ def cell_size_deg(radius_deg: float, rows: int, area_deg2: float) -> float:
     return max(2.5 * (radius_deg + SLACK_DEG), min(spacing, MIN_CELL_DEG), 1e-6)
 
 
-def _base(
-    item: exp.Expression, alias: str, used: list[str], edges: Sequence[GridEdge], pushed: list[exp.Expression]
-) -> exp.Select:
-    columns: list[exp.Expression] = [terms.aliased(terms.quoted_column(alias, name), name) for name in used]
-    present: list[exp.Expression] = []
+def _base(item: exp.Expr, alias: str, used: list[str], edges: Sequence[GridEdge], pushed: list[exp.Expr]) -> exp.Select:
+    columns: list[exp.Expr] = [terms.aliased(terms.quoted_column(alias, name), name) for name in used]
+    present: list[exp.Expr] = []
     for index, edge in enumerate(edges):
         if alias not in (edge.home, edge.expanded):
             continue
@@ -101,7 +101,7 @@ def _base(
     return select.where(condition, copy=False) if condition is not None else select
 
 
-def _require(select: exp.Select, edge: GridEdge, meeting: list[exp.Expression]) -> None:
+def _require(select: exp.Select, edge: GridEdge, meeting: list[exp.Expr]) -> None:
     """Add the equalities to the join that brings in the later of the two relations, or to WHERE if that is a cross join."""
     for item, join in reversed(list(terms.from_items(select))):
         if item.alias_or_name not in (edge.home, edge.expanded) or join is None:
@@ -114,12 +114,12 @@ def _require(select: exp.Select, edge: GridEdge, meeting: list[exp.Expression]) 
     select.set("where", exp.Where(this=exp.and_(*meeting, *([where.this] if where else []), copy=False, wrap=True)))
 
 
-def _cte(name: str, body: exp.Expression, *, is_materialized: bool) -> exp.CTE:
+def _cte(name: str, body: exp.Expr, *, is_materialized: bool) -> exp.CTE:
     alias = exp.TableAlias(this=exp.to_identifier(name, quoted=True))
     return exp.CTE(this=body, alias=alias, materialized=is_materialized)
 
 
-def _over(text: str, source: str) -> exp.Expression:
+def _over(text: str, source: str) -> exp.Expr:
     """Parse a statement of this module over the CTE `source`. The text holds our own numbers and names only."""
     tree = sqlglot.parse_one(text, dialect="duckdb")
     for table in list(tree.find_all(exp.Table)):

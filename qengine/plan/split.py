@@ -2,9 +2,11 @@
 
 Three ways, from cheapest to most general:
 
-* **rows**: no aggregates and no windows. The leaf computes the output; DISTINCT, ORDER BY and LIMIT are applied in the leaf to what one
+* **rows**: no aggregates and no windows. The leaf computes the output; DISTINCT, ORDER BY and LIMIT are applied in the leaf to
+what one
   task can know, and again in the final part.
-* **partial**: aggregates that can be merged. The leaf groups; the final part merges COUNT and SUM by SUM, MIN and MAX by themselves, AVG by
+* **partial**: aggregates that can be merged. The leaf groups; the final part merges COUNT and SUM by SUM, MIN and MAX by
+themselves, AVG by
   (sum, count), variances by (n, mean, M2) (Chan, Golub & LeVeque 1979).
 * **input**: everything else (windows, COUNT(DISTINCT), MEDIAN, ..). The leaf joins and filters and sends the columns that the rest
   needs; the rest runs as it is in the final part. If all aggregates ignore duplicates, the leaf sends distinct rows.
@@ -32,8 +34,12 @@ _MERGEABLE = (exp.Count, exp.Sum, exp.Avg, exp.Min, exp.Max, *_VARIANCES)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """`leaf` is ordinary SQL over the catalogue's tables whose output columns have the names and types `columns`; `final` reads them from
-    the relation that `split` was told. `row_limit` is set when any that many leaf rows are enough; `kind` is for EXPLAIN."""
+    """The two halves of a block.
+
+    `leaf` is ordinary SQL over the catalogue's tables whose output columns have the names and types `columns`; `final` reads
+    them from the relation that `split` was told, and only passes them on if it `is_trivial`. `row_limit` is set when any that
+    many leaf rows are enough; `kind` is for EXPLAIN.
+    """
 
     kind: str
     leaf: exp.Select
@@ -46,7 +52,7 @@ class Split:
 def split(select: exp.Select, relation: str) -> Split:
     """Split the block; the final part reads `relation`."""
     select = select.copy()
-    aggregates = [n for n in select.find_all(exp.Expression) if n.meta.get("aggregate") and not _is_windowed(n)]
+    aggregates = [n for n in select.find_all(exp.Expr) if n.meta.get("aggregate") and not _is_windowed(n)]
     has_window = any(select.find_all(exp.Window)) or select.args.get("qualify") is not None
     grouped = bool(aggregates or select.args.get("group") or select.args.get("having"))
     if not grouped and not has_window:
@@ -63,7 +69,7 @@ def storable(found: SqlType | None) -> SqlType:
     return {"NULL": INTEGER, "HUGEINT": SUM_OF_INTEGERS, "UUID": VARCHAR}.get(found.name, found)
 
 
-def typed(node: exp.Expression, found: SqlType) -> exp.Expression:
+def typed(node: exp.Expr, found: SqlType) -> exp.Expr:
     """Return `CAST(node AS type)`."""
     return exp.Cast(this=node.copy(), to=terms.named_type(found.name))
 
@@ -76,14 +82,14 @@ def limit_of(select: exp.Query) -> tuple[int | None, int]:
     return (None if count is None else int(count)), int(skip or 0)
 
 
-def _is_windowed(node: exp.Expression) -> bool:
+def _is_windowed(node: exp.Expr) -> bool:
     parent = node.parent
     while isinstance(parent, (exp.Filter, exp.IgnoreNulls, exp.WithinGroup)):
         parent = parent.parent
     return isinstance(parent, exp.Window) and parent.this is not None and node in parent.this.walk()
 
 
-def _is_mergeable(node: exp.Expression) -> bool:
+def _is_mergeable(node: exp.Expr) -> bool:
     if not isinstance(node, _MERGEABLE) or isinstance(node.parent, (exp.Filter, exp.WithinGroup)):
         return False
     return not isinstance(node.this, exp.Distinct) and not isinstance(node.this, exp.Order) and len(node.expressions) == 0
@@ -94,7 +100,7 @@ def _has_plain_groups(select: exp.Select) -> bool:
     return group is None or not any(value for key, value in group.args.items() if key != "expressions")
 
 
-def _is_duplicate_free(node: exp.Expression) -> bool:
+def _is_duplicate_free(node: exp.Expr) -> bool:
     return isinstance(node, (exp.Min, exp.Max)) or isinstance(node.this, exp.Distinct)
 
 
@@ -105,7 +111,7 @@ def _without(select: exp.Select, *clauses: str) -> exp.Select:
     return bare
 
 
-def _rewrite(node: exp.Expression, rule: Callable[[exp.Expression], exp.Expression | None]) -> exp.Expression:
+def _rewrite(node: exp.Expr, rule: Callable[[exp.Expr], exp.Expr | None]) -> exp.Expr:
     """Replace nodes from the top; where `rule` gives a replacement nothing below is looked at."""
     if (replacement := rule(node)) is not None:
         return replacement
@@ -114,7 +120,7 @@ def _rewrite(node: exp.Expression, rule: Callable[[exp.Expression], exp.Expressi
     return copied
 
 
-def _rewrite_below(node: exp.Expression, rule: Callable[[exp.Expression], exp.Expression | None]) -> None:
+def _rewrite_below(node: exp.Expr, rule: Callable[[exp.Expr], exp.Expr | None]) -> None:
     for child in list(node.iter_expressions()):
         if (replacement := rule(child)) is not None:
             child.replace(replacement)
@@ -122,7 +128,7 @@ def _rewrite_below(node: exp.Expression, rule: Callable[[exp.Expression], exp.Ex
             _rewrite_below(child, rule)
 
 
-# -- rows -----------------------------------------------------------------------------------------------------------------------
+# -- rows ------------------------------------------------------------------------------------------------
 
 
 def _split_rows(select: exp.Select, relation: str) -> Split:
@@ -134,9 +140,9 @@ def _split_rows(select: exp.Select, relation: str) -> Split:
         terms.aliased(typed(item.unalias(), found), name)
         for item, (name, found) in zip(select.expressions, columns, strict=True)
     ])  # fmt: skip
-    final = exp.Select(
-        expressions=[terms.aliased(terms.quoted_column(relation, name), name) for name, _ in columns]
-    ).from_(terms.table_node(relation, relation), copy=False)
+    final = exp.Select(expressions=[terms.aliased(terms.quoted_column(relation, name), name) for name, _ in columns]).from_(
+        terms.table_node(relation, relation), copy=False
+    )
     extra: list[tuple[str, SqlType]] = []
     if order is not None:
         final.set("order", _order_rows(select, leaf, relation, extra))
@@ -173,25 +179,25 @@ def _order_rows(select: exp.Select, leaf: exp.Select, relation: str, extra: list
     return exp.Order(expressions=items)
 
 
-# -- partial aggregates -----------------------------------------------------------------------------------------------------------
+# -- partial aggregates ----------------------------------------------------------------------------------
 
 
 def _split_partial(select: exp.Select, relation: str) -> Split:
     group = select.args.get("group")
     keys = list(group.expressions) if group is not None else []
-    leaf_items: list[exp.Expression] = []
+    leaf_items: list[exp.Expr] = []
     columns: list[tuple[str, SqlType]] = []
     deviations: list[tuple[str, str]] = []
 
-    def emit(name: str, node: exp.Expression, found: SqlType) -> exp.Column:
+    def emit(name: str, node: exp.Expr, found: SqlType) -> exp.Column:
         columns.append((name, found))
         leaf_items.append(terms.aliased(typed(node, found), name))
         return terms.quoted_column(relation, name)
 
     key_columns = [emit(f"key {i}", key, storable(terms.sql_type(key))) for i, key in enumerate(keys)]
-    merged: dict[exp.Expression, exp.Expression] = {}
+    merged: dict[exp.Expr, exp.Expr] = {}
 
-    def rule(node: exp.Expression) -> exp.Expression | None:
+    def rule(node: exp.Expr) -> exp.Expr | None:
         for key, place in zip(keys, key_columns, strict=True):
             if node == key:
                 return place.copy()
@@ -211,7 +217,7 @@ def _split_partial(select: exp.Select, relation: str) -> Split:
     stray = next((c for c in final.find_all(exp.Column) if c.table != relation), None)
     if stray is not None:
         raise BugError(f"column {stray.sql()} is neither grouped nor aggregated", span=terms.span_of(stray))
-    source: exp.Expression = terms.table_node(relation, relation)
+    source: exp.Expr = terms.table_node(relation, relation)
     if deviations:
         source = _with_means(relation, [name for name, _ in columns], key_columns, deviations)
     final = final.from_(source, copy=False)
@@ -225,12 +231,12 @@ def _split_partial(select: exp.Select, relation: str) -> Split:
 
 
 def _merge(
-    node: exp.Expression,
+    node: exp.Expr,
     name: str,
-    emit: Callable[[str, exp.Expression, SqlType], exp.Column],
+    emit: Callable[[str, exp.Expr, SqlType], exp.Column],
     relation: str,
     deviations: list[tuple[str, str]],
-) -> exp.Expression:
+) -> exp.Expr:
     """Return the final expression of one aggregate; its partial columns are emitted into the leaf."""
     if isinstance(node, exp.Count):
         total = exp.Sum(this=emit(name, node, BIGINT))
@@ -243,7 +249,8 @@ def _merge(
     if isinstance(node, exp.Avg):
         total = exp.Sum(this=emit(name, exp.Sum(this=node.this.copy()), _sum_type(argument)))
         count = exp.Sum(this=emit(f"{name} n", exp.Count(this=node.this.copy()), BIGINT))
-        return exp.Div(this=typed(total, DOUBLE), expression=exp.Nullif(this=typed(count, DOUBLE), expression=exp.Literal.number(0)))
+        divisor = exp.Nullif(this=typed(count, DOUBLE), expression=exp.Literal.number(0))
+        return exp.Div(this=typed(total, DOUBLE), expression=divisor)
     value = exp.Cast(this=node.this.copy(), to=terms.named_type("DOUBLE"))
     n = emit(f"{name} n", exp.Count(this=value.copy()), DOUBLE)
     mean = emit(f"{name} mean", exp.Avg(this=value.copy()), DOUBLE)
@@ -256,8 +263,8 @@ def _merge(
     total = exp.Sum(this=exp.Add(this=m2.copy(), expression=between))
     count = exp.Sum(this=n.copy())
     is_population = isinstance(node, (exp.StddevPop, exp.VariancePop))
-    divisor: exp.Expression = count if is_population else exp.Paren(this=exp.Sub(this=count, expression=exp.Literal.number(1)))
-    variance = exp.Div(this=total, expression=exp.Nullif(this=divisor, expression=exp.Literal.number(0)))
+    divisor_n: exp.Expr = count if is_population else exp.Paren(this=exp.Sub(this=count, expression=exp.Literal.number(1)))
+    variance = exp.Div(this=total, expression=exp.Nullif(this=divisor_n, expression=exp.Literal.number(0)))
     known = exp.GT(this=count.copy(), expression=exp.Literal.number(0 if is_population else 1))
     is_root = isinstance(node, (exp.Stddev, exp.StddevSamp, exp.StddevPop))
     return exp.Case(ifs=[exp.If(this=known, true=exp.Sqrt(this=variance) if is_root else variance)])
@@ -273,11 +280,9 @@ def _sum_type(argument: SqlType | None) -> SqlType:
     return DOUBLE
 
 
-def _with_means(
-    relation: str, names: list[str], keys: list[exp.Column], deviations: list[tuple[str, str]]
-) -> exp.Expression:
+def _with_means(relation: str, names: list[str], keys: list[exp.Column], deviations: list[tuple[str, str]]) -> exp.Expr:
     """Add to the partial rows the mean of the whole group, which the M2 terms are shifted to."""
-    items: list[exp.Expression] = [terms.quoted_column(relation, name) for name in names]
+    items: list[exp.Expr] = [terms.quoted_column(relation, name) for name in names]
     for n, mean in deviations:
         weighted = exp.Mul(this=terms.quoted_column(relation, n), expression=terms.quoted_column(relation, mean))
         sums = [
@@ -290,14 +295,14 @@ def _with_means(
     return inner.subquery(exp.to_identifier(relation, quoted=True), copy=False)
 
 
-# -- input --------------------------------------------------------------------------------------------------------------------------
+# -- input -----------------------------------------------------------------------------------------------
 
 
-def _split_input(select: exp.Select, relation: str, *, aggregates: list[exp.Expression], has_window: bool) -> Split:
+def _split_input(select: exp.Select, relation: str, *, aggregates: list[exp.Expr], has_window: bool) -> Split:
     final = _without(select, "joins", "where", "from_")
     places: dict[tuple[str, str], str] = {}
     columns: list[tuple[str, SqlType]] = []
-    items: list[exp.Expression] = []
+    items: list[exp.Expr] = []
     for node in list(final.find_all(exp.Column)):
         place = (node.table, node.name)
         if place not in places:

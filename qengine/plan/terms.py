@@ -9,12 +9,12 @@ from sqlglot import exp
 from qengine.catalog.types import SqlType
 from qengine.errors import Span
 
-FLIPPED: dict[type[exp.Expression], type[exp.Expression]] = {
+FLIPPED: dict[type[exp.Expr], type[exp.Expr]] = {
     exp.LT: exp.GT, exp.LTE: exp.GTE, exp.GT: exp.LT, exp.GTE: exp.LTE, exp.EQ: exp.EQ,
 }  # fmt: skip
 
 
-def sql_type(node: exp.Expression) -> SqlType | None:
+def sql_type(node: exp.Expr) -> SqlType | None:
     """Return the type that binding gave to the node."""
     found = node.meta.get("sql_type")
     if found is None and isinstance(node, (exp.Alias, exp.Paren)):
@@ -22,21 +22,21 @@ def sql_type(node: exp.Expression) -> SqlType | None:
     return found if isinstance(found, SqlType) else None
 
 
-def span_of(node: exp.Expression | None) -> Span | None:
+def span_of(node: exp.Expr | None) -> Span | None:
     """Return the place of the node, or of the first node below it that has one."""
     if node is None:
         return None
     return next((s for n in node.walk() if isinstance(s := n.meta.get("span"), Span)), None)
 
 
-def bare(node: exp.Expression) -> exp.Expression:
+def bare(node: exp.Expr) -> exp.Expr:
     """Strip parentheses."""
     while isinstance(node, exp.Paren):
         node = node.this
     return node
 
 
-def number(node: exp.Expression | None) -> float | int | None:
+def number(node: exp.Expr | None) -> float | int | None:
     """Return the value of a numeric constant (sign, parentheses and casts to numbers allowed), else None."""
     if node is None:
         return None
@@ -56,7 +56,7 @@ def number(node: exp.Expression | None) -> float | int | None:
 _FLOATS = (exp.DataType.Type.DOUBLE,)
 
 
-def constant(node: exp.Expression) -> int | float | str | None:
+def constant(node: exp.Expr) -> int | float | str | None:
     """Return the value of a number or string constant, else None."""
     node = bare(node)
     if isinstance(node, exp.Literal) and node.is_string:
@@ -64,7 +64,7 @@ def constant(node: exp.Expression) -> int | float | str | None:
     return number(node)
 
 
-def column(node: exp.Expression | None) -> tuple[str, str] | None:
+def column(node: exp.Expr | None) -> tuple[str, str] | None:
     """Return (alias, name) if the node is a column, possibly in parentheses or cast to DOUBLE."""
     if node is None:
         return None
@@ -74,7 +74,7 @@ def column(node: exp.Expression | None) -> tuple[str, str] | None:
     return (node.table, node.name) if isinstance(node, exp.Column) else None
 
 
-def conjuncts(node: exp.Expression | None) -> Iterator[exp.Expression]:
+def conjuncts(node: exp.Expr | None) -> Iterator[exp.Expr]:
     """Yield the terms of an AND, flattened."""
     if node is None:
         return
@@ -86,7 +86,7 @@ def conjuncts(node: exp.Expression | None) -> Iterator[exp.Expression]:
         yield node
 
 
-def disjuncts(node: exp.Expression) -> Iterator[exp.Expression]:
+def disjuncts(node: exp.Expr) -> Iterator[exp.Expr]:
     """Yield the terms of an OR, flattened."""
     node = bare(node)
     if isinstance(node, exp.Or):
@@ -96,17 +96,17 @@ def disjuncts(node: exp.Expression) -> Iterator[exp.Expression]:
         yield node
 
 
-def all_of(terms: list[exp.Expression]) -> exp.Expression | None:
+def all_of(terms: list[exp.Expr]) -> exp.Expr | None:
     """Join terms by AND; None for no terms."""
     return exp.and_(*[t.copy() for t in terms], copy=False, wrap=True) if terms else None
 
 
-def aliases_of(node: exp.Expression) -> frozenset[str]:
+def aliases_of(node: exp.Expr) -> frozenset[str]:
     """Return the aliases whose columns the node names."""
     return frozenset(c.table for c in node.find_all(exp.Column))
 
 
-def call(node: exp.Expression, name: str) -> list[exp.Expression] | None:
+def call(node: exp.Expr, name: str) -> list[exp.Expr] | None:
     """Return the arguments if the node is a call of the macro `name`."""
     node = bare(node)
     if isinstance(node, exp.Anonymous) and str(node.this).lower() == name:
@@ -114,7 +114,7 @@ def call(node: exp.Expression, name: str) -> list[exp.Expression] | None:
     return None
 
 
-def comparison(node: exp.Expression) -> tuple[type[exp.Expression], exp.Expression, exp.Expression] | None:
+def comparison(node: exp.Expr) -> tuple[type[exp.Expr], exp.Expr, exp.Expr] | None:
     """Return (operator, left, right) of <, <=, >, >= or =."""
     node = bare(node)
     if type(node) in FLIPPED:
@@ -122,7 +122,7 @@ def comparison(node: exp.Expression) -> tuple[type[exp.Expression], exp.Expressi
     return None
 
 
-def bound_below(node: exp.Expression) -> tuple[exp.Expression, float] | None:
+def bound_below(node: exp.Expr) -> tuple[exp.Expr, float] | None:
     """Return (expression, constant) if the node says expression < constant or <= constant, written either way round."""
     if (found := comparison(node)) is None:
         return None
@@ -144,7 +144,7 @@ def quoted_column(alias: str, name: str) -> exp.Column:
     return exp.Column(this=exp.to_identifier(name, quoted=True), table=exp.to_identifier(alias, quoted=True))
 
 
-def aliased(node: exp.Expression, name: str) -> exp.Alias:
+def aliased(node: exp.Expr, name: str) -> exp.Alias:
     """Return `node AS "name"`."""
     return exp.Alias(this=node, alias=exp.to_identifier(name, quoted=True))
 
@@ -157,7 +157,7 @@ def table_node(name: str, alias: str) -> exp.Table:
     )
 
 
-def from_items(select: exp.Select) -> Iterator[tuple[exp.Expression, exp.Join | None]]:
+def from_items(select: exp.Select) -> Iterator[tuple[exp.Expr, exp.Join | None]]:
     """Yield the items of FROM in order, each with the join that brings it in."""
     if (from_ := select.args.get("from_")) is not None:
         yield from_.this, None

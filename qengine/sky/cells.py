@@ -1,8 +1,8 @@
 """The line: cells of HEALPix order 29 in NESTED numbering, ranges of them, and sets of ranges.
 
-A cell is an integer. Cells 0 <= c < 12 * 4^29 tile the sky; cells from there to 13 * 4^29 lie *beyond the sky* and hold rows without a position,
-spread by a hash of their key. A tile (order, index) is the range [index * 4^(29 - order), (index + 1) * 4^(29 - order)). Everything here is
-integer arithmetic on sorted int64 arrays; nothing knows a HEALPix library.
+A cell is an integer. Cells 0 <= c < 12 * 4^29 tile the sky; cells from there to 13 * 4^29 lie *beyond the sky* and hold rows
+without a position, spread by a hash of their key. A tile (order, index) is the range [index * 4^(29 - order), (index + 1) *
+4^(29 - order)). Everything here is integer arithmetic on sorted int64 arrays; nothing knows a HEALPix library.
 """
 
 from __future__ import annotations
@@ -48,7 +48,10 @@ class Tile:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RangeSet:
-    """A set of cells as half-open ranges: `starts` and `stops` are sorted, disjoint and do not touch. Make one with the class methods."""
+    """A set of cells as half-open ranges.
+
+    `starts` and `stops` are sorted, disjoint and do not touch. Make one with the class methods.
+    """
 
     starts: Int64Array
     stops: Int64Array
@@ -142,8 +145,10 @@ class RangeSet:
         if len(self) <= max_ranges:
             return self
         gaps = self.starts[1:] - self.stops[:-1]
-        kept = np.sort(np.argpartition(gaps, len(gaps) - (max_ranges - 1))[len(gaps) - (max_ranges - 1) :]) if max_ranges > 1 else []
-        kept = np.asarray(kept, np.int64)
+        kept = np.empty(0, np.int64)
+        if max_ranges > 1:
+            place = len(gaps) - (max_ranges - 1)
+            kept = np.sort(np.argpartition(gaps, place)[place:])
         return RangeSet(self.starts[np.r_[0, kept + 1]], self.stops[np.r_[kept, len(self) - 1]])
 
     def to_tiles(self) -> tuple[Int64Array, Int64Array]:
@@ -183,8 +188,8 @@ class RangeSet:
 
 
 def overlay(*tilings: tuple[Int64Array, Int64Array]) -> tuple[Int64Array, Int64Array]:
-    """Return the common refinement of tilings, each a pair (starts, stops) of sorted disjoint ranges: the pieces that no border cuts and
-    that every tiling covers."""
+    """Return the common refinement of tilings, each a pair (starts, stops) of sorted disjoint ranges: the pieces that no
+    border cuts and that every tiling covers."""
     borders = np.unique(np.concatenate([array for tiling in tilings for array in tiling]))
     starts, stops = borders[:-1], borders[1:]
     for first, last in tilings:
@@ -197,8 +202,8 @@ def overlay(*tilings: tuple[Int64Array, Int64Array]) -> tuple[Int64Array, Int64A
 def beyond_cell(keys: Any) -> Int64Array:
     """Return the cells beyond the sky of keys: LINE_END + hash(key) mod 4^29.
 
-    `keys` is a numpy or Arrow array of integers or text; NULLs share one cell. The hash is splitmix64 (Steele, Lea & Flood 2014) of integers and xxh3 of
-    UTF-8 text, the same in every process and version.
+    `keys` is a numpy or Arrow array of integers or text; NULLs share one cell. The hash is splitmix64 (Steele, Lea & Flood
+    2014) of integers and xxh3 of UTF-8 text, the same in every process and version.
     """
     array = keys.combine_chunks() if isinstance(keys, pa.ChunkedArray) else keys if isinstance(keys, pa.Array) else pa.array(keys)
     if pa.types.is_dictionary(array.type):
@@ -214,7 +219,7 @@ def beyond_cell(keys: Any) -> Int64Array:
         texts = array.cast(pa.string()).to_pylist()
         hashed = np.array([0 if t is None else xxhash.xxh3_64_intdigest(t.encode()) for t in texts], np.uint64)
     cells = (hashed % np.uint64(4**ORDER)).astype(np.int64)
-    return LINE_END + np.where(present, cells, 0)
+    return np.asarray(LINE_END + np.where(present, cells, 0))
 
 
 def _splitmix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -222,4 +227,4 @@ def _splitmix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
         x = x + np.uint64(0x9E3779B97F4A7C15)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return x ^ (x >> np.uint64(31))
+        return np.asarray(x ^ (x >> np.uint64(31)))

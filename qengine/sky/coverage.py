@@ -1,11 +1,12 @@
 """Coverage: the ranges of the line that hold a region, and the ring around ranges.
 
-`coverage` descends from the twelve base tiles. A tile whose centre is deeper in the region than its own radius is all inside; one whose
-centre is further outside than its radius is left out; the others are cut in four, until there are more of them than the budget or they are
-cells. What is left at the border counts as inside. So the result over-covers and never misses a point. Dilation adds to the depth. Everything is padded by 2 mas,
-because catalogues may have been put on cells by another library.
+`coverage` descends from the twelve base tiles. A tile whose centre is deeper in the region than its own radius is all inside;
+one whose centre is further outside than its radius is left out; the others are cut in four, until there are more of them than
+the budget or they are cells. What is left at the border counts as inside. So the result over-covers and never misses a point.
+Dilation adds to the depth. Everything is padded by 2 mas, because catalogues may have been put on cells by another library.
 
-`ring` works on tiles: everything within a distance of a tile is in the tile or in the pixels next to its edge, if these are large enough.
+`ring` works on tiles: everything within a distance of a tile is in the tile or in the pixels next to its edge, if these are
+large enough.
 """
 
 from __future__ import annotations
@@ -85,11 +86,11 @@ def _order_for(radius_deg: float) -> int:
 
 
 def _edge(tiles: Int64Array, depth: int) -> Int64Array:
-    """Return the pixels `depth` orders down that lie at the edge of the tiles; x and y of a NESTED pixel are its even and odd bits."""
+    """Return the pixels `depth` orders down at the edge of the tiles; x and y of a NESTED pixel are its even and odd bits."""
     side = np.arange(1 << depth, dtype=np.int64)
     spread = np.zeros_like(side)
     for bit in range(depth):
         spread |= ((side >> bit) & 1) << (2 * bit)
     last = int(spread[-1])
     edge = np.unique(np.concatenate([spread, spread << 1, spread | (last << 1), (spread << 1) | last]))
-    return ((tiles[:, None] << (2 * depth)) + edge).ravel()
+    return np.asarray(((tiles[:, None] << (2 * depth)) + edge).ravel())

@@ -1,7 +1,7 @@
 """The only user of a HEALPix library: positions to cells, tiles to positions, neighbours, sizes.
 
-Loading and planning must use the same library: libraries differ in about 1e-7 of points, at cell borders. Positions are degrees, cells are
-NESTED.
+Loading and planning must use the same library: libraries differ in about 1e-7 of points, at cell borders. Positions are
+degrees, cells are NESTED.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from qengine.sky.cells import ORDER, Int64Array
 Float64Array = NDArray[np.float64]
 
 MIN_WIDTH = 0.6
-"""Everything within MIN_WIDTH * sqrt(pixel area) of a pixel is in it or its neighbours. The true factor falls from 0.71 at order 2 to 0.68 at
-order 5 and converges there (measured on the borders of all pixels)."""
+"""Everything within MIN_WIDTH * sqrt(pixel area) of a pixel is in it or its neighbours. The true factor falls from 0.71 at
+order 2 to 0.68 at order 5 and converges there (measured on the borders of all pixels)."""
 
 
 def cells_of(ra: ArrayLike, dec: ArrayLike) -> Int64Array:

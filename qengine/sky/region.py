@@ -3,14 +3,16 @@
 Every region answers two questions about positions in ICRS degrees:
 
 * `contains`: is the point inside? The border counts as inside; accuracy is far better than 1 mas, poles and RA wrap included.
-* `depth_deg`: a number that is positive only if the point is inside and the border is at least that far away, and negative only if the
+* `depth_deg`: a number that is positive only if the point is inside and the border is at least that far away, and negative
+only if the
   point is outside and the region is at least that far away. Its size may be too small, never too large; coverage rests on it.
 
 Depths combine: of a union the largest counts, of an intersection the smallest.
 
-Polygons have great-circle edges and lie within an open hemisphere. The gnomonic projection around their middle maps great circles to
-straight lines, so the exact test is even-odd in the plane: count the edges that a ray to the right crosses. The smaller side is inside, whatever
-the direction of the vertices. A point within 1e-10 degrees of an edge is inside. `qe_in_polygon` does the same in SQL.
+Polygons have great-circle edges and lie within an open hemisphere. The gnomonic projection around their middle maps great
+circles to straight lines, so the exact test is even-odd in the plane: count the edges that a ray to the right crosses. The
+smaller side is inside, whatever the direction of the vertices. A point within 1e-10 degrees of an edge is inside.
+`qe_in_polygon` does the same in SQL.
 """
 
 from __future__ import annotations
@@ -76,9 +78,11 @@ class RaDecBox:
         return np.asarray(inside & (lat >= self.dec_min) & (lat <= self.dec_max))
 
     def depth_deg(self, ra: Float64Array, dec: Float64Array) -> Float64Array:
-        band = np.minimum(dec - self.dec_min if self.dec_min > -90 else FAR_DEG, self.dec_max - dec if self.dec_max < 90 else FAR_DEG)
+        above = dec - self.dec_min if self.dec_min > -90 else np.full_like(dec, FAR_DEG)
+        below = self.dec_max - dec if self.dec_max < 90 else np.full_like(dec, FAR_DEG)
+        band = np.minimum(above, below)
         if self.width >= 360.0:
-            return np.asarray(band + np.zeros_like(dec))
+            return band
         west, east = (np.radians(ra - edge) for edge in (self.ra_min, self.ra_max))
         cosine = np.cos(np.radians(dec))
         after = np.degrees(np.arcsin(np.clip(cosine * np.sin(west), -1, 1)))
@@ -118,7 +122,7 @@ class Polygon:
 
     def depth_deg(self, ra: Float64Array, dec: Float64Array) -> Float64Array:
         border = self._border_deg(unit_vectors(ra, dec))
-        return np.where(self.contains(ra, dec), border, -border)
+        return np.asarray(np.where(self.contains(ra, dec), border, -border))
 
     def _border_deg(self, points: Float64Array) -> Float64Array:
         """Distance from points, shape (n, 3), to the nearest edge; shape (n,)."""
@@ -126,7 +130,7 @@ class Polygon:
         nearest = np.full(points.shape[:-1], np.inf)
         for one, two in zip(corners, np.roll(corners, -1, axis=0), strict=True):
             nearest = np.minimum(nearest, _arc_distance(points, one, two))
-        return np.degrees(nearest)
+        return np.asarray(np.degrees(nearest))
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +188,8 @@ def box(ra: float, dec: float, width: float, height: float) -> Polygon:
     for sx, sy in ((-1, -1), (1, -1), (1, 1), (-1, 1)):
         point = middle + sx * x * east + sy * y * north
         point /= np.linalg.norm(point)
-        corners.append((math.degrees(math.atan2(point[1], point[0])) % 360.0, math.degrees(math.asin(max(-1.0, min(1.0, point[2]))))))
+        height_deg = math.degrees(math.asin(max(-1.0, min(1.0, point[2]))))
+        corners.append((math.degrees(math.atan2(point[1], point[0])) % 360.0, height_deg))
     return Polygon(tuple(corners))
 
 
@@ -245,8 +250,8 @@ def _arc_distance(points: Float64Array, one: Float64Array, two: Float64Array) ->
         return ends
     normal = normal / length
     beside = (np.cross(normal, one) @ points.T >= 0) & (np.cross(two, normal) @ points.T >= 0)
-    return np.where(beside, np.abs(np.arcsin(np.clip(points @ normal, -1, 1))), ends)
+    return np.asarray(np.where(beside, np.abs(np.arcsin(np.clip(points @ normal, -1, 1))), ends))
 
 
 def _chord_angle(points: Float64Array, one: Float64Array) -> Float64Array:
-    return 2 * np.arcsin(np.clip(np.linalg.norm(points - one, axis=-1) / 2, 0, 1))
+    return np.asarray(2 * np.arcsin(np.clip(np.linalg.norm(points - one, axis=-1) / 2, 0, 1)))
