@@ -190,6 +190,8 @@ class Dispatcher:
         )
 
     def _enter(self, run: Run) -> None:
+        if not self._chores:
+            raise BugError("the dispatcher has not been started, or is closed")
         self._lanes[run.lane].append(run)
         self._is_busy.set()
 
@@ -205,17 +207,24 @@ class Dispatcher:
         self._is_offering = True
         try:
             for lane, ring in self._lanes.items():
-                refusals = 0
-                while refusals < len(ring):
-                    is_scan_waiting = any(run.is_waiting for run in self._lanes[Lane.SCAN])
-                    free = self._usable(self._pool.free(lane, is_scan_waiting=is_scan_waiting))
-                    if not free:
-                        break
-                    run = ring[0]
-                    ring.rotate(-1)
-                    refusals = 0 if run.take(free) else refusals + 1
+                while ring and self._take_turns(lane, ring):
+                    pass
         finally:
             self._is_offering = False
+
+    def _take_turns(self, lane: Lane, ring: deque[Run]) -> bool:
+        """Go round until one run takes a slot; return whether one did."""
+        is_scan_waiting = any(run.is_waiting for run in self._lanes[Lane.SCAN])
+        free = self._usable(self._pool.free(lane, is_scan_waiting=is_scan_waiting))
+        if not free:
+            return False
+        is_idle = not any(run.is_waiting for ring in self._lanes.values() for run in ring)
+        for _ in range(len(ring)):
+            run = ring[0]
+            ring.rotate(-1)
+            if run.take(free, is_idle=is_idle):
+                return True
+        return False
 
     def _usable(self, workers: tuple[WorkerId, ...]) -> tuple[WorkerId, ...]:
         return tuple(worker for worker in workers if self._watches[worker].health is Health.ALIVE)

@@ -30,10 +30,12 @@ class WorkerLost:
 
 @dataclass(frozen=True, slots=True)
 class SlotsFree:
-    """Each of these workers has a free slot for this query. At most one `StartAttempt` answers."""
+    """Each of these workers has a free slot for this query. At most one `StartAttempt` answers. `is_idle` says that no other query
+    could use the slot, so that running something a second time takes nothing from anybody."""
 
     workers: tuple[WorkerId, ...]
     at: float
+    is_idle: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,13 +47,7 @@ from qengine.coordinator.source import TaskSource
 from qengine.coordinator.tally import Tally
 from qengine.coordinator.watch import Watch
 from qengine.errors import BugError, QEngineError, QueryCancelledError, WorkerLostError
-from qengine.plan.physical import (
-    QueryId,
-    Task,
-    TaskLimits,
-    TaskStats,
-    WorkerId,
-)
+from qengine.plan.physical import QueryId, Task, TaskLimits, TaskStats, WorkerId
 
 log = logging.getLogger(__name__)
 
@@ -181,8 +175,9 @@ class Run:
         self._tally.begin(now)
         if self._outcome is not None:
             return
-        self._scheduler = self._make_scheduler(now + self._limits.deadline_s)
+        scheduler = self._make_scheduler(now + self._limits.deadline_s)
         self._enter(self)
+        self._scheduler = scheduler
         self.handle(LimitMet() if self._row_limit == 0 else Tick(now))
         self._offer()
 
@@ -210,12 +205,12 @@ class Run:
         """True when the run could use a slot now: tasks wait, and their rows would have room."""
         return self._outcome is None and self._room.is_set() and self._scheduler is not None and self._scheduler.has_waiting
 
-    def take(self, free: tuple[WorkerId, ...]) -> bool:
-        """Start at most one attempt on a free worker; return whether one was started."""
+    def take(self, free: tuple[WorkerId, ...], *, is_idle: bool) -> bool:
+        """Start at most one attempt on a free worker; return whether one was started. `is_idle`: nobody else could use the slot."""
         if self._outcome is not None or not self._room.is_set():
             return False
         started = len(self._live)
-        self.handle(SlotsFree(free, self._now()))
+        self.handle(SlotsFree(free, self._now(), is_idle))
         return len(self._live) > started
 
     def tick(self, at: float, *, lag_s: float) -> None:

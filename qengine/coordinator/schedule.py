@@ -14,8 +14,8 @@ answers with what to do (actions). The dispatcher owns channels, slots and clock
 * A task whose attempts ended `max_deaths` processes (workers or slots) after they had started is poison and ends the query,
   before it ends more.
 * A lost worker fails its running attempts. While no worker lives the query waits `patience_s`; then it fails, naming the ranges.
-* A straggler, which runs longer than `max(straggler_factor x median, straggler_min_s)` while a slot is free and nothing waits,
-  is started a second time on another worker. Tasks that are expected to cost more than the median may take that much longer.
+* A straggler, which runs longer than `max(straggler_factor x median, straggler_min_s)` while a slot is idle, is started a second
+  time on another worker. Tasks that are expected to cost more than the median may take that much longer.
 * Past the deadline, the query fails.
 
 After `FinishQuery` or `FailQuery` nothing but `DropAttempt` comes out.
@@ -202,7 +202,8 @@ class Scheduler:
         free = [worker for worker in event.workers if worker in self._alive]
         if not free or (self._policy.ramp and self._tasks_running() >= self._policy.ramp + len(self._done)):
             return ()
-        return self._retry(free, event.at) or self._first(free, event.at) or self._backup(free, event.at)
+        started = self._retry(free, event.at) or self._first(free, event.at)
+        return started or (self._backup(free, event.at) if event.is_idle else ())
 
     def _tasks_running(self) -> int:
         return len({task for task, _ in self._running})

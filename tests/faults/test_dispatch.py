@@ -508,6 +508,17 @@ def test_bugs_of_a_channel_or_a_task_maker_end_the_query() -> None:
     go(work())
 
 
+def test_a_dispatcher_that_is_not_running_refuses() -> None:
+    async def work() -> None:
+        dispatcher = Dispatcher([FakeChannel("a")], epoch=1, settings=FAST)
+        with pytest.raises(BugError, match="not been started"):
+            await read(dispatcher.run(source(3), query=Q))
+        with pytest.raises(BugError, match="2 channels to 1"):
+            Dispatcher([FakeChannel("a"), FakeChannel("a")], epoch=1)
+
+    go(work())
+
+
 def test_closing_the_dispatcher_ends_running_queries() -> None:
     async def work() -> None:
         channel = FakeChannel("a", lambda task: (Hang(),))

@@ -207,6 +207,7 @@ def test_a_straggler_runs_twice_and_the_first_result_counts() -> None:
     machine.handle(TaskFinished(1, 1, 1))
     assert machine.handle(SlotsFree((A, B), 3.0)) == ()
     assert machine.handle(SlotsFree((A,), 3.1)) == ()
+    assert machine.handle(SlotsFree((A, B), 3.1, is_idle=False)) == (), "others need the slot"
     backup = start(machine, A, B, at=3.1)
     assert backup == StartAttempt(2, 2, B, is_backup=True)
     assert machine.handle(SlotsFree((A, B), 50)) == ()
