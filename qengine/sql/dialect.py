@@ -1,0 +1,98 @@
+"""ADQL for sqlglot: which words are keywords, and a parser that interprets nothing.
+
+The stock parser knows hundreds of functions, types and statements of other systems. Here every keyword is listed, so that
+`COPY` or `PRAGMA` are just names and can start nothing; every call stays an `exp.Anonymous`, so that only our own function
+table (`qengine.sql.functions`) gives it a meaning; and CAST keeps the words of its target type. What sqlglot still accepts
+beyond the language is refused by `qengine.sql.tokens` before parsing and `qengine.sql.shape` after it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from sqlglot import exp, parser, tokens
+from sqlglot.dialects.dialect import Dialect
+from sqlglot.tokens import TokenType
+
+_STANDARD = (
+    "SELECT", "FROM", "WHERE", "GROUP BY", "HAVING", "ORDER BY", "OFFSET", "WITH", "AS", "ASC", "DESC", "DISTINCT", "ALL",
+    "UNION", "INTERSECT", "EXCEPT", "JOIN", "INNER", "LEFT", "RIGHT", "FULL", "OUTER", "NATURAL", "ON", "USING",
+    "AND", "OR", "NOT", "IN", "IS", "NULL", "BETWEEN", "LIKE", "ILIKE", "EXISTS", "||", "<>", "!=", "<=", ">=",
+    # known in order to be refused with their own message
+    "CASE", "WHEN", "THEN", "ELSE", "END", "OVER", "FILTER", "QUALIFY", "CROSS", "RECURSIVE", "ROWS", "RANGE", "PARTITION BY",
+    "ESCAPE", "TRUE", "FALSE", "FIRST", "==", "<=>", "::",
+)  # fmt: skip
+
+_EXTENDED = ("LIMIT", "DIV")
+
+
+def _keywords(words: tuple[str, ...]) -> dict[str, TokenType]:
+    known = tokens.Tokenizer.KEYWORDS
+    return {word: known[word] for word in words} | {"TOP": TokenType.TOP}
+
+
+class _StrictTokenizer(tokens.Tokenizer):
+    IDENTIFIERS: ClassVar[Any] = ['"']
+    QUOTES: ClassVar[Any] = ["'"]
+    COMMENTS: ClassVar[Any] = ["--"]
+    KEYWORDS: ClassVar[Any] = _keywords(_STANDARD)
+
+
+class _ExtendedTokenizer(tokens.Tokenizer):
+    IDENTIFIERS: ClassVar[Any] = ['"']
+    QUOTES: ClassVar[Any] = ["'"]
+    COMMENTS: ClassVar[Any] = ["--", ("/*", "*/")]
+    KEYWORDS: ClassVar[Any] = _keywords(_STANDARD + _EXTENDED)
+
+
+class _Parser(parser.Parser):
+    FUNCTIONS: ClassVar[Any] = {}
+    FUNCTION_PARSERS: ClassVar[Any] = {"CAST": lambda self: self.parse_cast_arguments()}
+    NO_PAREN_FUNCTIONS: ClassVar[Any] = {}
+    NO_PAREN_FUNCTION_PARSERS: ClassVar[Any] = {"CASE": parser.Parser.NO_PAREN_FUNCTION_PARSERS["CASE"]}
+
+    def _parse_join(self, *args: Any, **kwargs: Any) -> exp.Join | None:
+        """Remember which joins were written as commas: `t, u` and the unfinished `t JOIN u` give the same node."""
+        first = self._curr
+        join = super()._parse_join(*args, **kwargs)
+        if join is not None and first and first.token_type is TokenType.COMMA:
+            join.meta["comma"] = True
+        return join
+
+    def parse_cast_arguments(self) -> exp.Expr:
+        """Parse `value AS word [word] [(n)]`; the target is kept as written, in upper case, for the binder to judge."""
+        value = self._parse_disjunction()
+        if not self._match(TokenType.ALIAS):
+            self.raise_error("CAST needs AS and a type")
+        first = self._curr
+        words: list[str] = []
+        while self._curr and self._curr.token_type is TokenType.VAR:
+            words.append(self._curr.text.upper())
+            self._advance()
+        if not words:
+            self.raise_error("CAST needs the name of a type after AS")
+        target = " ".join(words)
+        if self._match(TokenType.L_PAREN):
+            if not self._curr or self._curr.token_type is not TokenType.NUMBER:
+                self.raise_error("the length of a type is an unsigned integer")
+            target += f"({self._curr.text})"
+            self._advance()
+            self._match_r_paren()
+        kind = exp.Var(this=target).update_positions(first)
+        return self.expression(exp.Cast(this=value, to=kind))
+
+
+class ADQL(Dialect):
+    """ADQL 2.1 and the words that strict mode must know in order to refuse them."""
+
+    NULL_ORDERING = "nulls_are_last"
+    Tokenizer = _StrictTokenizer
+    Parser = _Parser
+
+
+class ExtendedADQL(Dialect):
+    """The same with LIMIT, DIV and block comments."""
+
+    NULL_ORDERING = "nulls_are_last"
+    Tokenizer = _ExtendedTokenizer
+    Parser = _Parser

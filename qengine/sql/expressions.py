@@ -1,0 +1,432 @@
+"""Binding of expressions: each parsed node becomes a new node of the bound tree, typed, or an error with its place.
+
+The bound tree is built anew from the classes that are handled here; a node that is not handled cannot pass. Values come from
+`value`, conditions of WHERE, ON, HAVING, CASE and of AND, OR, NOT from `condition`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sqlglot import exp
+
+from qengine.catalog.types import BIGINT, BOOLEAN, DOUBLE, INTEGER, NULL, TIMESTAMP, VARCHAR, SqlType, to_adql
+from qengine.errors import QueryError, QueryTypeError, UnsupportedQueryError
+from qengine.sql.casts import bind_cast, canonical_time
+from qengine.sql.coercion import are_comparable, arithmetic_type, common_type, is_temporal
+from qengine.sql.language import Language
+from qengine.sql.nodes import (
+    cast,
+    inner,
+    is_null,
+    number,
+    number_of,
+    paren,
+    span_of_bound,
+    text_literal,
+    text_of,
+    truth,
+    type_of,
+    typed,
+    unit_of,
+    with_unit,
+)  # fmt: skip
+from qengine.sql.scopes import Context, Scope
+from qengine.sql.shape import PREDICATES
+from qengine.sql.spans import span_of
+
+_ORDERINGS = (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE, exp.NullSafeEQ, exp.NullSafeNEQ)
+_ARITHMETIC = (exp.Add, exp.Sub, exp.Mul, exp.Div, exp.Mod, exp.IntDiv)
+_CHAIN = 16
+
+
+@dataclass(slots=True, kw_only=True)
+class Clause:
+    """Where an expression stands: its name for messages, and whether aggregates and windows may be in it.
+
+    `aggregates` and `windows` count what was found; `depth` is above 0 inside an aggregate.
+    """
+
+    name: str
+    takes_aggregates: bool = False
+    takes_windows: bool = False
+    aggregates: int = 0
+    windows: int = 0
+    depth: int = 0
+
+
+@dataclass(slots=True)
+class Expressions:
+    """Binds the expressions of one clause of one block. `subquery` binds a query inside an expression; `call` a function."""
+
+    scope: Scope
+    clause: Clause
+    subquery: Callable[[exp.Query, Scope], tuple[exp.Query, tuple[SqlType, ...]]]
+    call: Callable[[Expressions, exp.Anonymous], exp.Expr]
+    window: Callable[[Expressions, exp.Window], exp.Expr]
+    predicate_call: Callable[[Expressions, exp.Expr], exp.Expr | None]
+    aggregated: list[exp.Expr] = field(default_factory=list)
+
+    @property
+    def context(self) -> Context:
+        return self.scope.context
+
+    @property
+    def language(self) -> Language:
+        return self.scope.context.language
+
+    def error(self, kind: type[QueryError], node: exp.Expr, message: str, hint: str = "") -> QueryError:
+        return self.context.error(kind, node, message, hint)
+
+    # -- values -----------------------------------------------------------------------------------------------------------------
+
+    def value(self, node: exp.Expr) -> exp.Expr:
+        """Bind an expression that stands for a value."""
+        bound = self._value(node)
+        if "span" not in bound.meta and (span := span_of(node, self.context.text)) is not None:
+            bound.meta["span"] = span
+        return bound
+
+    def _value(self, node: exp.Expr) -> exp.Expr:
+        match node:
+            case exp.Column() if isinstance(node.this, exp.Star):
+                raise self.error(QueryTypeError, node, "'*' is not a value")
+            case exp.Column():
+                return self.scope.resolve(node)
+            case exp.Literal():
+                return self._literal(node)
+            case exp.Null():
+                return typed(exp.Null(), NULL)
+            case exp.Boolean():
+                return truth(bool(node.this))
+            case exp.Paren():
+                return paren(self.value(inner(node)))
+            case exp.Neg():
+                return self._negative(node)
+            case exp.Anonymous():
+                return self.call(self, node)
+            case exp.Cast():
+                return bind_cast(self.context, node, self.value(node.this))
+            case exp.DPipe():
+                return self._concatenation(node)
+            case exp.Case():
+                return self._case(node)
+            case exp.Window() | exp.Filter():
+                return self.window(self, exp.Window(this=node) if isinstance(node, exp.Filter) else node)
+            case exp.Subquery() if isinstance(node.this, exp.Query):
+                return self._scalar_subquery(node)
+            case _ if isinstance(node, _ARITHMETIC):
+                return self._arithmetic(node)
+            case _ if isinstance(node, PREDICATES):
+                return self.condition(node)
+        raise self.error(UnsupportedQueryError, node, f"{type(node).__name__} cannot stand here")
+
+    def _literal(self, node: exp.Literal) -> exp.Expr:
+        span = span_of(node, self.context.text)
+        if node.is_string:
+            return text_literal(str(node.this), span)
+        text = str(node.this)
+        value: int | float = int(text) if text.isdigit() else float(text)
+        if value in (float("inf"), float("-inf")):
+            raise self.error(QueryTypeError, node, "the number is too large")
+        return number(value, span)
+
+    def _negative(self, node: exp.Neg) -> exp.Expr:
+        operand = self.value(node.this)
+        value = number_of(operand)
+        if value is not None:
+            return number(-value, span_of(node, self.context.text))
+        kind = arithmetic_type(type_of(operand), NULL)
+        if kind is None:
+            raise self._type_error(node, "'-' needs a number", operand)
+        return with_unit(typed(exp.Neg(this=paren(cast(operand, kind))), kind), unit_of(operand))
+
+    def _arithmetic(self, node: exp.Expr) -> exp.Expr:
+        left, right = self.value(node.this), self.value(node.expression)
+        kind = arithmetic_type(type_of(left), type_of(right))
+        if kind is None:
+            raise self._type_error(node, "arithmetic needs numbers", left, right)
+        is_division = isinstance(node, (exp.Div, exp.IntDiv))
+        truncates = isinstance(node, exp.IntDiv) or (isinstance(node, exp.Div) and not self.language.has_sql_meaning)
+        if isinstance(node, exp.IntDiv) and not kind.is_integer:
+            raise self._type_error(node, "DIV needs integers", left, right)
+        if isinstance(node, exp.Div) and kind.is_integer and not truncates:
+            kind = DOUBLE
+        folded = _fold(type(node), number_of(left), number_of(right), truncates=truncates and kind.is_integer)
+        if folded is not None:
+            return number(folded, span_of(node, self.context.text))
+        left, right = paren(_operand(left, kind)), paren(_operand(right, kind))
+        if is_division and kind.is_integer:
+            result: exp.Expr = exp.IntDiv(this=left, expression=right)
+        else:
+            result = type(node)(this=left, expression=right)
+        return with_unit(typed(result, kind), _unit(type(node), left, right))
+
+    def _concatenation(self, node: exp.DPipe) -> exp.Expr:
+        left, right = self.value(node.this), self.value(node.expression)
+        for side, part in ((left, node.this), (right, node.expression)):
+            if not (type_of(side).is_text or is_null(side)):
+                raise self._type_error(part, "'||' joins texts", side)
+        return typed(exp.DPipe(this=paren(left), expression=paren(right), safe=True), VARCHAR)
+
+    def _case(self, node: exp.Case) -> exp.Expr:
+        subject = node.args.get("this")
+        tests: list[exp.Expr] = []
+        for branch in node.args["ifs"]:
+            if subject is None:
+                tests.append(self.condition(branch.this))
+            else:
+                tests.append(self._comparison(exp.EQ, subject, branch.this, branch))
+        default = node.args.get("default")
+        results = [self.value(branch.args["true"]) for branch in node.args["ifs"]]
+        if default is not None:
+            results.append(self.value(default))
+        kind, results = self.unify(results, node)
+        ifs = [exp.If(this=test, true=result) for test, result in zip(tests, results, strict=False)]
+        bound = exp.Case(ifs=ifs, default=results[-1] if default is not None else None)
+        return typed(bound, kind)
+
+    def unify(self, values: list[exp.Expr], node: exp.Expr) -> tuple[SqlType, list[exp.Expr]]:
+        """Return the common type of values and the values cast to it; raise `QueryTypeError` if there is none."""
+        kind: SqlType | None = NULL
+        for item in values:
+            found = common_type(kind, type_of(item)) if kind is not None else None
+            if found is None and kind is not None:
+                raise self._type_error(node, f"no common type of {to_adql(kind)} and {to_adql(type_of(item))}")
+            kind = found
+        assert kind is not None
+        if kind == NULL:
+            return kind, values
+        return kind, [item if is_null(item) else cast(item, kind) for item in values]
+
+    def _scalar_subquery(self, node: exp.Subquery) -> exp.Expr:
+        query, types = self.subquery(_plain(node), self.scope)
+        if len(types) != 1:
+            raise self.error(QueryTypeError, node, f"a sub-query used as a value has one column, not {len(types)}")
+        return typed(exp.Subquery(this=query), types[0])
+
+    # -- conditions -------------------------------------------------------------------------------------------------------------
+
+    def condition(self, node: exp.Expr) -> exp.Expr:
+        """Bind an expression that must be true or false."""
+        bound = self._condition(node)
+        if "span" not in bound.meta and (span := span_of(node, self.context.text)) is not None:
+            bound.meta["span"] = span
+        return bound
+
+    def _condition(self, node: exp.Expr) -> exp.Expr:
+        match node:
+            case exp.And() | exp.Or():
+                return _balanced(type(node), [_term(self.condition(term)) for term in _terms(node)])
+            case exp.Not():
+                return typed(exp.Not(this=paren(self.condition(node.this))), BOOLEAN)
+            case exp.Paren():
+                return paren(self.condition(inner(node)))
+            case exp.Between():
+                low = self._comparison(exp.GTE, node.this, node.args["low"], node)
+                high = self._comparison(exp.LTE, node.this, node.args["high"], node)
+                return _between(low, high)
+            case exp.In():
+                return self._in(node)
+            case exp.Is():
+                return self._is(node)
+            case exp.Exists():
+                query, _ = self.subquery(_plain(node.this), self.scope)
+                return typed(exp.Exists(this=query), BOOLEAN)
+            case exp.Like() | exp.ILike() | exp.Escape():
+                return self._like(node)
+            case _ if isinstance(node, _ORDERINGS):
+                return self._comparison(type(node), node.this, node.expression, node)
+        if self.language.has_sql_meaning and (found := self.predicate_call(self, node)) is not None:
+            return found
+        bound = self.value(node)
+        kind = type_of(bound)
+        if kind.is_boolean and isinstance(inner(bound), exp.Column) and not self.language.has_sql_meaning:
+            raise self.error(QueryTypeError, node, "a column alone is not a condition", "compare it with 1 or 0")
+        if not kind.is_boolean:
+            is_geometric = self.predicate_call(self, node) is not None
+            hint = "compare it with 1 or 0" if is_geometric else "compare it with something"
+            raise self.error(QueryTypeError, node, f"a condition is expected here, not a value of type {to_adql(kind)}", hint)
+        return bound
+
+    def _comparison(self, kind: type[exp.Expr], left: exp.Expr, right: exp.Expr, node: exp.Expr) -> exp.Expr:
+        if kind in (exp.EQ, exp.NEQ) and (found := self._geometric(kind, left, right)) is not None:
+            return found
+        first, second = self.comparable(self.value(left), self.value(right), node)
+        return typed(kind(this=paren(first), expression=paren(second)), BOOLEAN)
+
+    def _geometric(self, kind: type[exp.Expr], left: exp.Expr, right: exp.Expr) -> exp.Expr | None:
+        """CONTAINS(..) = 1 and its kin, on either side, become the bare predicate or its negation."""
+        for side, other in ((left, right), (right, left)):
+            if not (isinstance(inner(other), exp.Literal) and str(inner(other).this) in ("0", "1")):
+                continue
+            predicate = self.predicate_call(self, side)
+            if predicate is None:
+                continue
+            is_true = (str(inner(other).this) == "1") == (kind is exp.EQ)
+            return predicate if is_true else typed(exp.Not(this=paren(predicate)), BOOLEAN)
+        return None
+
+    def comparable(self, left: exp.Expr, right: exp.Expr, node: exp.Expr) -> tuple[exp.Expr, exp.Expr]:
+        """Bring two bound values to types that DuckDB compares as we mean it; raise `QueryTypeError` if there is no meaning."""
+        left, right = self._adapted(left, right), self._adapted(right, left)
+        first, second = type_of(left), type_of(right)
+        if first.is_boolean and second.is_numeric:
+            left, first = cast(left, INTEGER), INTEGER
+        elif second.is_boolean and first.is_numeric:
+            right, second = cast(right, INTEGER), INTEGER
+        if not are_comparable(first, second):
+            raise self._type_error(node, "the two sides cannot be compared", left, right)
+        return left, right
+
+    def _adapted(self, item: exp.Expr, other: exp.Expr) -> exp.Expr:
+        """A text literal beside a time, a boolean or an identifier type stands for a value of that type."""
+        text, kind = text_of(item), type_of(other)
+        if text is None or kind.is_text or kind == NULL:
+            return item
+        span = span_of_bound(item)
+        if is_temporal(kind):
+            return typed(exp.Cast(this=text_literal(canonical_time(text, item), span), to=exp.DataType(this=exp.DType.TIMESTAMP)),
+                         TIMESTAMP, span)  # fmt: skip
+        if kind.is_boolean and text.lower() in ("true", "false", "t", "f"):
+            self.context.extension("text compared with a boolean")
+            return truth(text.lower().startswith("t"))
+        if kind.name == "UUID":
+            return cast(item, kind)
+        return item
+
+    def _in(self, node: exp.In) -> exp.Expr:
+        subject = self.value(node.this)
+        if (query := node.args.get("query")) is not None:
+            bound, types = self.subquery(_plain(query), self.scope)
+            if len(types) != 1:
+                raise self.error(QueryTypeError, node, f"the sub-query of IN has one column, not {len(types)}")
+            kind = type_of(subject)
+            if kind.is_boolean and types[0].is_numeric:
+                subject = cast(subject, INTEGER)
+            elif not are_comparable(kind, types[0]):
+                raise self._type_error(node, f"IN compares {to_adql(kind)} with {to_adql(types[0])}")
+            return typed(exp.In(this=paren(subject), query=exp.Subquery(this=bound)), BOOLEAN)
+        if not node.expressions:
+            raise self.error(QueryTypeError, node, "the list of IN is empty")
+        items = []
+        for part in node.expressions:
+            first, item = self.comparable(subject, self.value(part), part)
+            items.append(item)
+            if type_of(first) != type_of(subject):
+                subject = first
+        return typed(exp.In(this=paren(subject), expressions=items), BOOLEAN)
+
+    def _is(self, node: exp.Is) -> exp.Expr:
+        subject = self.condition(node.this) if isinstance(node.expression, exp.Boolean) else self.value(node.this)
+        other = truth(bool(node.expression.this)) if isinstance(node.expression, exp.Boolean) else typed(exp.Null(), NULL)
+        return typed(exp.Is(this=paren(subject), expression=other), BOOLEAN)
+
+    def _like(self, node: exp.Expr) -> exp.Expr:
+        like = node.this if isinstance(node, exp.Escape) else node
+        subject, pattern = self.value(like.this), self.value(like.expression)
+        for part in (subject, pattern):
+            if not (type_of(part).is_text or is_null(part)):
+                raise self._type_error(node, "LIKE compares texts", part)
+        bound: exp.Expr = typed(type(like)(this=paren(subject), expression=paren(pattern)), BOOLEAN)
+        if isinstance(node, exp.Escape):
+            escape = text_of(self.value(node.expression))
+            if escape is None or len(escape) != 1:
+                raise self.error(QueryTypeError, node, "ESCAPE takes one character")
+            bound = typed(exp.Escape(this=bound, expression=text_literal(escape)), BOOLEAN)
+        return typed(exp.Not(this=paren(bound)), BOOLEAN) if like.args.get("negate") else bound
+
+    def _type_error(self, node: exp.Expr, message: str, *operands: exp.Expr) -> QueryError:
+        found = " and ".join(to_adql(type_of(operand)) if not is_null(operand) else "NULL" for operand in operands)
+        return self.error(QueryTypeError, node, f"{message}, not {found}" if found else message)
+
+
+def _plain(node: exp.Expr) -> exp.Query:
+    """Take a query out of its parentheses where they carry nothing of their own."""
+    while isinstance(node, exp.Subquery) and isinstance(node.this, exp.Query):
+        if any(node.args.get(key) for key in ("order", "limit", "offset", "with_")):
+            break
+        node = node.this
+    assert isinstance(node, exp.Query)
+    return node
+
+
+def _operand(node: exp.Expr, kind: SqlType) -> exp.Expr:
+    """Widen an operand where DuckDB would compute in a narrower or another type than `kind`."""
+    found = type_of(node)
+    if found in (INTEGER, BIGINT) and (kind.is_integer or kind.is_float):
+        return node
+    if found.name in ("FLOAT", "DOUBLE", "HUGEINT", "NULL"):
+        return node if found != NULL else typed(exp.Cast(this=node, to=exp.DataType(this=exp.DType.INT)), INTEGER)
+    return cast(node, arithmetic_type(found, NULL) or kind)
+
+
+def _fold(kind: type[exp.Expr], left: int | float | None, right: int | float | None, *, truncates: bool) -> int | float | None:
+    if left is None or right is None:
+        return None
+    try:
+        if kind is exp.Add:
+            return _small(left + right)
+        if kind is exp.Sub:
+            return _small(left - right)
+        if kind is exp.Mul:
+            return _small(left * right)
+        if kind in (exp.Div, exp.IntDiv) and right != 0:
+            if truncates:
+                quotient = abs(int(left)) // abs(int(right))
+                return quotient if (left < 0) == (right < 0) else -quotient
+            return _small(float(left) / float(right))
+    except OverflowError:
+        return None
+    return None
+
+
+def _small(value: int | float) -> int | float | None:
+    """A folded value that a literal of its kind can hold."""
+    if isinstance(value, int):
+        return value if abs(value) < 2**63 else None
+    return value if abs(value) < float("inf") and value == value else None
+
+
+def _unit(kind: type[exp.Expr], left: exp.Expr, right: exp.Expr) -> str:
+    """The unit of a sum of equals, and of a product with a pure number; empty where it is not obvious."""
+    first, second = unit_of(left), unit_of(right)
+    if kind in (exp.Add, exp.Sub):
+        return first if first == second else ""
+    if kind is exp.Mul and number_of(left) is not None:
+        return second
+    if kind in (exp.Mul, exp.Div, exp.IntDiv) and number_of(right) is not None:
+        return first
+    return ""
+
+
+def _terms(node: exp.Expr) -> list[exp.Expr]:
+    """The operands of a chain of one connector, without recursion; parentheses around the same connector are opened."""
+    found, stack = [], [node]
+    while stack:
+        item = stack.pop()
+        bare = inner(item)
+        if type(bare) is type(node):
+            stack += [bare.expression, bare.this]
+        else:
+            found.append(item)
+    return found
+
+
+def _term(node: exp.Expr) -> exp.Expr:
+    return paren(node) if isinstance(inner(node), exp.Connector) else node
+
+
+def _balanced(kind: type[exp.Expr], terms: list[exp.Expr]) -> exp.Expr:
+    """Join terms: as a chain, or, where there are many, as a flat tree that nothing recurses deeply on."""
+    if len(terms) == 1:
+        return terms[0]
+    cut = len(terms) - 1 if len(terms) <= _CHAIN else len(terms) // 2
+    return typed(kind(this=_balanced(kind, terms[:cut]), expression=_balanced(kind, terms[cut:])), BOOLEAN)
+
+
+def _between(low: exp.Expr, high: exp.Expr) -> exp.Expr:
+    if low.this == high.this:
+        return typed(exp.Between(this=low.this, low=low.expression, high=high.expression), BOOLEAN)
+    return typed(exp.And(this=low, expression=high), BOOLEAN)

@@ -1,0 +1,74 @@
+"""Station 1: text -> ParsedQuery.
+
+The text passes three gates: the token stream (`tokens`: caps, stray commas, foreign operators), sqlglot's parser with a
+dialect in which nothing but SELECT can be said (`dialect`), and the shape of the tree (`shape`: node classes and clauses that
+the profile allows). What comes out is exactly one SELECT query; names, types and functions are the binder's business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlglot import exp
+from sqlglot.errors import ErrorLevel, ParseError
+from sqlglot.tokens import Token
+
+from qengine.errors import QEngineError, QuerySyntaxError
+from qengine.sql.deep import run_deep
+from qengine.sql.dialect import ADQL, ExtendedADQL
+from qengine.sql.language import Language, language_of
+from qengine.sql.shape import check_shape
+from qengine.sql.spans import span_at
+from qengine.sql.tokens import tokenize
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedQuery:
+    """One SELECT query as written. `extensions` names what it uses beyond ADQL 2.1, each once, in order of appearance."""
+
+    text: str
+    language: str
+    tree: exp.Query
+    extensions: tuple[str, ...] = ()
+
+
+def parse(text: str, language: str) -> ParsedQuery:
+    """Parse one statement in the profile `language`. Raise `QuerySyntaxError` with a position if it is not one."""
+    profile = language_of(language)
+    found = tokenize(text, profile)
+    try:
+        return run_deep(lambda: _parse(text, profile, found))
+    except QEngineError:
+        raise
+    except ParseError as error:
+        raise _from_parse_error(text, error) from error
+    except Exception as error:  # whatever a foreign parser throws on a stranger's text is a fault of the text
+        raise QuerySyntaxError("the statement cannot be understood") from error
+
+
+def parse_adql(text: str) -> ParsedQuery:
+    """Parse one statement of ADQL 2.1 and nothing else; raise `QuerySyntaxError` otherwise."""
+    return parse(text, "adql-strict")
+
+
+def _parse(text: str, profile: Language, found: list[Token]) -> ParsedQuery:
+    dialect = ExtendedADQL() if profile.has_extensions else ADQL()
+    trees = dialect.parser(error_level=ErrorLevel.IMMEDIATE).parse(found, text)
+    if len(trees) != 1 or not isinstance(trees[0], exp.Query):
+        raise QuerySyntaxError("a statement is one SELECT query", span=span_at(text, 0, len(text)))
+    tree = trees[0]
+    extensions = check_shape(tree, text, profile)
+    return ParsedQuery(text, profile.name, tree, extensions)
+
+
+def _from_parse_error(text: str, error: ParseError) -> QuerySyntaxError:
+    detail = error.errors[0] if error.errors else {}
+    message = str(detail.get("description") or "the statement cannot be understood").rstrip(". ")
+    near = str(detail.get("highlight") or "")
+    span = None
+    line, column = detail.get("line"), detail.get("col")
+    if line and column is not None:
+        # sqlglot counts the column at the end of the token
+        start = sum(len(row) + 1 for row in text.split("\n")[: line - 1]) + max(0, column - len(near))
+        span = span_at(text, start, start + len(near))
+    return QuerySyntaxError(f"{message} near '{near}'" if near else message, span=span)

@@ -1,0 +1,322 @@
+"""FROM: tables resolved against the catalogue, sub-queries, CTEs, joins of every kind.
+
+NATURAL and USING become ON, with the merged column kept in the scope (`COALESCE` where both sides may be missing). A comma becomes
+CROSS JOIN. A join in parentheses that is not the first item becomes a sub-query whose columns still answer to their own names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sqlglot import exp
+
+from qengine.catalog.model import TableSnapshot
+from qengine.catalog.output import OutputColumn
+from qengine.catalog.types import BOOLEAN
+from qengine.errors import QueryTypeError, UnknownNameError, UnsupportedQueryError
+from qengine.sql.expressions import Expressions
+from qengine.sql.nodes import call, column, quoted, type_of, typed
+from qengine.sql.scopes import Context, Merged, Scope, Source, matches
+from qengine.sql.spans import nearest, span_of
+
+
+@dataclass(slots=True)
+class Relations:
+    """Binds the FROM of one block into `scope`. `query` binds a sub-query; `expressions` makes a binder for ON."""
+
+    scope: Scope
+    query: Callable[[exp.Query, Scope], tuple[exp.Query, tuple[OutputColumn, ...]]]
+    expressions: Callable[[Scope], Expressions]
+    joins: list[exp.Join] = field(default_factory=list)
+
+    @property
+    def context(self) -> Context:
+        return self.scope.context
+
+    def bind(self, select: exp.Select) -> exp.Expr:
+        """Return the first item; the others follow in `joins`, and the scope knows all of them."""
+        groups: list[tuple[exp.Expr, list[exp.Join]]] = [(select.args["from_"].this, [])]
+        for join in select.args.get("joins") or []:
+            if join.meta.get("comma"):
+                groups.append((join.this, []))
+            else:
+                groups[-1][1].append(join)
+        # A comma binds weaker than JOIN: the one group whose outer join could drop a product's rows has to come first.
+        turned = [group for group in groups if any(join.side in ("RIGHT", "FULL") for join in group[1])]
+        if len(turned) > 1:
+            message = "two RIGHT or FULL joins separated by a comma are not supported"
+            raise self.context.error(UnsupportedQueryError, turned[1][0], message, "put one of them into a sub-query")
+        ordered = [*turned, *(group for group in groups if group not in turned)]
+        sources: dict[int, tuple[list[Source], list[Merged]]] = {}
+        first: exp.Expr | None = None
+        for group in ordered:
+            inner = Scope(self.context, parent=self.scope)
+            head, tail = self._group(group, inner, is_first=first is None)
+            if first is None:
+                first = head
+            else:
+                self.joins.append(exp.Join(this=head, kind="CROSS"))
+            self.joins += tail
+            sources[id(group)] = (inner.sources, inner.merged)
+        for group in groups:
+            found, merged = sources[id(group)]
+            self.scope.sources += found
+            self.scope.merged += merged
+        self._check_names(select)
+        assert first is not None
+        return first
+
+    def _group(self, group: tuple[exp.Expr, list[exp.Join]], inner: Scope, *, is_first: bool) -> tuple[exp.Expr, list[exp.Join]]:
+        item, joins = group
+        nested = list(item.args.get("joins") or []) if isinstance(item, exp.Table) else []
+        is_nested = isinstance(item, exp.Subquery) and isinstance(item.this, exp.Table)
+        if is_nested and is_first and not item.alias:
+            head, tail = self._group((item.this, []), inner, is_first=True)
+        else:
+            head, tail = self._item(item, inner), []
+        for join in [*nested, *joins]:
+            tail.append(self._join(join, inner))
+        return head, tail
+
+    # -- items ------------------------------------------------------------------------------------------------------------------
+
+    def _item(self, item: exp.Expr, inner: Scope) -> exp.Expr:
+        if isinstance(item, exp.Table):
+            return self._table(item, inner)
+        assert isinstance(item, exp.Subquery)
+        if isinstance(item.this, exp.Table):
+            return self._nested(item, inner)
+        query, columns = self.query(item.this if not _has_modifiers(item) else _unaliased(item), self._outside())
+        columns = _renamed(self.context, item, query, columns)
+        alias = self.context.new_alias(item.alias)
+        inner.sources.append(Source(name=item.alias, alias=alias, columns=columns, is_aliased=True))
+        return exp.Subquery(this=query, alias=exp.TableAlias(this=quoted(alias)))
+
+    def _outside(self) -> Scope:
+        """What a sub-query in FROM sees: the CTEs of this block and the blocks around it, not its neighbours."""
+        return Scope(self.context, parent=self.scope.parent, ctes=self.scope.ctes)
+
+    def _table(self, item: exp.Table, inner: Scope) -> exp.Expr:
+        name, schema = item.this, item.args.get("db")
+        span = span_of(item, self.context.text)
+        wanted = item.alias or item.name
+        if schema is None and (cte := self.scope.find_cte(name)) is not None:
+            alias = self.context.new_alias(wanted)
+            inner.sources.append(Source(name=wanted, alias=alias, columns=cte.columns, is_aliased=True))
+            node = exp.Table(this=quoted(cte.name), alias=exp.TableAlias(this=quoted(alias)))
+        else:
+            table = self._find(item).table
+            if not item.alias:
+                wanted = table.name
+            alias = self.context.new_alias(wanted)
+            source = Source(name=wanted, alias=alias, columns=table.columns, schema=table.schema, is_aliased=bool(item.alias))
+            inner.sources.append(source)
+            self.context.tables[(table.schema, table.name)] = None
+            node = exp.Table(this=quoted(table.name), db=quoted(table.schema), alias=exp.TableAlias(this=quoted(alias)))
+        if span is not None:
+            node.meta["span"] = span
+        return node
+
+    def _find(self, item: exp.Table) -> TableSnapshot:
+        catalog, name, schema = self.context.catalog, item.this, item.args.get("db")
+        if item.args.get("catalog") is not None:
+            raise self._unknown(item, "names of tables have two parts: catalogue and table")
+        if schema is None:
+            found = [t for t in catalog.find_unqualified(item.name) if matches(name, t.table.name)]
+            if len(found) > 1:
+                hint = "write " + " or ".join(t.table.full_name for t in found)
+                raise self.context.error(UnknownNameError, item, f"table {item.name} is in several catalogues", hint)
+            if found:
+                return found[0]
+        else:
+            snapshot = catalog.find(item.db, item.name)
+            if snapshot and matches(name, snapshot.table.name) and matches(schema, snapshot.table.schema):
+                return snapshot
+        raise self._unknown(item, "")
+
+    def _unknown(self, item: exp.Table, hint: str) -> Exception:
+        name = f"{item.db}.{item.name}" if item.db else item.name
+        known = [t.table.full_name for t in self.context.catalog]
+        known += [] if item.db else [t.table.name for t in self.context.catalog]
+        return self.context.error(UnknownNameError, item, f"there is no table {name}", hint or nearest(name, known))
+
+    def _nested(self, item: exp.Subquery, inner: Scope) -> exp.Expr:
+        if item.alias:
+            raise self.context.error(
+                UnsupportedQueryError, item, "a join in parentheses takes no name", "write (SELECT ..) AS name"
+            )
+        own = Scope(self.context, parent=self._outside())
+        nested = Relations(own, self.query, self.expressions)
+        head, tail = nested._group((item.this, []), own, is_first=True)
+        alias = self.context.new_alias("joined")
+        taken: set[str] = set()
+        items: list[exp.Expr] = []
+
+        def keep(name: str, node: exp.Expr) -> str:
+            stored = _free(name, taken)
+            items.append(exp.alias_(node, stored, quoted=True))
+            return stored
+
+        for source in own.sources:
+            stored = {c.name: keep(c.name, source.reference(c)) for c in source.columns}
+            inner.sources.append(Source(
+                name=source.name, alias=alias, key=source.key or source.alias, columns=source.columns, schema=source.schema,
+                is_aliased=source.is_aliased, stored=stored,
+            ))  # fmt: skip
+        for merged in own.merged:
+            outer = typed(column(alias, keep(merged.name, merged.expression.copy())), type_of(merged.expression))
+            inner.merged.append(Merged(merged.name, _described(outer, merged.expression), merged.hides, merged.before))
+        select = exp.Select(expressions=items, from_=exp.From(this=head), joins=tail)
+        return exp.Subquery(this=select, alias=exp.TableAlias(this=quoted(alias)))
+
+    # -- joins ------------------------------------------------------------------------------------------------------------------
+
+    def _join(self, join: exp.Join, inner: Scope) -> exp.Join:
+        right = Scope(self.context, parent=self.scope)
+        item = self._item(join.this, right)
+        side = join.side
+        bound = exp.Join(this=item)
+        if join.kind == "CROSS":
+            bound.set("kind", "CROSS")
+            inner.sources += right.sources
+            inner.merged += right.merged
+            return bound
+        merged: list[Merged] = []
+        if join.args.get("on") is not None:
+            both = Scope(self.context, parent=self._outside(), sources=[*inner.sources, *right.sources])
+            both.merged = [*inner.merged, *right.merged]
+            condition = self.expressions(both).condition(join.args["on"])
+            if both.is_correlated:
+                self.scope.is_correlated = True
+        else:
+            condition, merged = self._merge(join, inner, right, side)
+        bound.set("on", condition)
+        if side:
+            bound.set("side", side)
+        else:
+            bound.set("kind", "INNER")
+        if (span := span_of(join, self.context.text)) is not None:
+            bound.meta["span"] = span
+        inner.sources += right.sources
+        inner.merged = [*inner.merged, *right.merged, *merged]
+        return bound
+
+    def _merge(self, join: exp.Join, left: Scope, right: Scope, side: str) -> tuple[exp.Expr, list[Merged]]:
+        names = list(join.args.get("using") or []) or self._common(join, left, right)
+        binder = self.expressions(left)
+        terms: list[exp.Expr] = []
+        merged: list[Merged] = []
+        for name in names:
+            wanted = exp.Column(this=name)
+            found = []
+            for scope in (left, right):
+                local = Scope(self.context, sources=scope.sources, merged=scope.merged)
+                found.append(local.resolve(_placed(wanted, name)))
+            first, second = binder.comparable(found[0], found[1], name)
+            terms.append(typed(exp.EQ(this=first, expression=second), BOOLEAN))
+            own: exp.Expr = found[1] if side == "RIGHT" else found[0]
+            if side == "FULL":
+                kind, both = binder.unify([node.copy() for node in found], name)
+                own = _described(typed(call("coalesce", *both), kind), found[0])
+            hides = {pair for scope in (left, right) for pair in _owners(scope, name)}
+            merged.append(Merged(_declared(left, name), own, frozenset(hides), left.sources[0].key or left.sources[0].alias))
+        condition = terms[0]
+        for term in terms[1:]:
+            condition = typed(exp.And(this=condition, expression=term), BOOLEAN)
+        return condition, merged
+
+    def _common(self, join: exp.Join, left: Scope, right: Scope) -> list[exp.Identifier]:
+        ours = {name.lower() for name, _ in left.star()}
+        names = [exp.Identifier(this=name, quoted=False) for name, _ in right.star() if name.lower() in ours]
+        if not names:
+            raise self.context.error(QueryTypeError, join, "NATURAL JOIN of tables without a common column", "write JOIN .. ON ..")
+        return names
+
+    def _check_names(self, select: exp.Select) -> None:
+        taken: dict[tuple[str, str], None] = {}
+        for source in self.scope.sources:
+            key = (source.name.lower(), "" if source.is_aliased else source.schema.lower())
+            if key in taken:
+                at = select.args["from_"]
+                raise self.context.error(UnknownNameError, at, f"{source.name} stands twice in FROM", "give each an alias")
+            taken[key] = None
+
+
+def _owners(scope: Scope, name: exp.Identifier) -> list[tuple[str, str]]:
+    return [(source.key or source.alias, c.name) for source in scope.sources for c in source.find(name)]
+
+
+def _declared(scope: Scope, name: exp.Identifier) -> str:
+    """The declared spelling of a merged column."""
+    for merged in scope.merged:
+        if matches(name, merged.name):
+            return merged.name
+    return next((c.name for source in scope.sources for c in source.find(name)), name.name)
+
+
+def _placed(node: exp.Column, name: exp.Identifier) -> exp.Column:
+    copy = exp.Column(this=name.copy())
+    copy.parent = name.parent
+    return copy
+
+
+def _described(node: exp.Expr, origin: exp.Expr) -> exp.Expr:
+    for key in ("unit", "ucd", "utype", "description"):
+        if key in origin.meta:
+            node.meta[key] = origin.meta[key]
+    return node
+
+
+def _has_modifiers(item: exp.Subquery) -> bool:
+    return any(item.args.get(key) for key in ("order", "limit", "offset", "with_"))
+
+
+def _unaliased(item: exp.Subquery) -> exp.Subquery:
+    copy = item.copy()
+    copy.set("alias", None)
+    return copy
+
+
+def _renamed(context: Context, item: exp.Subquery, query: exp.Query, columns: tuple[OutputColumn, ...]) -> tuple[OutputColumn, ...]:
+    alias = item.args.get("alias")
+    names = alias.columns if isinstance(alias, exp.TableAlias) else []
+    if not names:
+        return columns
+    if context.language.is_strict or len(names) != len(columns):
+        message = (
+            f"{len(names)} names for {len(columns)} columns"
+            if not context.language.is_strict
+            else "column names after an alias are not ADQL"
+        )
+        raise context.error(QueryTypeError, item, message)
+    context.extension("column names after the alias of a sub-query")
+    return rename(query, columns, [name.name for name in names])
+
+
+def rename(query: exp.Query, columns: tuple[OutputColumn, ...], names: list[str]) -> tuple[OutputColumn, ...]:
+    """Give the output columns of a bound query other names, in place."""
+    taken: set[str] = set()
+    names = [_free(name, taken) for name in names]
+    if isinstance(query, exp.Select):
+        for item, name in zip(query.expressions, names, strict=True):
+            item.set("alias", quoted(name))
+    else:
+        at = query
+        while isinstance(at, (exp.SetOperation, exp.Subquery)):
+            at = at.this
+        for item, name in zip(at.expressions, names, strict=True):
+            item.set("alias", quoted(name))
+    return tuple(
+        OutputColumn(name=name, type=c.type, unit=c.unit, ucd=c.ucd, utype=c.utype, description=c.description)
+        for c, name in zip(columns, names, strict=True)
+    )
+
+
+def _free(name: str, taken: set[str]) -> str:
+    found, number = name, 1
+    while found.lower() in taken:
+        number += 1
+        found = f"{name}_{number}"
+    taken.add(found.lower())
+    return found

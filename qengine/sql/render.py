@@ -1,0 +1,60 @@
+"""Bound tree -> DuckDB text.
+
+Names are always quoted, numbers with a point or an exponent stay DOUBLE (DuckDB reads 12.3 as DECIMAL), NULL order is always
+written out, and operands that are operators themselves are put in parentheses, so that a rule may put any expression anywhere.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from sqlglot import exp
+from sqlglot.dialects.duckdb import DuckDB
+
+from qengine.sql.deep import run_deep
+
+_OPERATORS = (exp.Binary, exp.Unary, exp.Between, exp.In, exp.Case)
+_SAFE = (exp.Paren, exp.Dot)
+
+
+class _Text(DuckDB.Generator):
+    TRANSFORMS: ClassVar[Any] = {
+        **DuckDB.Generator.TRANSFORMS,
+        exp.IntDiv: lambda self, node: self.binary(node, "//"),
+    }
+
+    def literal_sql(self, expression: exp.Literal) -> str:
+        text = super().literal_sql(expression)
+        if not expression.is_string and "." in text and "e" not in text.lower():
+            return f"{text}e0"
+        return text
+
+    def ordered_sql(self, expression: exp.Ordered) -> str:
+        direction = " DESC" if expression.args.get("desc") else " ASC"
+        nulls = " NULLS FIRST" if expression.args.get("nulls_first") else " NULLS LAST"
+        return f"{self.sql(expression, 'this')}{direction}{nulls}"
+
+
+def render(tree: exp.Expr) -> str:
+    """Return the DuckDB text of a bound tree or of a part of one. The tree is not changed."""
+    return run_deep(lambda: _render(tree))
+
+
+def _render(tree: exp.Expr) -> str:
+    copy = tree.copy()
+    for node in copy.walk():
+        if isinstance(node, _OPERATORS) and not isinstance(node, _SAFE):
+            for child in list(node.iter_expressions()):
+                if _needs_parentheses(node, child):
+                    child.replace(exp.Paren(this=child.copy()))
+    return _Text(identify=True, normalize_functions=False, comments=False).generate(copy, copy=False)
+
+
+def _needs_parentheses(parent: exp.Expr, child: exp.Expr) -> bool:
+    if not isinstance(child, (exp.Binary, exp.Unary, exp.Between, exp.In)) or isinstance(child, _SAFE):
+        return False
+    if isinstance(parent, exp.Connector):
+        return isinstance(child, exp.Connector) and type(child) is not type(parent)
+    if isinstance(parent, exp.Case):
+        return False
+    return not (isinstance(child, exp.Neg) and isinstance(child.this, exp.Literal) and not isinstance(parent, (exp.Neg, exp.Unary)))

@@ -1,0 +1,189 @@
+"""Geometry values of the bound tree: a list of DOUBLE in degrees with a DALI xtype, made of constants or of columns.
+
+A point is `[lon, lat]`, a circle `[lon, lat, radius]`, a polygon `[lon1, lat1, lon2, lat2, ..]`. Constants are checked and
+normalised here: longitudes to [0, 360), latitudes refused beyond the poles, polygons refused unless they lie within an open
+hemisphere (`qe_in_polygon` and pruning both rest on that).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlglot import exp
+
+from qengine.catalog.types import CIRCLE, DOUBLE, INTEGER, POINT, POLYGON, SqlType
+from qengine.errors import QueryTypeError, UnsupportedQueryError
+from qengine.sql.nodes import call, cast, number, number_of, span_of_bound, type_of, typed
+from qengine.sql.scopes import Context
+
+_FRAMES = ("", "ICRS", "UNKNOWN", "UNKNOWNFRAME")
+_WORDS = ("GEOCENTER", "BARYCENTER", "TOPOCENTER", "SPHERICAL2", "UNKNOWNREFPOS", "UNION", "HELIOCENTER", "RELOCATABLE")
+_SIZES = {"POSITION": 2, "POINT": 2, "CIRCLE": 3, "BOX": 4}
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A geometry taken apart. `values` are bound DOUBLE nodes; for a column that holds a polygon, `column` is it."""
+
+    kind: SqlType
+    values: tuple[exp.Expr, ...]
+    column: exp.Expr | None = None
+
+    def constants(self) -> list[float] | None:
+        """All values as numbers, or None if one depends on the row."""
+        found = [number_of(value) for value in self.values]
+        if self.column is not None or any(value is None for value in found):
+            return None
+        return [float(value) for value in found if value is not None]
+
+
+def shape_of(node: exp.Expr) -> Shape | None:
+    """Take a bound geometry apart; None if the node is not one."""
+    kind = type_of(node)
+    if not kind.is_geometry:
+        return None
+    if isinstance(node, exp.Array):
+        return Shape(kind, tuple(node.expressions))
+    if kind == POLYGON:
+        return Shape(kind, (), node)
+    count = 2 if kind == POINT else 3
+    return Shape(kind, tuple(
+        typed(call("list_extract", node.copy(), typed(exp.Literal.number(index + 1), INTEGER)), DOUBLE) for index in range(count)
+    ))  # fmt: skip
+
+
+def array(kind: SqlType, values: list[exp.Expr] | list[float]) -> exp.Expr:
+    """Return a geometry node of these values."""
+    nodes = [number(float(value)) if isinstance(value, (int, float)) else cast(value, DOUBLE) for value in values]
+    return typed(exp.Array(expressions=nodes), kind)
+
+
+def make_shape(context: Context, node: exp.Expr, kind: SqlType, values: list[exp.Expr]) -> exp.Expr:
+    """Check and normalise the values of a geometry written in the statement at `node` and return it."""
+    pairs = values[:2] if kind == CIRCLE else values
+    fixed = list(values)
+    for index in range(0, len(pairs), 2):
+        lon, lat = number_of(values[index]), number_of(values[index + 1])
+        if lat is not None and not -90 <= lat <= 90:
+            raise context.error(QueryTypeError, node, f"latitude {lat} is beyond the poles", "latitudes go from -90 to 90")
+        if lon is not None:
+            fixed[index] = number(normal_lon(float(lon)), span_of_bound(values[index]))
+    if kind == CIRCLE and (radius := number_of(values[2])) is not None and radius < 0:
+        raise context.error(QueryTypeError, node, f"the radius {radius} is negative")
+    result = array(kind, fixed)
+    shape = shape_of(result)
+    constants = shape.constants() if shape else None
+    if kind == POLYGON and constants is not None:
+        check_polygon(context, node, constants)
+    return result
+
+
+def normal_lon(lon: float) -> float:
+    """Return a longitude in [0, 360)."""
+    lon = math.fmod(lon, 360.0)
+    if lon < 0:
+        lon += 360.0
+    return 0.0 if lon >= 360.0 else lon + 0.0
+
+
+# -- polygons -----------------------------------------------------------------------------------------------------------------
+
+
+def vectors(constants: list[float]) -> NDArray[np.float64]:
+    """Unit vectors of the vertices, shape (n, 3)."""
+    lon, lat = np.radians(np.array(constants).reshape(-1, 2)).T
+    return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=1)
+
+
+def check_polygon(context: Context, node: exp.Expr, constants: list[float]) -> None:
+    """Refuse polygons that have no unambiguous inside."""
+    if len(constants) < 6 or len(constants) % 2:
+        raise context.error(QueryTypeError, node, "a polygon has at least three vertices, two numbers each")
+    corners = vectors(constants)
+    center = corners.sum(axis=0)
+    length = float(np.linalg.norm(center))
+    if length < 1e-9 or float((corners @ center).min()) / length < 1e-9:
+        message = "the polygon does not lie within a hemisphere around the mean of its vertices"
+        raise context.error(UnsupportedQueryError, node, message, "split it into smaller polygons")
+
+
+def box_corners(context: Context, node: exp.Expr, values: list[float]) -> list[float]:
+    """The corners of BOX(lon, lat, width, height), a polygon of great circles (ADQL 2.1, section 4.2.4)."""
+    lon, lat, width, height = values
+    low, high = lat - height / 2, lat + height / 2
+    if width < 0 or height < 0:
+        raise context.error(QueryTypeError, node, "width and height of a box are not negative")
+    if low < -90 or high > 90 or width >= 180:
+        message = "a box cannot reach beyond a pole or be 180 degrees wide"
+        raise context.error(UnsupportedQueryError, node, message, "write conditions on the coordinates, or a CIRCLE")
+    east, west = normal_lon(lon + width / 2), normal_lon(lon - width / 2)
+    return [east, high, west, high, west, low, east, low]
+
+
+def polygon_area(constants: list[float]) -> float:
+    """Area in square degrees by the angles of the triangles around the first vertex (signed sum, so any shape)."""
+    corners = vectors(constants)
+    first = corners[0]
+    excess = 0.0
+    for second, third in zip(corners[1:-1], corners[2:], strict=True):
+        volume = float(first @ np.cross(second, third))
+        excess += 2 * math.atan2(volume, 1 + float(first @ second) + float(second @ third) + float(third @ first))
+    return math.degrees(math.degrees(abs(excess)))
+
+
+def polygon_centroid(constants: list[float]) -> list[float]:
+    """The direction of the integral of the position over the polygon: half the sum of edge lengths times edge normals."""
+    corners = vectors(constants)
+    total = np.zeros(3)
+    for first, second in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        normal = np.cross(first, second)
+        length = float(np.linalg.norm(normal))
+        if length > 0:
+            total += math.atan2(length, float(first @ second)) * normal / length
+    if float(total @ corners.sum(axis=0)) < 0:
+        total = -total
+    x, y, z = (float(part) for part in total)
+    return [normal_lon(math.degrees(math.atan2(y, x))), math.degrees(math.atan2(z, math.hypot(x, y)))]
+
+
+# -- text ---------------------------------------------------------------------------------------------------------------------
+
+
+def check_frame(context: Context, node: exp.Expr, frame: str) -> None:
+    """Refuse coordinate systems other than ICRS: positions are never converted silently."""
+    name = frame.strip().upper().split(" ")[0]
+    if name not in _FRAMES:
+        message = f"the coordinate system '{frame}' is not supported; positions are ICRS"
+        raise context.error(UnsupportedQueryError, node, message, "convert the coordinates to ICRS, or leave the system out")
+
+
+def geometry_from_text(context: Context, node: exp.Expr, text: str) -> exp.Expr:
+    """Return the geometry that a simple STC-S or DALI text with a leading word describes, such as `CIRCLE ICRS 10 20 1`."""
+    words = text.replace(",", " ").split()
+    kind = words[0].upper() if words else ""
+    rest = words[1:]
+    while rest and not re.match(r"[-+.\d]", rest[0]):
+        word = rest.pop(0)
+        if word.upper() not in _WORDS:
+            check_frame(context, node, word)
+    if kind not in (*_SIZES, "POLYGON"):
+        known = "POINT, CIRCLE, BOX and POLYGON"
+        raise context.error(UnsupportedQueryError, node, f"'{text}' is not a region that is understood", f"known are {known}")
+    try:
+        values = [float(word) for word in rest]
+    except ValueError as error:
+        raise context.error(QueryTypeError, node, f"'{text}' has something other than numbers") from error
+    if not all(math.isfinite(value) for value in values):
+        raise context.error(QueryTypeError, node, f"'{text}' has a number that is not finite")
+    if kind != "POLYGON" and len(values) != _SIZES[kind]:
+        raise context.error(QueryTypeError, node, f"{kind} has {_SIZES[kind]} numbers, not {len(values)}")
+    if kind == "POLYGON" and (len(values) < 6 or len(values) % 2):
+        raise context.error(QueryTypeError, node, "POLYGON has at least three pairs of numbers")
+    if kind == "BOX":
+        kind, values = "POLYGON", box_corners(context, node, values)
+    target = {"POLYGON": POLYGON, "CIRCLE": CIRCLE}.get(kind, POINT)
+    return make_shape(context, node, target, [number(value) for value in values])
