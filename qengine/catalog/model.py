@@ -15,6 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from qengine.catalog.types import SqlType
+from qengine.sky.cells import RangeSet
 
 Int64Array = NDArray[np.int64]
 
@@ -156,7 +157,8 @@ class RowGroups:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Parquet files as columns, sorted by `start`, then `digest`. Arrays have shape (parts,).
+    """Parquet files as columns, sorted by `start`, then `digest`. Arrays have shape (parts,). The ranges of two parts are disjoint
+    or equal.
 
     [start, stop) is the range of the line that the part belongs to (its tile or a sub-range of it); `lowest` and `highest`
     the smallest and largest cell really in it (inclusive; lowest > highest when empty). In margin parts [start, stop) is the
@@ -177,6 +179,16 @@ class Parts:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def meeting(self, ranges: RangeSet) -> Int64Array:
+        """Return the indexes of the parts whose ranges share a cell with `ranges`; cheap when these are few."""
+        if 4 * len(ranges) > len(self):
+            return np.flatnonzero(ranges.overlaps(self.start, self.stop))
+        first = np.searchsorted(self.stop, ranges.starts, side="right")
+        last = np.searchsorted(self.start, ranges.stops, side="left")
+        count = np.maximum(last - first, 0)
+        found = np.repeat(first - np.r_[0, np.cumsum(count)[:-1]], count) + np.arange(int(count.sum()))
+        return found[np.r_[True, found[1:] != found[:-1]]] if len(found) else found
 
 
 class PartRole(IntEnum):

@@ -45,6 +45,10 @@ class SqlType:
     def is_geometry(self) -> bool:
         return self.xtype in ("point", "circle", "polygon")
 
+    def __deepcopy__(self, memo: object) -> SqlType:
+        """A value is its own copy: trees that carry types are copied often."""
+        return self
+
     def __str__(self) -> str:
         return self.xtype.upper() if self.is_geometry else self.name
 

@@ -16,6 +16,7 @@ from enum import Enum
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from sqlglot import exp
 
 from qengine.catalog.model import Int64Array, Parts, TableSnapshot
@@ -33,6 +34,9 @@ from qengine.sql.render import render
 
 MAX_RANGES = 64
 """Ranges in one input's filter: a tree of comparisons, of which a row takes six for 64 ranges."""
+
+FINE_PARTS = 20_000
+"""A fragment that meets more parts than this is cut at borders of parts only."""
 
 SKY_AREA_DEG2 = 41252.96
 
@@ -133,7 +137,7 @@ def _task_input(i: LeafInput, home: RangeSet, bounds: tuple[int, int]) -> TaskIn
     if i.reach is Reach.RING:
         sky = home & RangeSet.sky()
         reach = sky | ring(sky, i.margin_deg)
-    sources = [(parts, np.flatnonzero(reach.overlaps(parts.start, parts.stop))) for parts in (i.table.home, i.table.orphan)]
+    sources = [(parts, parts.meeting(reach)) for parts in (i.table.home, i.table.orphan)]
     if not table.line_column:
         return _input(i, sources, ())
     is_inside = all(
@@ -257,86 +261,109 @@ def _cut_tasks(
     leaf: Leaf, inputs: tuple[LeafInput, ...], work: RangeSet, cost: CostModel, *, is_heavy: bool
 ) -> tuple[Int64Array, Int64Array, Estimate]:
     """Return bounds, costs and the estimate. Without an owner there is one task over everything."""
-    whole = np.array([0, BEYOND_END], np.int64)
     owner = next((i for i in inputs if i.alias == leaf.locality.owner), None)
     if owner is None:
         size = sum(int(i.table.home.bytes.sum() * used_fraction(i.table.table, i.columns)) for i in inputs)
         most = max((i.table.rows for i in inputs), default=1)
         read = sum(len(i.table.home) for i in inputs)
+        whole = np.array([0, BEYOND_END], np.int64)
         return whole, np.array([size], np.int64), Estimate(parts=read, parts_total=read, row_groups=read, rows=most, bytes=size)
-    starts, sizes, rows, groups, parts = _atoms(owner, work)
-    total_parts = len(owner.table.home) + len(owner.table.orphan)
+    pieces = _pieces(owner, work)
+    sizes = pieces.bytes.copy()
     for other in inputs:
-        if other is not owner and other.reach is not Reach.WHOLE and len(starts):
-            other_starts, other_sizes, *_ = _atoms(other, work, is_fine=False)
-            place = np.maximum(np.searchsorted(starts, other_starts, side="right") - 1, 0)
-            np.add.at(sizes, place, other_sizes)
-    estimate = Estimate(parts=parts, parts_total=total_parts, row_groups=groups, rows=int(rows.sum()), bytes=int(sizes.sum()))
-    if not len(starts):
+        if other is not owner and other.reach is not Reach.WHOLE and len(sizes):
+            more = _pieces(other, work, is_fine=False)
+            place = np.maximum(np.searchsorted(pieces.starts, more.starts, side="right") - 1, 0)
+            np.add.at(sizes, place, more.bytes)
+    estimate = Estimate(
+        parts=pieces.parts,
+        parts_total=len(owner.table.home) + len(owner.table.orphan),
+        row_groups=pieces.row_groups,
+        rows=int(pieces.rows.sum()),
+        bytes=int(sizes.sum()),
+    )
+    if not len(sizes):
         return np.zeros(1, np.int64), np.zeros(0, np.int64), estimate
-    target = cost.task_bytes(int(sizes.sum()), is_heavy=is_heavy)
-    splits = _coarse_starts(owner, starts, sizes, target)
-    starts, sizes = starts[splits], np.add.reduceat(sizes, splits)
-    number = (np.cumsum(sizes) - sizes) // max(target, 1)
+    costs = sizes + pieces.is_border * cost.part_bytes
+    target = cost.task_bytes(int(costs.sum()), is_heavy=is_heavy)
+    cuts = _cuts(owner, pieces, costs, target)
+    costs = np.add.reduceat(costs, cuts)
+    number = (np.cumsum(costs) - costs) // max(target, 1)
     first = np.flatnonzero(np.r_[True, number[1:] != number[:-1]])
-    bounds = np.r_[starts[first], BEYOND_END].astype(np.int64)
+    bounds = np.r_[pieces.starts[cuts][first], BEYOND_END].astype(np.int64)
     bounds[0] = 0
-    return bounds, np.add.reduceat(sizes, first), estimate
+    return bounds, np.add.reduceat(costs, first), estimate
 
 
-def _atoms(i: LeafInput, work: RangeSet, *, is_fine: bool = True) -> tuple[Int64Array, Int64Array, Int64Array, int, int]:
-    """Return the smallest pieces at which the input's rows may be cut: (starts, bytes, rows, row groups, parts).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pieces:
+    """The smallest pieces at which an input may be cut, sorted by `starts`: row groups, or whole parts. `is_border` marks the first
+    piece of each part. All arrays have shape (pieces,)."""
 
-    Pieces are row groups that meet the work, by their lowest cell, or whole parts where the files have no line column.
-    """
+    starts: Int64Array
+    bytes: Int64Array
+    rows: Int64Array
+    is_border: NDArray[np.bool_]
+    parts: int
+    row_groups: int
+
+
+def _pieces(i: LeafInput, work: RangeSet, *, is_fine: bool = True) -> _Pieces:
+    """Return the pieces of the input that meet the work; whole parts unless `is_fine` and the files have a line column."""
     fraction = used_fraction(i.table.table, i.columns)
     starts: list[Int64Array] = []
     sizes: list[Int64Array] = []
     rows: list[Int64Array] = []
+    borders: list[NDArray[np.bool_]] = []
     groups = count = 0
     for parts in (i.table.home, i.table.orphan):
-        selected = np.flatnonzero(work.overlaps(parts.start, parts.stop))
+        selected = parts.meeting(work)
         count += len(selected)
         if not len(selected):
             continue
         offset = parts.row_groups.offset
         per_part = offset[selected + 1] - offset[selected]
-        if not is_fine or not i.table.table.line_column or len(selected) > 20_000 or not per_part.all():
+        if not is_fine or not i.table.table.line_column or len(selected) > FINE_PARTS or not per_part.all():
             starts.append(parts.start[selected])
             sizes.append(parts.bytes[selected])
             rows.append(parts.rows[selected])
+            borders.append(np.ones(len(selected), bool))
             groups += int(per_part.sum())
             continue
-        first = np.repeat(offset[selected] - np.r_[0, np.cumsum(per_part)[:-1]], per_part)
-        index = first + np.arange(int(per_part.sum()))
+        begins = np.r_[0, np.cumsum(per_part)[:-1]]
+        index = np.repeat(offset[selected] - begins, per_part) + np.arange(int(per_part.sum()))
         lowest = np.maximum(parts.row_groups.lowest[index], np.repeat(parts.start[selected], per_part))
-        lowest[np.r_[0, np.cumsum(per_part)[:-1]]] = parts.start[selected]
-        meets = work.overlaps(lowest, np.maximum(parts.row_groups.highest[index] + 1, lowest + 1))
+        lowest[begins] = parts.start[selected]
+        meets = work.overlaps(lowest, np.maximum(parts.row_groups.highest[index], lowest) + 1)
+        owned = np.repeat(np.arange(len(selected)), per_part)[meets]
         starts.append(lowest[meets])
         sizes.append(parts.row_groups.bytes[index][meets])
         rows.append(parts.row_groups.rows[index][meets])
+        borders.append(np.r_[True, owned[1:] != owned[:-1]] if len(owned) else np.zeros(0, bool))
         groups += int(meets.sum())
     if not starts:
         none = np.zeros(0, np.int64)
-        return none, none, none, 0, 0
-    all_starts = np.concatenate(starts)
-    order = np.argsort(all_starts, kind="stable")
-    scaled = (np.concatenate(sizes)[order] * fraction).astype(np.int64)
-    return all_starts[order], scaled, np.concatenate(rows)[order].astype(np.int64), groups, count
+        return _Pieces(starts=none, bytes=none, rows=none, is_border=np.zeros(0, bool), parts=count, row_groups=0)
+    along = np.argsort(np.concatenate(starts), kind="stable")
+    return _Pieces(
+        starts=np.concatenate(starts)[along],
+        bytes=(np.concatenate(sizes)[along] * fraction).astype(np.int64),
+        rows=np.concatenate(rows)[along],
+        is_border=np.concatenate(borders)[along],
+        parts=count,
+        row_groups=groups,
+    )
 
 
-def _coarse_starts(owner: LeafInput, starts: Int64Array, sizes: Int64Array, target: int) -> Int64Array:
+def _cuts(owner: LeafInput, pieces: _Pieces, costs: Int64Array, target: int) -> Int64Array:
     """Return the indexes of pieces at which a task may begin: borders of parts, and borders of row groups inside parts that are
     larger than a task. Attached catalogues may hold rows outside their tile, so their parts are never cut."""
-    table = owner.table
-    borders = np.unique(np.concatenate([table.home.start, table.orphan.start]))
-    is_border = np.isin(starts, borders, assume_unique=False)
-    is_new = np.r_[True, starts[1:] != starts[:-1]]
-    begins = np.flatnonzero(is_border & is_new)
+    is_new = np.r_[True, pieces.starts[1:] != pieces.starts[:-1]]
+    begins = np.flatnonzero(pieces.is_border & is_new)
     if not len(begins) or begins[0] != 0:
         begins = np.r_[0, begins]
-    if table.table.has_nan or not table.table.line_column:
+    if owner.table.table.has_nan or not owner.table.table.line_column:
         return begins
-    per_part = np.add.reduceat(sizes, begins)
-    large = np.repeat(per_part > target, np.diff(np.r_[begins, len(starts)]))
-    return np.unique(np.concatenate([begins, np.flatnonzero(large & is_new)]))
+    per_part = np.add.reduceat(costs, begins)
+    large = np.repeat(per_part > target, np.diff(np.r_[begins, len(costs)]))
+    return np.unique(np.concatenate([begins, np.flatnonzero(large & is_new)])) if large.any() else begins

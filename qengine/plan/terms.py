@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 from sqlglot import exp
 
@@ -135,7 +136,12 @@ def bound_below(node: exp.Expr) -> tuple[exp.Expr, float] | None:
 
 
 def named_type(name: str) -> exp.DataType:
-    """Return the node of a DuckDB type name."""
+    """Return a new node of a DuckDB type name."""
+    return _parsed_type(name).copy()
+
+
+@cache
+def _parsed_type(name: str) -> exp.DataType:
     return exp.DataType.build(name, dialect="duckdb")
 
 
