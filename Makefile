@@ -1,0 +1,53 @@
+# The verbs of this repository. Everything lives in .venv; nothing is installed outside of it.
+#
+#   make setup      environment with all that development needs (quick when nothing changed)
+#   make demo       real stars, served and queried; ARGS=--once exits after the queries
+#   make test       lint, types, and the default tests
+#   make test-all   the slow tests too
+#   make lint       ruff and mypy
+#   make bench      benchmarks beside bare DuckDB on the same files
+#   make golden     write the golden EXPLAIN texts again (review the difference)
+#   make proto      generate the gRPC code again
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+JOBS ?= 2
+ARGS ?=
+
+.PHONY: setup demo test test-all lint bench golden proto clean
+.DEFAULT_GOAL := test
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,dev]'
+	@touch $@
+
+demo: $(STAMP)
+	@$(BIN)/python -m qengine.demo $(ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+test-all: lint
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "slow or not slow" $(ARGS)
+
+bench: $(STAMP)
+	$(BIN)/python -m pytest bench -o addopts="" -q --benchmark-enable --benchmark-only $(ARGS)
+
+golden: $(STAMP)
+	QENGINE_GOLDEN=write $(BIN)/python -m pytest tests/plans $(ARGS)
+
+proto: $(STAMP)
+	$(BIN)/python proto/generate.py
+
+clean:
+	rm -rf $(VENV) demo-store build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

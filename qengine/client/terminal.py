@@ -1,0 +1,169 @@
+"""Results and errors for a person at a terminal, and results into files.
+
+Rows shown as a table are few by choice; files get all of them, written beside their final name and moved there when complete.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from qengine.catalog.output import OutputColumn
+from qengine.catalog.summary import TableSummary
+from qengine.client.result import Result
+from qengine.errors import Blame, QEngineError, Span
+
+_EXIT = {Blame.USER: 1, Blame.LIMIT: 1, Blame.DATA: 1, Blame.CLUSTER: 3, Blame.BUG: 4}
+_STATUS_AFTER_S = 0.5
+
+
+class FileWriter(Protocol):
+    """What turns batches into bytes: a writer of `tap.formats`."""
+
+    def begin(self) -> bytes: ...
+    def write(self, batch: pa.RecordBatch) -> bytes: ...
+    def finish(self, *, is_overflow: bool) -> bytes: ...
+
+
+class Sink(Protocol):
+    """Where bytes go."""
+
+    def write(self, content: bytes, /) -> Any: ...
+
+
+def print_error(console: Console, error: QEngineError, statement: str = "") -> int:
+    """Print one message with its code, the place in the statement, and the hint. Return the exit status of the process."""
+    where = f"{error.span}: " if error.span else ""
+    console.print(Text.assemble((f"error[{error.code}]", "bold red"), ": ", f"{where}{error.message}"), soft_wrap=True)
+    if error.span and (lines := statement.splitlines()) and error.span.line <= len(lines):
+        for line in _marked(lines[error.span.line - 1], error.span):
+            console.print(Text(line), soft_wrap=True)
+    if error.hint:
+        console.print(Text.assemble(("hint", "bold"), f": {error.hint}"), soft_wrap=True)
+    return _EXIT[error.blame]
+
+
+def _marked(line: str, span: Span) -> Iterator[str]:
+    """The line of the statement, and a caret below each character of the place."""
+    number = str(span.line)
+    before = line[: span.column - 1]
+    # Tabs stay tabs below, so that the carets stand under the text whatever the width of a tab.
+    indent = "".join("\t" if character == "\t" else " " for character in before)
+    width = max(1, min(span.end - span.start, len(line) - len(before)))
+    yield f" {number} | {line}"
+    yield f" {' ' * len(number)} | {indent}{'^' * width}"
+
+
+def print_rows(console: Console, result: Result, *, limit: int) -> int:
+    """Print up to `limit` rows as a table, and below it how many there are. Return the number of all rows."""
+    shown: list[Sequence[Any]] = []
+    total = 0
+    for batch in counted(console, result):
+        if len(shown) < limit:
+            head = batch.slice(0, limit - len(shown))
+            shown += zip(*(column.to_pylist() for column in head.columns), strict=True)
+        total += batch.num_rows
+    table = Table(show_edge=False, pad_edge=False, box=None, header_style="bold")
+    for column in result.columns:
+        is_right = column.type.is_numeric
+        table.add_column(_heading(column), justify="right" if is_right else "left", overflow="fold")
+    for row in shown:
+        table.add_row(*(Text("" if value is None else _shown(value)) for value in row))
+    console.print(table)
+    rest = f", the first {len(shown):,} are shown" if total > len(shown) else ""
+    cut = ", cut by MAXREC" if result.is_overflow else ""
+    console.print(Text(f"{total:,} {'row' if total == 1 else 'rows'}{rest}{cut}", style="dim"))
+    return total
+
+
+def write_rows(result: Result, writer: FileWriter, sink: Sink, console: Console) -> int:
+    """Write all rows to `sink`. Return how many there are."""
+    total = 0
+    sink.write(writer.begin())
+    for batch in counted(console, result):
+        sink.write(writer.write(batch))
+        total += batch.num_rows
+    sink.write(writer.finish(is_overflow=result.is_overflow))
+    return total
+
+
+def write_file(result: Result, writer: FileWriter, path: Path, console: Console) -> int:
+    """Write all rows to a file that appears when it is complete. Return how many there are."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with unfinished.open("wb") as file:
+            total = write_rows(result, writer, file, console)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return total
+
+
+def counted(console: Console, result: Result) -> Iterator[pa.RecordBatch]:
+    """Yield the batches of `result`; on a terminal a line tells how it goes when that takes a while."""
+    began = time.monotonic()
+    rows = 0
+    with console.status("running ...") as status:
+        status.stop()
+        for batch in result:
+            rows += batch.num_rows
+            if time.monotonic() - began > _STATUS_AFTER_S:
+                status.start()
+                status.update(f"{rows:,} rows ...")
+            yield batch
+
+
+def print_tables(console: Console, tables: Sequence[TableSummary]) -> None:
+    """Print one line per table."""
+    table = Table(show_edge=False, pad_edge=False, box=None, header_style="bold")
+    for heading in ("table", "kind"):
+        table.add_column(heading)
+    for heading in ("rows", "size", "parts", "snapshot"):
+        table.add_column(heading, justify="right")
+    table.add_column("description", overflow="fold")
+    for one in tables:
+        table.add_row(
+            one.full_name, one.kind, f"{one.rows:,}", size(one.bytes), f"{one.parts:,}", str(one.snapshot), Text(one.description)
+        )
+    console.print(table)
+
+
+def print_columns(console: Console, one: TableSummary) -> None:
+    """Print the columns of a table."""
+    console.print(Text.assemble((one.full_name, "bold"), f"  {one.kind}, {one.rows:,} rows", f"  {one.description}"))
+    table = Table(show_edge=False, pad_edge=False, box=None, header_style="bold")
+    for heading in ("column", "type", "unit", "UCD"):
+        table.add_column(heading)
+    table.add_column("description", overflow="fold")
+    for column in one.columns:
+        table.add_row(column.name, str(column.type), column.unit, column.ucd, Text(column.description))
+    console.print(table)
+
+
+def size(count: float) -> str:
+    """Return a number of bytes for people."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def _heading(column: OutputColumn) -> Text:
+    return Text.assemble(column.name, (f"\n{column.unit}", "dim")) if column.unit else Text(column.name)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.10g}"
+    if isinstance(value, list):
+        return " ".join(_shown(item) for item in value)
+    return str(value)
