@@ -189,8 +189,8 @@ class Run:
         if self._drivers:
             await asyncio.wait(self._drivers, timeout=self._settings.stop_s)
         if self._needs_cancel:
-            stop_s = self._settings.stop_s
-            await asyncio.gather(*(self._watches[worker].cancel(self.query, stop_s) for worker in self._touched))
+            watches = [self._watches[worker] for worker in self._touched]
+            await asyncio.gather(*(watch.cancel(self.query, self._settings.stop_s) for watch in watches))
         self._tally.end(self._now())
 
     # -- for the dispatcher -----------------------------------------------------------------------------------------------
@@ -298,8 +298,7 @@ class Run:
         self._drivers.add(live.driver)
 
     def _stop(self, key: tuple[int, int]) -> None:
-        live = self._live.pop(key, None)
-        if live is None:
+        if (live := self._live.pop(key, None)) is None:
             return
         # A result that the worker has spooled stays there until the query is cancelled.
         stats = live.attempt.stats
@@ -369,8 +368,7 @@ class Run:
         self._live.pop((number, attempt), None)
 
     def _task(self, number: int, attempt: int) -> Task:
-        left_s = max(0.1, self._limits.deadline_s - self.age_s(self._now()))
-        limits = replace(self._limits, deadline_s=left_s)
+        limits = replace(self._limits, deadline_s=max(0.1, self._limits.deadline_s - self.age_s(self._now())))
         return replace(self._source.make(number), attempt=attempt, epoch=self._epoch, limits=limits)
 
     def _fail(self, number: int, attempt: int, error: QEngineError) -> None:
