@@ -85,7 +85,9 @@ class Table:
     the director's key). `ra` and `dec` are the columns of the *own* position in ICRS degrees, empty if there is none; for a
     director they determine the place on the line. `is_key_proven` says that keys are unique and live in one cell (checked at
     publish); without it there is no key locality. `has_nan` says that floats in the files may be NaN, which must be
-    read as NULL. `line_column` is the files' column of order-29 cells; empty if an attached catalogue has none.
+    read as NULL. `line_column` is the files' column of order-29 cells; empty if an attached catalogue has none. Such a table cannot
+    be read in part: a task that reads one of its parts takes the whole range of the part and gives no ranges to the reader
+    (`TaskInput.ranges` empty), so tasks are cut only where parts meet, and margins (`margin`, rings of cells) cannot be used.
     """
 
     schema: str

@@ -2,7 +2,7 @@
 
 Writers differ, so this reader asks for little. A path may be a collection or a catalogue. Either properties file will do. The tiles
 are those of `partition_info.csv`, which is the list of what is visible, or else those found by listing `dataset/`. A tile is a file
-(`Npix=5.parquet`, `.parq`, or the declared suffix) or a folder of files. The schema is that of `_common_metadata` or `_metadata`, or
+(`Npix=5.parquet`, `.parq`, or the declared suffix) or a folder of files. The schema is that of `_common_metadata`, `_metadata`, or
 else the first file's. What contradicts itself (overlapping tiles, listed files that are missing) is an `InputError` that names the
 place. No data page is read here.
 """
