@@ -50,7 +50,7 @@ def test_written_files_are_whole(store: Store) -> None:
 
 def test_failure_while_writing_keeps_the_old_file(store: Store) -> None:
     store.write("a", b"old")
-    with pytest.raises(RuntimeError), store.writing("a") as temporary:
+    with pytest.raises(RuntimeError), store.writing("a") as temporary:  # noqa: PT012
         temporary.write_bytes(b"half")
         raise RuntimeError
     assert store.read("a") == b"old"
