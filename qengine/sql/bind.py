@@ -22,8 +22,8 @@ quoted names, literals and the order of things. What later stations may rely on:
   `qe_distance(ra1, dec1, ra2, dec2)`, all in degrees; `CONTAINS(..) = 0` is NOT of the predicate. Geometry values are
   `exp.Array`.
 * Aggregates outside windows have `meta["aggregate"]`; FILTER has become CASE. SUM of integers is `CAST(SUM(..) AS BIGINT)`.
-* `meta["sql_type"]` is on every value and condition, `meta["span"]` where the place in the text is known, and `unit`, `ucd`, `utype`,
-  `description` where a value has them. Only plain values live in meta, so `copy()` keeps them.
+* `meta["sql_type"]` is on every value and condition, `meta["span"]` where the place in the text is known, and `unit`, `ucd`,
+  `utype`, `description` where a value has them. Only plain values live in meta, so `copy()` keeps them.
 """
 
 from __future__ import annotations

@@ -137,7 +137,8 @@ def bind_aggregate(binder: Expressions, node: exp.Anonymous, function: Function,
     others = [
         _argument(binder, part, kind, function) for part, kind in zip(node.expressions[1:], function.arguments[1:], strict=False)
     ]
-    if function.name == "QUANTILE" and (number_of(others[0]) is None or not 0 <= (number_of(others[0]) or 0) <= 1):
+    fraction = number_of(others[0]) if others else None
+    if function.name == "QUANTILE" and not (fraction is not None and 0 <= fraction <= 1):
         raise binder.error(QueryTypeError, node, "the fraction of QUANTILE is a number from 0 to 1")
     clause.depth -= 1
     _check_home(binder, node, argument)

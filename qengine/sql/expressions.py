@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from sqlglot import exp
 
-from qengine.catalog.types import BIGINT, BOOLEAN, DOUBLE, INTEGER, NULL, TIMESTAMP, VARCHAR, SqlType, to_adql
+from qengine.catalog.types import BOOLEAN, DOUBLE, INTEGER, NULL, TIMESTAMP, VARCHAR, SqlType, to_adql
 from qengine.errors import QueryError, QueryTypeError, UnsupportedQueryError
 from qengine.sql.casts import bind_cast, canonical_time
 from qengine.sql.coercion import are_comparable, arithmetic_type, common_type, is_temporal
@@ -32,13 +32,13 @@ from qengine.sql.nodes import (
     unit_of,
     with_unit,
 )  # fmt: skip
+from qengine.sql.operators import as_term, balanced, between, fold, plain_query, terms_of, unit_after, widen
 from qengine.sql.scopes import Context, Scope
 from qengine.sql.shape import PREDICATES
 from qengine.sql.spans import span_of
 
 _ORDERINGS = (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE, exp.NullSafeEQ, exp.NullSafeNEQ)
 _ARITHMETIC = (exp.Add, exp.Sub, exp.Mul, exp.Div, exp.Mod, exp.IntDiv)
-_CHAIN = 16
 
 
 @dataclass(slots=True, kw_only=True)
@@ -153,15 +153,15 @@ class Expressions:
             raise self._type_error(node, "DIV needs integers", left, right)
         if isinstance(node, exp.Div) and kind.is_integer and not truncates:
             kind = DOUBLE
-        folded = _fold(type(node), number_of(left), number_of(right), truncates=truncates and kind.is_integer)
+        folded = fold(type(node), number_of(left), number_of(right), truncates=truncates and kind.is_integer)
         if folded is not None:
             return number(folded, span_of(node, self.context.text))
-        left, right = paren(_operand(left, kind)), paren(_operand(right, kind))
+        left, right = paren(widen(left, kind)), paren(widen(right, kind))
         if is_division and kind.is_integer:
             result: exp.Expr = exp.IntDiv(this=left, expression=right)
         else:
             result = type(node)(this=left, expression=right)
-        return with_unit(typed(result, kind), _unit(type(node), left, right))
+        return with_unit(typed(result, kind), unit_after(type(node), left, right))
 
     def _concatenation(self, node: exp.DPipe) -> exp.Expr:
         left, right = self.value(node.this), self.value(node.expression)
@@ -201,7 +201,7 @@ class Expressions:
         return kind, [item if is_null(item) else cast(item, kind) for item in values]
 
     def _scalar_subquery(self, node: exp.Subquery) -> exp.Expr:
-        query, types = self.subquery(_plain(node), self.scope)
+        query, types = self.subquery(plain_query(node), self.scope)
         if len(types) != 1:
             raise self.error(QueryTypeError, node, f"a sub-query used as a value has one column, not {len(types)}")
         return typed(exp.Subquery(this=query), types[0])
@@ -218,7 +218,7 @@ class Expressions:
     def _condition(self, node: exp.Expr) -> exp.Expr:
         match node:
             case exp.And() | exp.Or():
-                return _balanced(type(node), [_term(self.condition(term)) for term in _terms(node)])
+                return balanced(type(node), [as_term(self.condition(term)) for term in terms_of(node)])
             case exp.Not():
                 return typed(exp.Not(this=paren(self.condition(node.this))), BOOLEAN)
             case exp.Paren():
@@ -226,13 +226,13 @@ class Expressions:
             case exp.Between():
                 low = self._comparison(exp.GTE, node.this, node.args["low"], node)
                 high = self._comparison(exp.LTE, node.this, node.args["high"], node)
-                return _between(low, high)
+                return between(low, high)
             case exp.In():
                 return self._in(node)
             case exp.Is():
                 return self._is(node)
             case exp.Exists():
-                query, _ = self.subquery(_plain(node.this), self.scope)
+                query, _ = self.subquery(plain_query(node.this), self.scope)
                 return typed(exp.Exists(this=query), BOOLEAN)
             case exp.Like() | exp.ILike() | exp.Escape():
                 return self._like(node)
@@ -299,7 +299,7 @@ class Expressions:
     def _in(self, node: exp.In) -> exp.Expr:
         subject = self.value(node.this)
         if (query := node.args.get("query")) is not None:
-            bound, types = self.subquery(_plain(query), self.scope)
+            bound, types = self.subquery(plain_query(query), self.scope)
             if len(types) != 1:
                 raise self.error(QueryTypeError, node, f"the sub-query of IN has one column, not {len(types)}")
             kind = type_of(subject)
@@ -340,93 +340,3 @@ class Expressions:
     def _type_error(self, node: exp.Expr, message: str, *operands: exp.Expr) -> QueryError:
         found = " and ".join(to_adql(type_of(operand)) if not is_null(operand) else "NULL" for operand in operands)
         return self.error(QueryTypeError, node, f"{message}, not {found}" if found else message)
-
-
-def _plain(node: exp.Expr) -> exp.Query:
-    """Take a query out of its parentheses where they carry nothing of their own."""
-    while isinstance(node, exp.Subquery) and isinstance(node.this, exp.Query):
-        if any(node.args.get(key) for key in ("order", "limit", "offset", "with_")):
-            break
-        node = node.this
-    assert isinstance(node, exp.Query)
-    return node
-
-
-def _operand(node: exp.Expr, kind: SqlType) -> exp.Expr:
-    """Widen an operand where DuckDB would compute in a narrower or another type than `kind`."""
-    found = type_of(node)
-    if found in (INTEGER, BIGINT) and (kind.is_integer or kind.is_float):
-        return node
-    if found.name in ("FLOAT", "DOUBLE", "HUGEINT", "NULL"):
-        return node if found != NULL else typed(exp.Cast(this=node, to=exp.DataType(this=exp.DType.INT)), INTEGER)
-    return cast(node, arithmetic_type(found, NULL) or kind)
-
-
-def _fold(kind: type[exp.Expr], left: int | float | None, right: int | float | None, *, truncates: bool) -> int | float | None:
-    if left is None or right is None:
-        return None
-    try:
-        if kind is exp.Add:
-            return _small(left + right)
-        if kind is exp.Sub:
-            return _small(left - right)
-        if kind is exp.Mul:
-            return _small(left * right)
-        if kind in (exp.Div, exp.IntDiv) and right != 0:
-            if truncates:
-                quotient = abs(int(left)) // abs(int(right))
-                return quotient if (left < 0) == (right < 0) else -quotient
-            return _small(float(left) / float(right))
-    except OverflowError:
-        return None
-    return None
-
-
-def _small(value: int | float) -> int | float | None:
-    """A folded value that a literal of its kind can hold."""
-    if isinstance(value, int):
-        return value if abs(value) < 2**63 else None
-    return value if abs(value) < float("inf") and value == value else None
-
-
-def _unit(kind: type[exp.Expr], left: exp.Expr, right: exp.Expr) -> str:
-    """The unit of a sum of equals, and of a product with a pure number; empty where it is not obvious."""
-    first, second = unit_of(left), unit_of(right)
-    if kind in (exp.Add, exp.Sub):
-        return first if first == second else ""
-    if kind is exp.Mul and number_of(left) is not None:
-        return second
-    if kind in (exp.Mul, exp.Div, exp.IntDiv) and number_of(right) is not None:
-        return first
-    return ""
-
-
-def _terms(node: exp.Expr) -> list[exp.Expr]:
-    """The operands of a chain of one connector, without recursion; parentheses around the same connector are opened."""
-    found, stack = [], [node]
-    while stack:
-        item = stack.pop()
-        bare = inner(item)
-        if type(bare) is type(node):
-            stack += [bare.expression, bare.this]
-        else:
-            found.append(item)
-    return found
-
-
-def _term(node: exp.Expr) -> exp.Expr:
-    return paren(node) if isinstance(inner(node), exp.Connector) else node
-
-
-def _balanced(kind: type[exp.Expr], terms: list[exp.Expr]) -> exp.Expr:
-    """Join terms: as a chain, or, where there are many, as a flat tree that nothing recurses deeply on."""
-    if len(terms) == 1:
-        return terms[0]
-    cut = len(terms) - 1 if len(terms) <= _CHAIN else len(terms) // 2
-    return typed(kind(this=_balanced(kind, terms[:cut]), expression=_balanced(kind, terms[cut:])), BOOLEAN)
-
-
-def _between(low: exp.Expr, high: exp.Expr) -> exp.Expr:
-    if low.this == high.this:
-        return typed(exp.Between(this=low.this, low=low.expression, high=high.expression), BOOLEAN)
-    return typed(exp.And(this=low, expression=high), BOOLEAN)

@@ -35,7 +35,8 @@ MACROS: tuple[str, ...] = (
     "WHEN (lon + lat + lon0 + lat0) IS NOT NULL THEN r IS NOT NULL OR NULL END",
     "CREATE MACRO qe_area_circle(r) AS 4 * pi() * degrees(1) * degrees(1) * qe__sin2(least(r, 180e0))",
     # unit vectors
-    "CREATE MACRO qe__vector(lon, lat) AS [cos(radians(lat)) * cos(radians(lon)), cos(radians(lat)) * sin(radians(lon)), sin(radians(lat))]",
+    "CREATE MACRO qe__vector(lon, lat) AS "
+    "[cos(radians(lat)) * cos(radians(lon)), cos(radians(lat)) * sin(radians(lon)), sin(radians(lat))]",
     "CREATE MACRO qe__dot(a, b) AS a[1] * b[1] + a[2] * b[2] + a[3] * b[3]",
     "CREATE MACRO qe__cross(a, b) AS [a[2] * b[3] - a[3] * b[2], a[3] * b[1] - a[1] * b[3], a[1] * b[2] - a[2] * b[1]]",
     "CREATE MACRO qe__unit(a) AS list_transform(a, lambda x: x / sqrt(qe__dot(a, a)))",
@@ -44,7 +45,8 @@ MACROS: tuple[str, ...] = (
     "list_sum(list_transform(c, lambda x: x[2])), list_sum(list_transform(c, lambda x: x[3]))])",
     # two axes of the plane that touches the sphere at m
     "CREATE MACRO qe__east(m) AS qe__unit(CASE WHEN abs(m[3]) < 0.9 THEN [-m[2], m[1], 0e0] ELSE [0e0, -m[3], m[2]] END)",
-    "CREATE MACRO qe__plane(p, m) AS [qe__dot(p, qe__east(m)) / qe__dot(p, m), qe__dot(p, qe__cross(m, qe__east(m))) / qe__dot(p, m)]",
+    "CREATE MACRO qe__plane(p, m) AS "
+    "[qe__dot(p, qe__east(m)) / qe__dot(p, m), qe__dot(p, qe__cross(m, qe__east(m))) / qe__dot(p, m)]",
     "CREATE MACRO qe__flat(c, m) AS list_transform(c, lambda p: qe__plane(p, m))",
     # edges as {x1, y1, x2, y2, n: unit normal, a, b: end vectors}
     "CREATE MACRO qe__edges(c, f) AS list_transform(generate_series(1, len(c)), lambda i: {"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from sqlglot import exp
 from sqlglot.errors import ErrorLevel, ParseError
-from sqlglot.tokens import Token
+from sqlglot.tokenizer_core import Token
 
 from qengine.errors import QEngineError, QuerySyntaxError
 from qengine.sql.deep import run_deep

@@ -283,13 +283,8 @@ def _renamed(context: Context, item: exp.Subquery, query: exp.Query, columns: tu
     names = alias.columns if isinstance(alias, exp.TableAlias) else []
     if not names:
         return columns
-    if context.language.is_strict or len(names) != len(columns):
-        message = (
-            f"{len(names)} names for {len(columns)} columns"
-            if not context.language.is_strict
-            else "column names after an alias are not ADQL"
-        )
-        raise context.error(QueryTypeError, item, message)
+    if len(names) != len(columns):
+        raise context.error(QueryTypeError, item, f"{len(names)} names for {len(columns)} columns")
     context.extension("column names after the alias of a sub-query")
     return rename(query, columns, [name.name for name in names])
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from sqlglot import exp
-from sqlglot.dialects.duckdb import DuckDB
+from sqlglot.generators.duckdb import DuckDBGenerator
 
 from qengine.sql.deep import run_deep
 
@@ -17,9 +17,9 @@ _OPERATORS = (exp.Binary, exp.Unary, exp.Between, exp.In, exp.Case)
 _SAFE = (exp.Paren, exp.Dot)
 
 
-class _Text(DuckDB.Generator):
+class _Text(DuckDBGenerator):
     TRANSFORMS: ClassVar[Any] = {
-        **DuckDB.Generator.TRANSFORMS,
+        **DuckDBGenerator.TRANSFORMS,
         exp.IntDiv: lambda self, node: self.binary(node, "//"),
     }
 

@@ -248,4 +248,4 @@ class Scope:
 def _one(found: list[Column | OutputColumn], identifier: exp.Identifier) -> Column | OutputColumn | None:
     """Of columns equal but for case, the one spelled as written wins; output names are unique anyway."""
     exact = [c for c in found if c.name == identifier.name]
-    return (exact or found or [None])[0]
+    return exact[0] if exact else found[0] if found else None

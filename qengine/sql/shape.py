@@ -171,6 +171,8 @@ class _Check:
                 raise self.error(node, "the name of a table has at most three parts")
             case exp.Anonymous():
                 self.strict_call(node)
+            case exp.TableAlias() if node.columns:
+                raise self.error(node, "a list of column names after an alias is not ADQL")
             case exp.Window() | exp.Case():
                 raise self.error(node, f"{_EXTENSIONS[type(node)]} is not ADQL")
         for child in _condition_operands(node):

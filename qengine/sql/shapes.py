@@ -7,6 +7,7 @@ hemisphere (`qe_in_polygon` and pruning both rest on that).
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from sqlglot import exp
 
 from qengine.catalog.types import CIRCLE, DOUBLE, INTEGER, POINT, POLYGON, SqlType
 from qengine.errors import QueryTypeError, UnsupportedQueryError
+from qengine.sky.region import Polygon, box
 from qengine.sql.nodes import call, cast, number, number_of, span_of_bound, type_of, typed
 from qengine.sql.scopes import Context
 
@@ -100,28 +102,30 @@ def vectors(constants: list[float]) -> NDArray[np.float64]:
 
 
 def check_polygon(context: Context, node: exp.Expr, constants: list[float]) -> None:
-    """Refuse polygons that have no unambiguous inside."""
+    """Refuse polygons that have no unambiguous inside, or that `qe_in_polygon` could not project from the mean of the vertices."""
     if len(constants) < 6 or len(constants) % 2:
         raise context.error(QueryTypeError, node, "a polygon has at least three vertices, two numbers each")
+    try:
+        Polygon(tuple(zip(constants[0::2], constants[1::2], strict=True)))
+    except QueryTypeError as error:
+        raise context.error(QueryTypeError, node, error.message, error.hint) from error
     corners = vectors(constants)
     center = corners.sum(axis=0)
     length = float(np.linalg.norm(center))
-    if length < 1e-9 or float((corners @ center).min()) / length < 1e-9:
+    if length < 1e-9 or float((corners @ center).min()) / length < 1e-6:
         message = "the polygon does not lie within a hemisphere around the mean of its vertices"
-        raise context.error(UnsupportedQueryError, node, message, "split it into smaller polygons")
+        raise context.error(UnsupportedQueryError, node, message, "split it into smaller polygons and join them with OR")
 
 
 def box_corners(context: Context, node: exp.Expr, values: list[float]) -> list[float]:
-    """The corners of BOX(lon, lat, width, height), a polygon of great circles (ADQL 2.1, section 4.2.4)."""
-    lon, lat, width, height = values
-    low, high = lat - height / 2, lat + height / 2
-    if width < 0 or height < 0:
-        raise context.error(QueryTypeError, node, "width and height of a box are not negative")
-    if low < -90 or high > 90 or width >= 180:
-        message = "a box cannot reach beyond a pole or be 180 degrees wide"
-        raise context.error(UnsupportedQueryError, node, message, "write conditions on the coordinates, or a CIRCLE")
-    east, west = normal_lon(lon + width / 2), normal_lon(lon - width / 2)
-    return [east, high, west, high, west, low, east, low]
+    """The corners of BOX(lon, lat, width, height), a polygon of great circles."""
+    if not -90 <= values[1] <= 90:
+        raise context.error(QueryTypeError, node, f"latitude {values[1]} is beyond the poles")
+    try:
+        found = box(*values)
+    except QueryTypeError as error:
+        raise context.error(QueryTypeError, node, error.message, error.hint) from error
+    return [value for vertex in found.vertices for value in vertex]
 
 
 def polygon_area(constants: list[float]) -> float:
@@ -129,7 +133,7 @@ def polygon_area(constants: list[float]) -> float:
     corners = vectors(constants)
     first = corners[0]
     excess = 0.0
-    for second, third in zip(corners[1:-1], corners[2:], strict=True):
+    for second, third in itertools.pairwise(corners[1:]):
         volume = float(first @ np.cross(second, third))
         excess += 2 * math.atan2(volume, 1 + float(first @ second) + float(second @ third) + float(third @ first))
     return math.degrees(math.degrees(abs(excess)))

@@ -10,7 +10,7 @@ import re
 import unicodedata
 
 from sqlglot.errors import TokenError
-from sqlglot.tokens import Token, TokenType
+from sqlglot.tokenizer_core import Token, TokenType
 
 from qengine.errors import QuerySyntaxError
 from qengine.sql.dialect import ADQL, ExtendedADQL
@@ -140,9 +140,9 @@ def _check_strict(text: str, found: list[Token], index: int) -> None:
     word = token.text.upper()
     if token.token_type is TokenType.MOD:
         raise _error(text, token, "'%' is not ADQL", "write MOD(x, y)")
-    if token.token_type is TokenType.VAR and word == "NULLS" and index + 1 < len(found):
-        if found[index + 1].text.upper() in ("FIRST", "LAST"):
-            raise _error(text, token, "NULLS FIRST and NULLS LAST are not ADQL", "NULLs come last")
+    follower = found[index + 1].text.upper() if index + 1 < len(found) else ""
+    if token.token_type is TokenType.VAR and word == "NULLS" and follower in ("FIRST", "LAST"):
+        raise _error(text, token, "NULLS FIRST and NULLS LAST are not ADQL", "NULLs come last")
     if token.token_type is TokenType.SLASH and text[token.start : token.start + 2] == "/*":
         raise _error(text, token, "/* */ comments are not ADQL", "a comment starts with -- and goes to the end of the line")
 
