@@ -40,6 +40,7 @@ SCHEMA = Path(__file__).resolve().parent.parent / "catalogs" / "demo" / "schema.
 _RECORD = np.dtype([("source_id", "<i8"), ("ra", "<f8"), ("dec", "<f8"), ("mag", "<f4"), ("pmra", "<f4"), ("pmdec", "<f4")])
 _MAGIC = b"GDR3"
 _HEADER_BYTES = 16
+_SQL = ("SELECT", "WITH", "final on the coordinator: SELECT", "final on the coordinator: WITH")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +180,9 @@ def show(address: str, console: Console) -> None:
     """Explain, run and time the examples through the service at `address`."""
     with RemoteClient(address) as client:
         for example in EXAMPLES:
-            console.rule(example.title, align="left", style="dim")
-            console.print(example.text, markup=False, style="cyan")
-            plan = client.explain(example.text).to_text().splitlines()
-            summary = "\n".join(f"  {line}" for line in plan if "final on the" not in line)
-            console.print(summary, markup=False, style="dim", soft_wrap=True)
+            console.print(example.title, style="bold", soft_wrap=True)
+            console.print(example.text, markup=False, style="cyan", soft_wrap=True)
+            console.print(summary(client.explain(example.text).to_text()), markup=False, style="dim", soft_wrap=True)
             began = time.perf_counter()
             result = client.query(example.text)
             result.to_arrow()
@@ -192,8 +191,14 @@ def show(address: str, console: Console) -> None:
             console.print(f"[bold]{elapsed * 1000:.0f} ms[/bold]\n")
 
 
+def summary(plan: str) -> str:
+    """Return a plan without the SQL of its fragments, which is long."""
+    kept = (line for line in plan.splitlines() if not line.lstrip().startswith(_SQL))
+    return "\n".join(f"  {line}" for line in kept)
+
+
 def _say_how(address: str, store: Path, console: Console) -> None:
-    console.rule("your turn", align="left", style="dim")
+    console.print("your turn", style="bold")
     console.print(
         f"""command line  .venv/bin/qengine query "SELECT COUNT(*) FROM demo.gaia" --url {address}
 without it    .venv/bin/qengine query "SELECT COUNT(*) FROM demo.gaia" --store {store}

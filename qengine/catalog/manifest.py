@@ -102,10 +102,12 @@ def read_manifest(path: Path, table: Table | None = None) -> TableSnapshot:
         raise _broken(path, error) from error
     if len(content) != sum(header.parts):
         raise _broken(path, f"{len(content)} parts where {sum(header.parts)} should be")
+    # The open file is kept for statistics: parsing the footer of a wide table again would take longer than planning a query.
+    source = _Source(path, file)
     roles = []
     start = 0
     for count, names in zip(header.parts, header.columns, strict=True):
-        stats = StoredStats(path, frozenset(names), start, count)
+        stats = StoredStats(source, frozenset(names), start, count)
         roles.append(_parts(content.slice(start, count), stats) if count else NO_PARTS)
         start += count
     return TableSnapshot(
@@ -114,23 +116,38 @@ def read_manifest(path: Path, table: Table | None = None) -> TableSnapshot:
     )  # fmt: skip
 
 
+class _Source:
+    """An open manifest, read by one thread at a time."""
+
+    def __init__(self, path: Path, file: pq.ParquetFile) -> None:
+        self._path = path
+        self._file = file
+        self._lock = threading.Lock()
+
+    def read(self, columns: list[str]) -> pa.Table:
+        try:
+            with self._lock:
+                return self._file.read(columns=columns)
+        except (pa.ArrowException, OSError) as error:
+            raise _broken(self._path, error) from error
+
+
 class StoredStats(Mapping[str, ColumnStats]):
     """Statistics per column of the parts `start : start + count` of a manifest, read on first use and then kept."""
 
-    def __init__(self, path: Path, names: frozenset[str], start: int, count: int) -> None:
-        self._path = path
+    def __init__(self, source: _Source, names: frozenset[str], start: int, count: int) -> None:
+        self._source = source
         self._names = names
         self._range = (start, count)
-        self._lock = threading.Lock()
         self._read: dict[str, ColumnStats] = {}
 
     def __getitem__(self, name: str) -> ColumnStats:
         if name not in self._names:
             raise KeyError(name)
-        with self._lock:
-            if name not in self._read:
-                self._read[name] = self._load(name)
-            return self._read[name]
+        if name not in self._read:
+            # Two threads may both read it: they get equal arrays, and one of them stays.
+            self._read[name] = self._load(name)
+        return self._read[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._names))
@@ -142,11 +159,7 @@ class StoredStats(Mapping[str, ColumnStats]):
         return name in self._names
 
     def _load(self, name: str) -> ColumnStats:
-        try:
-            with pq.ParquetFile(self._path) as file:
-                content = file.read(columns=[f"{part}:{name}" for part in _STATS]).slice(*self._range)
-        except (pa.ArrowException, OSError) as error:
-            raise _broken(self._path, error) from error
+        content = self._source.read([f"{part}:{name}" for part in _STATS]).slice(*self._range)
         minimum, maximum, nulls, known = (_numpy(content.column(f"{part}:{name}")) for part in _STATS)
         return ColumnStats(minimum, maximum, nulls.astype(np.int64, copy=False), known.astype(np.bool_, copy=False))
 
@@ -170,17 +183,28 @@ def _part_columns(roles: Sequence[Parts]) -> dict[str, pa.Array]:
 def _stats_columns(name: str, roles: Sequence[Parts]) -> dict[str, pa.Array]:
     """Return the four arrays of a column's statistics; roles that lack them are filled with "not known"."""
     found = [parts.stats.get(name) for parts in roles]
-    model = next(stats for stats in found if stats is not None)
+    dtypes = [stats.minimum.dtype for stats in found if stats is not None]
+    # A role whose values are all NULL cannot know that the column is text, and says integer.
+    is_text = np.dtype(np.object_) in dtypes
+    dtype = np.dtype(np.object_) if is_text else dtypes[0]
     filled = [
-        stats if stats is not None else _unknown(len(parts), model.minimum.dtype) for stats, parts in zip(found, roles, strict=True)
+        _unknown(len(parts), dtype) if stats is None else _as_text(stats) if is_text else stats
+        for stats, parts in zip(found, roles, strict=True)
     ]
-    kind = pa.string() if model.minimum.dtype == np.object_ else None
+    kind = pa.string() if is_text else None
     return {
         f"min:{name}": pa.array(np.concatenate([s.minimum for s in filled]), kind),
         f"max:{name}": pa.array(np.concatenate([s.maximum for s in filled]), kind),
         f"nulls:{name}": pa.array(np.concatenate([s.nulls for s in filled])),
         f"known:{name}": pa.array(np.concatenate([s.is_known for s in filled])),
     }
+
+
+def _as_text(stats: ColumnStats) -> ColumnStats:
+    if stats.minimum.dtype == np.object_:
+        return stats
+    empty = np.full(len(stats.nulls), None, np.object_)
+    return ColumnStats(empty, empty, stats.nulls, np.zeros(len(stats.nulls), np.bool_))
 
 
 def _unknown(count: int, dtype: np.dtype[Any]) -> ColumnStats:

@@ -52,14 +52,12 @@ def print_error(console: Console, error: QEngineError, statement: str = "") -> i
 
 
 def _marked(line: str, span: Span) -> Iterator[str]:
-    """The line of the statement, and a caret below each character of the place."""
+    """The line of the statement, and a caret below each character of the place. Tabs become blanks of the same number."""
     number = str(span.line)
-    before = line[: span.column - 1]
-    # Tabs stay tabs below, so that the carets stand under the text whatever the width of a tab.
-    indent = "".join("\t" if character == "\t" else " " for character in before)
-    width = max(1, min(span.end - span.start, len(line) - len(before)))
-    yield f" {number} | {line}"
-    yield f" {' ' * len(number)} | {indent}{'^' * width}"
+    before = span.column - 1
+    width = max(1, min(span.end - span.start, len(line) - before))
+    yield f" {number} | {line}".replace("\t", " ")
+    yield f" {' ' * len(number)} | {' ' * before}{'^' * width}"
 
 
 def print_rows(console: Console, result: Result, *, limit: int) -> int:
@@ -75,8 +73,10 @@ def print_rows(console: Console, result: Result, *, limit: int) -> int:
     for column in result.columns:
         is_right = column.type.is_numeric
         table.add_column(_heading(column), justify="right" if is_right else "left", overflow="fold")
+    significant = [7 if column.type.name == "FLOAT" else 12 for column in result.columns]
     for row in shown:
-        table.add_row(*(Text("" if value is None else _shown(value)) for value in row))
+        cells = (_shown(value, digits) for value, digits in zip(row, significant, strict=True))
+        table.add_row(*(Text(cell) for cell in cells))
     console.print(table)
     rest = f", the first {len(shown):,} are shown" if total > len(shown) else ""
     cut = ", cut by MAXREC" if result.is_overflow else ""
@@ -161,9 +161,11 @@ def _heading(column: OutputColumn) -> Text:
     return Text.assemble(column.name, (f"\n{column.unit}", "dim")) if column.unit else Text(column.name)
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Any, digits: int) -> str:
+    if value is None:
+        return ""
     if isinstance(value, float):
-        return f"{value:.10g}"
+        return f"{value:.{digits}g}"
     if isinstance(value, list):
-        return " ".join(_shown(item) for item in value)
+        return " ".join(_shown(item, digits) for item in value)
     return str(value)

@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -34,6 +35,18 @@ def test_roles_keep_their_own_parts_and_statistics(tmp_path: Path) -> None:
     assert read.margin.stats.get("ra") is None
     with pytest.raises(KeyError):
         read.margin.stats["ra"]
+
+
+def test_text_that_is_null_everywhere_in_one_role(tmp_path: Path) -> None:
+    """Statistics of a role without a single value cannot tell text from numbers."""
+    some, none = parts(3), parts(2, seed=9)
+    nothing = replace(none.stats["id"], is_known=np.zeros(2, np.bool_), nulls=none.rows)
+    orphan = replace(none, stats={"name": replace(nothing, minimum=np.zeros(2, np.int64), maximum=np.zeros(2, np.int64))})
+    written = replace(snapshot(), home=replace(some, stats={"name": some.stats["name"]}), orphan=orphan, margin=NO_PARTS)
+    write_manifest(written, tmp_path / "m.parquet")
+    read = read_manifest(tmp_path / "m.parquet").orphan.stats["name"]
+    assert not read.is_known.any()
+    assert read.nulls.tolist() == none.rows.tolist()
 
 
 def test_empty_table(tmp_path: Path) -> None:
