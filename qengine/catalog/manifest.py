@@ -181,17 +181,13 @@ def _part_columns(roles: Sequence[Parts]) -> dict[str, pa.Array]:
 
 
 def _stats_columns(name: str, roles: Sequence[Parts]) -> dict[str, pa.Array]:
-    """Return the four arrays of a column's statistics; roles that lack them are filled with "not known"."""
+    """Return the four arrays of a column's statistics. Roles that lack them are filled with "not known", and so are those whose
+    values are of another type (a role in which nothing is known has no type of its own)."""
     found = [parts.stats.get(name) for parts in roles]
-    dtypes = [stats.minimum.dtype for stats in found if stats is not None]
-    # A role whose values are all NULL cannot know that the column is text, and says integer.
-    is_text = np.dtype(np.object_) in dtypes
-    dtype = np.dtype(np.object_) if is_text else dtypes[0]
-    filled = [
-        _unknown(len(parts), dtype) if stats is None else _as_text(stats) if is_text else stats
-        for stats, parts in zip(found, roles, strict=True)
-    ]
-    kind = pa.string() if is_text else None
+    given = [stats for stats in found if stats is not None]
+    dtype = next((stats.minimum.dtype for stats in given if stats.is_known.any()), given[0].minimum.dtype)
+    filled = [_as(dtype, stats, len(parts)) for stats, parts in zip(found, roles, strict=True)]
+    kind = pa.string() if dtype == np.object_ else None
     return {
         f"min:{name}": pa.array(np.concatenate([s.minimum for s in filled]), kind),
         f"max:{name}": pa.array(np.concatenate([s.maximum for s in filled]), kind),
@@ -200,16 +196,12 @@ def _stats_columns(name: str, roles: Sequence[Parts]) -> dict[str, pa.Array]:
     }
 
 
-def _as_text(stats: ColumnStats) -> ColumnStats:
-    if stats.minimum.dtype == np.object_:
+def _as(dtype: np.dtype[Any], stats: ColumnStats | None, count: int) -> ColumnStats:
+    if stats is not None and stats.minimum.dtype == dtype:
         return stats
-    empty = np.full(len(stats.nulls), None, np.object_)
-    return ColumnStats(empty, empty, stats.nulls, np.zeros(len(stats.nulls), np.bool_))
-
-
-def _unknown(count: int, dtype: np.dtype[Any]) -> ColumnStats:
     empty = np.full(count, None, np.object_) if dtype == np.object_ else np.zeros(count, dtype)
-    return ColumnStats(empty, empty, np.full(count, -1, np.int64), np.zeros(count, np.bool_))
+    nulls = np.full(count, -1, np.int64) if stats is None else stats.nulls
+    return ColumnStats(empty, empty, nulls, np.zeros(count, np.bool_))
 
 
 def _parts(content: pa.Table, stats: StoredStats) -> Parts:

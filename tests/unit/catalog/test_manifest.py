@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from qengine.catalog.manifest import read_definition, read_header, read_manifest, write_manifest
-from qengine.catalog.model import NO_PARTS
+from qengine.catalog.model import NO_PARTS, ColumnStats
 from qengine.errors import BugError, RegistryError
 from tests.unit.catalog.snapshots import assert_same, parts, snapshot
 
@@ -47,6 +48,24 @@ def test_text_that_is_null_everywhere_in_one_role(tmp_path: Path) -> None:
     read = read_manifest(tmp_path / "m.parquet").orphan.stats["name"]
     assert not read.is_known.any()
     assert read.nulls.tolist() == none.rows.tolist()
+
+
+def test_statistics_of_another_type_are_not_known(tmp_path: Path) -> None:
+    home, margin = parts(3), parts(2, seed=4)
+    nothing = np.zeros(2, np.int64)
+    margin = replace(margin, stats={"name": ColumnStats(nothing, nothing, nothing + 2, np.zeros(2, np.bool_))})
+    write_manifest(replace(snapshot(), home=home, margin=margin), tmp_path / "m.parquet")
+    read = read_manifest(tmp_path / "m.parquet")
+    assert read.home.stats["name"].minimum.tolist() == home.stats["name"].minimum.tolist()
+    assert read.margin.stats["name"].is_known.tolist() == [False, False]
+    assert read.margin.stats["name"].nulls.tolist() == [2, 2]
+
+
+def test_statistics_outlive_the_file(tmp_path: Path) -> None:
+    write_manifest(snapshot(), tmp_path / "m.parquet")
+    read = read_manifest(tmp_path / "m.parquet")
+    (tmp_path / "m.parquet").unlink()
+    assert read.home.stats["ra"].maximum.tolist() == snapshot().home.stats["ra"].maximum.tolist()
 
 
 def test_empty_table(tmp_path: Path) -> None:
