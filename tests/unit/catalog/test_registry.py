@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import shutil
 import sqlite3
 import threading
@@ -283,3 +284,17 @@ def test_processes_open_and_publish_at_once(tmp_path: Path) -> None:
     assert [writer.exitcode for writer in writers] == [0, 0, 0]
     with Registry.open(tmp_path) as registry:
         assert published(registry) == {"demo.A": 15, "demo.B": 15, "demo.C": 15}
+
+
+@pytest.mark.skipif("QENGINE_TEST_POSTGRES" not in os.environ, reason="QENGINE_TEST_POSTGRES is not the URL of an empty database")
+def test_postgresql(tmp_path: Path) -> None:
+    url = os.environ["QENGINE_TEST_POSTGRES"]
+    with Registry.open(tmp_path, url=url) as registry, Registry.open(tmp_path, url=url) as other:
+        assert publish(registry, "Object", "Source", expected=0) == 1
+        assert publish(other, "Source", expected=1, seed=3) == 2
+        with pytest.raises(ConflictError):
+            publish(registry, "Object", expected=1)
+        assert published(registry) == {"demo.Object": 2, "demo.Source": 2}
+        assert published(registry, demo=1) == {"demo.Object": 1, "demo.Source": 1}
+        assert registry.rebuild() == 2
+        assert published(other) == {"demo.Object": 2, "demo.Source": 2}
