@@ -36,6 +36,7 @@ from qengine.errors import (
     QueryCancelledError,
     QueryTooLargeError,
 )
+from qengine.sql.macros import MACROS
 
 BATCH_ROWS = 65536
 """Rows of a record batch that leaves the engine, at most."""
@@ -56,7 +57,7 @@ class EngineSettings:
     memory_bytes: int = 2 << 30
     temp_dir: Path | None = None
     temp_bytes: int = 32 << 30
-    macros: tuple[str, ...] = ()
+    macros: tuple[str, ...] = MACROS
 
 
 class DuckEngine:

@@ -26,8 +26,9 @@ class WorkerStatus:
 class WorkerChannel(Protocol):
     """One worker as the coordinator sees it.
 
-    `run` yields `Started`, any number of `Progress` and `Batch`, then exactly one `Finished` or `Failed`; a lost connection or a silent
-    worker becomes `Failed(WorkerLostError)`, never an exception. Closing the iterator early cancels the attempt on the worker.
+    `run` yields `Started`, any number of `Progress` and `Batch`, then exactly one `Finished` or `Failed`; a lost connection or a
+    silent worker becomes `Failed(WorkerLostError)`, never an exception. Closing the iterator early cancels the attempt on the
+    worker.
     """
 
     @property

@@ -68,7 +68,8 @@ class InProcessChannel:
             self._idle.put_nowait(make_runner())
         # More threads than slots: those that were left behind do not come back.
         self._pool = ThreadPoolExecutor(max_workers=4 * slots + 4, thread_name_prefix=f"qengine-{worker}")
-        self._running: dict[asyncio.Task[None] | object, tuple[Task, Runner]] = {}
+        self._running: dict[Runner, Task] = {}
+        self._abandoned: set[Runner] = set()
         self._settling: set[asyncio.Task[None]] = set()
         self._is_closed = False
 
@@ -89,9 +90,10 @@ class InProcessChannel:
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(events.put_nowait, event)
 
-        token = object()
-        self._running[token] = (task, runner)
+        self._running[runner] = task
         thread = loop.run_in_executor(self._pool, runner.run, task, emit)
+        # Not when the caller has read everything: a slow caller does not keep a slot.
+        thread.add_done_callback(lambda _: self._ended(runner))
         ends_at = time.monotonic() + task.limits.deadline_s + GRACE_S
         is_over = False
         try:
@@ -99,18 +101,18 @@ class InProcessChannel:
                 try:
                     async with asyncio.timeout(max(ends_at - time.monotonic(), 0.001)):
                         event = await events.get()
+                        is_over = isinstance(event, Finished | Failed)
+                        if is_over:
+                            # The slot is free when the caller learns of the end.
+                            await asyncio.wait([thread])
                 except TimeoutError:
+                    is_over = True
                     error = QueryTimeoutError(f"the deadline of {task.limits.deadline_s:g} s passed and the query does not stop")
                     event = _failed(task, error)
-                is_over = isinstance(event, Finished | Failed)
                 yield event
         finally:
-            del self._running[token]
-            if not is_over:
+            if not thread.done():
                 runner.cancel()
-            if thread.done():
-                self._idle.put_nowait(runner)
-            else:
                 settling = asyncio.create_task(self._settle(runner, thread))
                 self._settling.add(settling)
                 settling.add_done_callback(self._settling.discard)
@@ -123,7 +125,7 @@ class InProcessChannel:
         self._spool.drop(spool)
 
     async def cancel(self, query: QueryId) -> None:
-        for task, runner in list(self._running.values()):
+        for runner, task in self._running.items():
             if task.id.query == query:
                 runner.cancel()
         await asyncio.get_running_loop().run_in_executor(self._pool, self._spool.drop_query, query)
@@ -136,7 +138,7 @@ class InProcessChannel:
             protocol=PROTOCOL_VERSION,
             version=qengine_version(),
             slots=self._slots,
-            running=tuple(str(task.id) for task, _ in self._running.values()),
+            running=tuple(str(task.id) for task in self._running.values()),
             store=str(self._store),
         )
 
@@ -145,23 +147,35 @@ class InProcessChannel:
         if self._is_closed:
             return
         self._is_closed = True
-        for _, runner in list(self._running.values()):
+        for runner in self._running:
             runner.cancel()
-        if self._settling:
-            await asyncio.wait(self._settling, timeout=2 * GRACE_S)
+        ends_at = time.monotonic() + GRACE_S
+        while self._running and time.monotonic() < ends_at:
+            await asyncio.sleep(0.01)
         while not self._idle.empty():
             self._idle.get_nowait().close()
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._spool.clear()
 
-    async def _settle(self, runner: Runner, thread: asyncio.Future[None]) -> None:
-        """Bring a runner back when its thread has ended, or a new one when the thread is stuck."""
-        done, _ = await asyncio.wait([thread], timeout=GRACE_S)
-        if self._is_closed:
-            if done:
-                runner.close()
+    def _ended(self, runner: Runner) -> None:
+        """A thread has come back from a task."""
+        if runner in self._abandoned:
+            self._abandoned.discard(runner)
+            runner.close()
             return
-        self._idle.put_nowait(runner if done else self._make_runner())
+        del self._running[runner]
+        if self._is_closed:
+            runner.close()
+        else:
+            self._idle.put_nowait(runner)
+
+    async def _settle(self, runner: Runner, thread: asyncio.Future[None]) -> None:
+        """Give a cancelled runner time to stop; if it does not, put a new one in its place."""
+        done, _ = await asyncio.wait([thread], timeout=GRACE_S)
+        if not done and not self._is_closed:
+            self._abandoned.add(runner)
+            del self._running[runner]
+            self._idle.put_nowait(self._make_runner())
 
 
 def _failed(task: Task, error: QueryTimeoutError | WorkerLostError) -> Failed:

@@ -1,0 +1,372 @@
+"""Tasks, events and errors as protobuf messages, and back.
+
+Rows travel as Arrow: a batch is one complete Arrow IPC stream inside its message. Every error keeps its code, blame, retryable
+flag, span, hint and details. Bytes that are no message at all were damaged on the way: `ClusterError`, try again. The slots of a
+worker use this module, so it must not import grpc.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+import pyarrow as pa
+from google.protobuf.message import DecodeError
+
+from qengine.errors import (
+    Blame,
+    BugError,
+    ClusterError,
+    DataError,
+    LimitError,
+    ProtocolError,
+    QEngineError,
+    QueryError,
+    RangesUnavailableError,
+    Span,
+    by_code,
+)
+from qengine.plan.physical import (
+    PROTOCOL_VERSION,
+    Batch,
+    Failed,
+    Finished,
+    PartRef,
+    Progress,
+    QueryId,
+    Started,
+    Task,
+    TaskEvent,
+    TaskId,
+    TaskInput,
+    TaskLimits,
+    TaskStats,
+    WorkerId,
+)
+from qengine.transport.channel import WorkerStatus
+from qengine.transport.generated import common_pb2, worker_pb2
+
+_BLAMES: dict[Blame, common_pb2.Blame] = {
+    Blame.USER: common_pb2.BLAME_USER,
+    Blame.LIMIT: common_pb2.BLAME_LIMIT,
+    Blame.CLUSTER: common_pb2.BLAME_CLUSTER,
+    Blame.DATA: common_pb2.BLAME_DATA,
+    Blame.BUG: common_pb2.BLAME_BUG,
+}
+_BASES: dict[common_pb2.Blame, type[QEngineError]] = {
+    _BLAMES[Blame.USER]: QueryError,
+    _BLAMES[Blame.LIMIT]: LimitError,
+    _BLAMES[Blame.DATA]: DataError,
+    _BLAMES[Blame.BUG]: BugError,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RunHead:
+    """What a worker's front needs to know of a request to run: all but the work itself."""
+
+    protocol: int
+    task: TaskId
+    attempt: int
+    epoch: int
+    deadline_s: float
+
+
+# -- tasks --------------------------------------------------------------------------------------------------------------------
+
+
+def encode_run(task: Task) -> bytes:
+    """Return the request to run a task."""
+    request = worker_pb2.RunRequest(
+        protocol=PROTOCOL_VERSION,
+        id=_attempt_id(task.id, task.attempt, task.epoch),
+        sql=task.sql,
+        inputs=[
+            worker_pb2.TaskInput(
+                name=i.name,
+                parts=_parts(i.parts),
+                columns=i.columns,
+                types=i.types,
+                ranges=[bound for pair in i.ranges for bound in pair],
+                margin_parts=_parts(i.margin_parts),
+                nan_columns=i.nan_columns,
+                line_column=i.line_column,
+            )
+            for i in task.inputs
+        ],
+        limits=worker_pb2.TaskLimits(
+            deadline_s=task.limits.deadline_s,
+            memory_bytes=task.limits.memory_bytes,
+            result_bytes=task.limits.result_bytes,
+            hold_bytes=task.limits.hold_bytes,
+        ),
+    )
+    return bytes(request.SerializeToString())
+
+
+def decode_run(payload: bytes) -> Task:
+    """Return the task of a request. Raise `ProtocolError` if it speaks another version."""
+    request = _parse(worker_pb2.RunRequest, payload)
+    check_protocol(request.protocol)
+    limits = request.limits
+    return Task(
+        id=_task_id(request.id),
+        attempt=request.id.attempt,
+        epoch=request.id.epoch,
+        sql=request.sql,
+        inputs=tuple(
+            TaskInput(
+                name=i.name,
+                parts=tuple(PartRef(p.digest, p.uri, p.rows, p.bytes) for p in i.parts),
+                columns=tuple(i.columns),
+                types=tuple(i.types),
+                ranges=tuple(zip(i.ranges[::2], i.ranges[1::2], strict=True)),
+                margin_parts=tuple(PartRef(p.digest, p.uri, p.rows, p.bytes) for p in i.margin_parts),
+                nan_columns=tuple(i.nan_columns),
+                line_column=i.line_column,
+            )
+            for i in request.inputs
+        ),
+        limits=TaskLimits(
+            deadline_s=limits.deadline_s,
+            memory_bytes=limits.memory_bytes,
+            result_bytes=limits.result_bytes,
+            hold_bytes=limits.hold_bytes,
+        ),
+    )
+
+
+def decode_run_head(payload: bytes) -> RunHead:
+    """Return who asks for what in a request, without its work."""
+    request = _parse(worker_pb2.RunRequest, payload)
+    return RunHead(request.protocol, _task_id(request.id), request.id.attempt, request.id.epoch, request.limits.deadline_s)
+
+
+def check_protocol(theirs: int) -> None:
+    """Raise `ProtocolError` if the other side speaks another version."""
+    if theirs != PROTOCOL_VERSION:
+        raise ProtocolError(
+            f"the coordinator and the worker speak different versions of the protocol ({theirs} and {PROTOCOL_VERSION})",
+            hint="run the same release of qengine on both",
+        )
+
+
+# -- events -------------------------------------------------------------------------------------------------------------------
+
+
+def encode_event(event: TaskEvent) -> bytes:
+    """Return the message of an event."""
+    message = worker_pb2.Event(id=_attempt_id(event.task, event.attempt, event.epoch))
+    match event:
+        case Started():
+            message.started.SetInParent()
+        case Progress():
+            message.progress.fraction = event.fraction
+        case Batch():
+            message.batch.arrow = encode_batch(event.rows)
+        case Finished():
+            stats = event.stats
+            message.finished.CopyFrom(
+                worker_pb2.Finished(
+                    rows=stats.rows,
+                    result_bytes=stats.result_bytes,
+                    input_bytes=stats.input_bytes,
+                    elapsed_s=stats.elapsed_s,
+                    cpu_s=stats.cpu_s,
+                    spool=stats.spool,
+                )
+            )
+        case Failed():
+            message.failed.error.CopyFrom(_error_message(event.error))
+        case _:
+            assert_never(event)
+    return bytes(message.SerializeToString())
+
+
+def encode_waiting(head: RunHead) -> bytes:
+    """Return the sign of life of an attempt that waits for a slot."""
+    message = worker_pb2.Event(id=_attempt_id(head.task, head.attempt, head.epoch))
+    message.waiting.SetInParent()
+    return bytes(message.SerializeToString())
+
+
+def decode_event(payload: bytes) -> TaskEvent | None:
+    """Return an event; None for a mere sign of life. Raise `ProtocolError` if it is none of ours."""
+    message = _parse(worker_pb2.Event, payload)
+    task, attempt, epoch = _task_id(message.id), message.id.attempt, message.id.epoch
+    match message.WhichOneof("kind"):
+        case "started":
+            return Started(task=task, attempt=attempt, epoch=epoch)
+        case "progress":
+            return Progress(task=task, attempt=attempt, epoch=epoch, fraction=message.progress.fraction)
+        case "batch":
+            return Batch(task=task, attempt=attempt, epoch=epoch, rows=_one_batch(message.batch.arrow))
+        case "finished":
+            done = message.finished
+            stats = TaskStats(
+                rows=done.rows,
+                result_bytes=done.result_bytes,
+                input_bytes=done.input_bytes,
+                elapsed_s=done.elapsed_s,
+                cpu_s=done.cpu_s,
+                spool=done.spool,
+            )
+            return Finished(task=task, attempt=attempt, epoch=epoch, stats=stats)
+        case "failed":
+            return Failed(task=task, attempt=attempt, epoch=epoch, error=_error(message.failed.error))
+        case "waiting":
+            return None
+        case other:
+            raise ProtocolError(f"an event of unknown kind {other!r}", hint="run the same release of qengine everywhere")
+
+
+def encode_batch(batch: pa.RecordBatch) -> bytes:
+    """Return a batch as one complete Arrow IPC stream."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def decode_batches(arrow: bytes) -> list[pa.RecordBatch]:
+    """Return the batches of an Arrow IPC stream."""
+    try:
+        with pa.ipc.open_stream(arrow) as reader:
+            return list(reader)
+    except (pa.ArrowException, OSError) as error:
+        raise ClusterError(f"a batch of rows cannot be decoded: {error}") from error
+
+
+def _one_batch(arrow: bytes) -> pa.RecordBatch:
+    batches = decode_batches(arrow)
+    if len(batches) != 1:
+        raise ClusterError(f"a batch message holds {len(batches)} batches")
+    return batches[0]
+
+
+# -- errors -------------------------------------------------------------------------------------------------------------------
+
+
+def _error_message(error: QEngineError) -> common_pb2.Error:
+    message = common_pb2.Error(
+        code=error.code,
+        blame=_BLAMES[error.blame],
+        retryable=error.retryable,
+        message=error.message,
+        hint=error.hint,
+        details_json=json.dumps(error.details, default=str),
+    )
+    if error.span is not None:
+        span = error.span
+        message.span.CopyFrom(common_pb2.Span(line=span.line, column=span.column, start=span.start, end=span.end))
+    return message
+
+
+def _error(message: common_pb2.Error) -> QEngineError:
+    kind = by_code(message.code)
+    if kind.code != message.code:
+        # A newer release knows kinds of errors that we do not: who is to blame, and whether to try again, still decide.
+        kind = _BASES.get(message.blame, ClusterError if message.retryable else RangesUnavailableError)
+    span = Span(message.span.line, message.span.column, message.span.start, message.span.end) if message.HasField("span") else None
+    details: dict[str, Any] = json.loads(message.details_json) if message.details_json else {}
+    return kind(message.message, span=span, hint=message.hint, details=details)
+
+
+# -- the smaller calls --------------------------------------------------------------------------------------------------------
+
+
+def encode_fetch(spool: str, skip_frames: int) -> bytes:
+    request = worker_pb2.FetchRequest(protocol=PROTOCOL_VERSION, spool=spool, skip_frames=skip_frames)
+    return bytes(request.SerializeToString())
+
+
+def decode_fetch(payload: bytes) -> tuple[str, int]:
+    """Return the spool's name and how many of its frames to leave out. Raise `ProtocolError` for another version."""
+    request = _parse(worker_pb2.FetchRequest, payload)
+    check_protocol(request.protocol)
+    return request.spool, request.skip_frames
+
+
+def encode_frame_message(frame: bytes | QEngineError) -> bytes:
+    if isinstance(frame, QEngineError):
+        return bytes(worker_pb2.Frame(error=_error_message(frame)).SerializeToString())
+    return bytes(worker_pb2.Frame(arrow=frame).SerializeToString())
+
+
+def decode_frame_message(payload: bytes) -> bytes:
+    """Return a frame. Raise the error that was sent instead of one."""
+    message = _parse(worker_pb2.Frame, payload)
+    if message.WhichOneof("kind") == "error":
+        raise _error(message.error)
+    return bytes(message.arrow)
+
+
+def encode_release(spool: str) -> bytes:
+    return bytes(worker_pb2.ReleaseRequest(spool=spool).SerializeToString())
+
+
+def decode_release(payload: bytes) -> str:
+    return str(_parse(worker_pb2.ReleaseRequest, payload).spool)
+
+
+def encode_cancel(query: QueryId) -> bytes:
+    return bytes(worker_pb2.CancelRequest(query=query).SerializeToString())
+
+
+def decode_cancel(payload: bytes) -> QueryId:
+    return QueryId(_parse(worker_pb2.CancelRequest, payload).query)
+
+
+def encode_status_request() -> bytes:
+    return bytes(worker_pb2.StatusRequest(protocol=PROTOCOL_VERSION).SerializeToString())
+
+
+def encode_status(status: WorkerStatus, incarnation: str) -> bytes:
+    reply = worker_pb2.StatusReply(
+        worker=status.worker,
+        protocol=status.protocol,
+        version=status.version,
+        slots=status.slots,
+        running=status.running,
+        store=status.store,
+        incarnation=incarnation,
+    )
+    return bytes(reply.SerializeToString())
+
+
+def decode_status(payload: bytes) -> WorkerStatus:
+    """Return a worker's answer, whatever version it speaks."""
+    reply = _parse(worker_pb2.StatusReply, payload)
+    return WorkerStatus(
+        worker=WorkerId(reply.worker),
+        protocol=reply.protocol,
+        version=reply.version,
+        slots=reply.slots,
+        running=tuple(reply.running),
+        store=reply.store,
+    )
+
+
+# -- pieces -------------------------------------------------------------------------------------------------------------------
+
+
+def _parse(kind: Any, payload: bytes) -> Any:
+    try:
+        return kind.FromString(payload)
+    except DecodeError as error:
+        raise ClusterError(f"a message cannot be decoded: {error}") from error
+
+
+def _attempt_id(task: TaskId, attempt: int, epoch: int) -> common_pb2.AttemptId:
+    identity = common_pb2.TaskId(query=task.query, fragment=task.fragment, number=task.number)
+    return common_pb2.AttemptId(task=identity, attempt=attempt, epoch=epoch)
+
+
+def _task_id(message: common_pb2.AttemptId) -> TaskId:
+    return TaskId(QueryId(message.task.query), message.task.fragment, message.task.number)
+
+
+def _parts(parts: Iterable[PartRef]) -> list[common_pb2.PartRef]:
+    return [common_pb2.PartRef(digest=p.digest, uri=p.uri, rows=p.rows, bytes=p.bytes) for p in parts]

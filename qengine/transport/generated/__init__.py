@@ -1,0 +1,1 @@
+"""Made from proto/qengine/v1 by `make proto`; do not edit."""

@@ -1,0 +1,61 @@
+"""What a worker is started with; the front hands it on to its slots."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from qengine.execution.duck import EngineSettings
+from qengine.execution.verify import Verify
+from qengine.transport.tls import TlsFiles
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """One worker.
+
+    It reads parts below `store_root` and the roots of attached catalogues: those in `attached`, and when `is_attach_open` also
+    those that tasks name. `listen` is host:port, port 0 takes a free one. It runs `slots` tasks at once, each in a process with a
+    DuckDB of `threads` threads, `memory_bytes` of memory and `temp_bytes` of disk. `work_dir` keeps spools, temporary files and the
+    list of verified parts: a fresh temporary directory if None. `parent_fd` is an inherited pipe whose end means that the parent
+    has died. `drain_s` is how long running attempts may go on after SIGTERM.
+    """
+
+    store_root: Path
+    worker: str = "worker"
+    listen: str = "127.0.0.1:0"
+    slots: int = 1
+    threads: int = 1
+    memory_bytes: int = 2 << 30
+    temp_bytes: int = 32 << 30
+    attached: tuple[Path, ...] = ()
+    is_attach_open: bool = True
+    verify: Verify = Verify.OPEN
+    work_dir: Path | None = None
+    tls: TlsFiles | None = None
+    parent_fd: int | None = None
+    drain_s: float = 30.0
+
+    def engine(self, work_dir: Path) -> EngineSettings:
+        return EngineSettings(
+            threads=self.threads, memory_bytes=self.memory_bytes, temp_dir=work_dir / "temp", temp_bytes=self.temp_bytes
+        )
+
+    def to_json(self) -> str:
+        """Return the settings as one line, for the command line of a process."""
+        return json.dumps(asdict(self), default=lambda value: value.value if isinstance(value, Verify) else str(value))
+
+    @classmethod
+    def from_json(cls, text: str) -> WorkerSettings:
+        values: dict[str, Any] = json.loads(text)
+        values["store_root"] = Path(values["store_root"])
+        values["attached"] = tuple(Path(root) for root in values["attached"])
+        values["verify"] = Verify(values["verify"])
+        values["work_dir"] = Path(values["work_dir"]) if values["work_dir"] else None
+        if values["tls"]:
+            given = values["tls"]
+            paths = {f.name: Path(given[f.name]) for f in fields(TlsFiles) if f.name != "peer_name"}
+            values["tls"] = TlsFiles(**paths, peer_name=given["peer_name"])
+        return cls(**values)
