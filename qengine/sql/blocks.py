@@ -247,7 +247,8 @@ class Queries:
                 count += 1
                 unique = f"{name}_{count}"
             taken.add(unique.lower())
-            if unique != name and item.name:
+            is_generated = not isinstance(item.origin, (exp.Alias, exp.Column, exp.Star))
+            if unique != name and not is_generated:
                 doubled.append(unique)
             named.append(Item(unique, item.node, item.origin))
         if doubled:

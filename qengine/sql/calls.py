@@ -64,8 +64,11 @@ def _scalar(binder: Expressions, node: exp.Anonymous, function: Function) -> exp
         result = widened(kind) or DOUBLE
         arguments = [cast(argument, result) for argument in arguments]
     if result is None:
-        result = type_of(arguments[0]) if arguments else NULL
-    return with_unit(typed(exp.Anonymous(this=target, expressions=arguments), result), unit)
+        result = next((type_of(argument) for argument in arguments if not is_null(argument)), NULL)
+    bound: exp.Expr = typed(exp.Anonymous(this=target, expressions=arguments), result)
+    if function.name == "SIGN":
+        bound = cast(typed(bound, SqlType("TINYINT")), result)
+    return with_unit(bound, unit)
 
 
 def _arguments(binder: Expressions, node: exp.Anonymous, function: Function) -> list[exp.Expr]:

@@ -277,7 +277,8 @@ class Expressions:
         elif second.is_boolean and first.is_numeric:
             right, second = cast(right, INTEGER), INTEGER
         if not are_comparable(first, second):
-            raise self._type_error(node, "the two sides cannot be compared", left, right)
+            names = [to_adql(kind) for kind in (first, second)]
+            raise self.error(QueryTypeError, node, f"{names[0]} cannot be compared with {names[1]}")
         return left, right
 
     def _adapted(self, item: exp.Expr, other: exp.Expr) -> exp.Expr:

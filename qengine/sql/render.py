@@ -55,6 +55,6 @@ def _needs_parentheses(parent: exp.Expr, child: exp.Expr) -> bool:
         return False
     if isinstance(parent, exp.Connector):
         return isinstance(child, exp.Connector) and type(child) is not type(parent)
-    if isinstance(parent, exp.Case):
+    if isinstance(parent, (exp.Case, exp.Escape)):
         return False
     return not (isinstance(child, exp.Neg) and isinstance(child.this, exp.Literal) and not isinstance(parent, (exp.Neg, exp.Unary)))
