@@ -91,6 +91,7 @@ class TaskRunner:
         self._is_attach_open = is_attach_open
         self._settings = replace(settings, roots=(self._store_root, *(root.resolve() for root in attached)))
         self._engine = DuckEngine(self._settings)
+        self._real: dict[str, Path] = {}
         self._attempt: _Attempt | None = None
         self._wake = threading.Condition()
         self._is_closed = False
@@ -217,8 +218,11 @@ class TaskRunner:
                     raise BugError(f"part {part.uri} climbs out of its directory")
                 if not path.is_absolute():
                     path = self._store_root / path
-                elif not any(path.is_relative_to(root) for root in self._settings.roots):
-                    missing.add(catalog_root(path))
+                else:
+                    # DuckDB follows links before it compares with its allowed directories.
+                    path = self._real.get(part.uri) or self._real.setdefault(part.uri, path.resolve())
+                    if not any(path.is_relative_to(root) for root in self._settings.roots):
+                        missing.add(catalog_root(path))
                 paths[part.uri] = (part, path)
         if missing and not self._is_attach_open:
             names = ", ".join(sorted(map(str, missing)))

@@ -163,6 +163,16 @@ def test_attached_catalogue_elsewhere(run: Run, tmp_path: Path) -> None:
     assert rows_of(run(make_task("SELECT count(*) AS n, max(a) AS m FROM t0", [given]))) == [{"n": 10, "m": 4.5}]
 
 
+def test_attached_catalogue_behind_a_link(run: Run, tmp_path: Path) -> None:
+    write_part(tmp_path / "real", "Norder=1/Npix=3.parquet", _table(10))
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    uri = str(tmp_path / "link/Norder=1/Npix=3.parquet")
+    part = part_ref(Path(uri), uri, 10)
+    assert rows_of(run(make_task("SELECT sum(a) AS s FROM t0", [TaskInput(name="t0", parts=(part,), columns=("a",))]))) == [
+        {"s": 22.5}
+    ]
+
+
 def test_attached_roots_can_be_fixed(store: Path, tmp_path: Path, spool: Spool, runner: TaskRunner) -> None:
     strict = TaskRunner(store, runner._settings, verifier=runner._verifier, spool=spool, is_attach_open=False)
     uri = str(tmp_path / "elsewhere" / "x.parquet")
