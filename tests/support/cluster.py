@@ -1,23 +1,28 @@
-"""Real clusters on this machine: skies loaded by the loader, queries answered through `qengine.connect`.
+"""Real clusters on this machine: skies loaded by the loader, queries answered by the composition root.
 
 This is the only module of the equivalence suite that knows how an engine is started; the suites see `Engine.query`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-import qengine
+from qengine.app import ClusterSettings, cluster
 from qengine.catalog.model import TableKind
 from qengine.catalog.registry import Registry
+from qengine.client.local import LocalClient
+from qengine.coordinator.service import ServiceSettings
 from qengine.loader.load import load
 from qengine.loader.request import LoadRequest
+from qengine.plan.cost import CostModel
 from qengine.storage.objects import Store
+from qengine.transport.channel import WorkerChannel
+from qengine.worker.local import in_process_channel
 from tests.support.sky_builder import Sky, SkyTable
 
 
@@ -57,23 +62,40 @@ def _request(folder: Path, sky: Sky, table: SkyTable) -> LoadRequest:
     )
 
 
-class LocalCluster:
-    """Worker processes on loopback and a coordinator in this process, over one store."""
+def service_settings(tasks_per_slot: int) -> ServiceSettings:
+    """Settings under which even tables of a hundred rows are cut into many tasks."""
+    return ServiceSettings(deadline_s=60, cost=CostModel(min_task_s=1e-9, tasks_per_slot=tasks_per_slot))
 
-    def __init__(self, connection: object) -> None:
-        self._connection = connection
+
+class LocalCluster:
+    """A coordinator in this process, over one store and some workers."""
+
+    def __init__(self, client: LocalClient) -> None:
+        self._client = client
 
     def query(self, adql: str) -> pa.Table:
         """Answer one ADQL statement."""
-        return self._connection.query(adql, lang="adql").to_arrow()  # type: ignore[attr-defined, no-any-return]
+        return self._client.query(adql, lang="adql").to_arrow()
 
     def explain(self, adql: str) -> str:
         """Return the plan as text."""
-        return str(self._connection.explain(adql))  # type: ignore[attr-defined]
+        return self._client.explain(adql).to_text()
 
 
 @contextmanager
-def local_cluster(store_root: Path, *, workers: int = 3) -> Iterator[LocalCluster]:
-    """Start `workers` worker processes over the store; stop them at the end."""
-    with qengine.connect(store_root, workers=workers) as connection:
-        yield LocalCluster(connection)
+def grpc_cluster(store_root: Path, *, workers: int = 3, tasks_per_slot: int = 4) -> Iterator[LocalCluster]:
+    """Start `workers` worker processes over the store, reached by gRPC on loopback; stop them at the end."""
+    settings = ClusterSettings(workers=workers, service=service_settings(tasks_per_slot))
+    with LocalClient(cluster(store_root, settings)) as client:
+        yield LocalCluster(client)
+
+
+@contextmanager
+def in_process_cluster(
+    store_root: Path, work_dir: Path, *, wrap: Callable[[WorkerChannel], WorkerChannel] = lambda channel: channel
+) -> Iterator[LocalCluster]:
+    """Two workers in threads of this process, one task per tile; `wrap` may put a faulty channel in front of each."""
+    channels = [wrap(in_process_channel(store_root, worker=f"local{n}", slots=1, work_dir=work_dir / str(n))) for n in range(2)]
+    settings = ClusterSettings(service=service_settings(1000))
+    with LocalClient(cluster(store_root, settings, channels=channels)) as client:
+        yield LocalCluster(client)

@@ -8,6 +8,7 @@ makes its query small.
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -108,13 +109,16 @@ class Harness:
             return finding
         return self.reduce(query, finding)
 
-    def reduce(self, query: q.Query, finding: Finding) -> Finding:
+    def reduce(self, query: q.Query, finding: Finding, *, seconds: float = 30.0) -> Finding:
         """Drop parts of the query as long as the same sort of complaint remains."""
         wanted = _sort_of(finding.complaint)
+        last = time.monotonic() + seconds
         progress = True
         while progress:
             progress = False
             for candidate in smaller(query):
+                if time.monotonic() > last:
+                    return finding
                 try:
                     found = self.check(candidate, finding.seed)
                 except (UnfairQueryError, duckdb.Error, StopIteration, TypeError, AssertionError, IndexError):

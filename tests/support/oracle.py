@@ -7,6 +7,7 @@ keys; `compare` then knows which answers are right. `sky_compare`, `sky_distance
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -39,10 +40,11 @@ class Answer:
 class Oracle:
     """One DuckDB with the tables of `skies` as schema.table, NaN already NULL."""
 
-    MAX_ROWS = 60_000
+    MAX_ROWS = 10_000
+    MAX_SECONDS = 5.0
 
     def __init__(self, skies: Iterable[Sky]) -> None:
-        self._connection = duckdb.connect(":memory:", config={"threads": 1})
+        self._connection = duckdb.connect(":memory:", config={"threads": 1, "memory_limit": "1GB"})
         self._regions: Regions = {}
         self._is_fair = True
         for sky in skies:
@@ -62,7 +64,14 @@ class Oracle:
         self._regions.clear()
         sql = OraclePrinter(self._regions).statement(query)
         self._is_fair = True
-        result = self._connection.execute(sql).fetchmany(self.MAX_ROWS + 1)
+        alarm = threading.Timer(self.MAX_SECONDS, self._connection.interrupt)
+        alarm.start()
+        try:
+            result = self._connection.execute(sql).fetchmany(self.MAX_ROWS + 1)
+        except (duckdb.InterruptException, duckdb.OutOfMemoryException) as error:
+            raise UnfairQueryError("too much work") from error
+        finally:
+            alarm.cancel()
         if not self._is_fair:
             raise UnfairQueryError("a point lies on a boundary")
         if len(result) > self.MAX_ROWS:

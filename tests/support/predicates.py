@@ -223,7 +223,8 @@ class PredicateMixin(Generating):
     def joined_by_key(self, relation: Relation) -> tuple[Field, Relation, Field] | None:
         """A key in scope, a table of its family, and that table's column of the same meaning."""
         families = {"objectId": ("Object", "Source", "Forced"), "starId": ("Star", "Spectrum"), "star": ("Star", "Spectrum")}
-        fields = [field for field in relation.fields if field.name in families]
+        # A shared column of USING has no qualifier: inside the sub-query its name would mean the inner table's column.
+        fields = [field for field in relation.fields if field.name in families and isinstance(field.node, q.Column)]
         if not fields:
             return None
         field = self.rng.choice(fields)

@@ -191,7 +191,7 @@ class QueryGenerator(RelationMixin, PredicateMixin, ValueMixin):
                 forms = ["ordinal"]
                 if item.alias or isinstance(query, q.SetOp):
                     forms.append("name")
-                if not only_outputs:
+                if not only_outputs and not isinstance(item.value, q.Literal):
                     forms.append("value")
                 form = self.rng.choice(forms)
                 found.append(q.Order(place, item.value if form == "value" else None, is_down, form))

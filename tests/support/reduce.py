@@ -89,7 +89,10 @@ def _select(node: q.Select) -> Iterator[q.Node]:
     if node.distinct:
         yield replace(node, distinct=False)
     if len(node.items) > 1:
-        for i in range(len(node.items)):
+        # Sort keys name outputs by their place.
+        first = max((key.output + 1 for key in node.order), default=0)
+        for i in range(first, len(node.items)):
             yield replace(node, items=(*node.items[:i], *node.items[i + 1 :]))
-    for i in range(len(node.group)):
-        yield replace(node, group=(*node.group[:i], *node.group[i + 1 :]))
+    if not node.order:
+        for i in range(len(node.group)):
+            yield replace(node, group=(*node.group[:i], *node.group[i + 1 :]))
