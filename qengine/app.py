@@ -1,13 +1,16 @@
 """The composition root: the one place that knows all parts and puts them together.
 
-A *cluster* is a query service over a store with its workers. Workers are threads of this process, processes of this machine that the
-cluster starts and ends itself, or processes that run already, named by their addresses; the service cannot tell them apart.
+A *cluster* is a query service over a store with its workers. Workers are threads of this process, processes of this machine that
+the cluster starts and ends itself, or processes that run already, named by their addresses; the service cannot tell them apart.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
+import signal
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -17,12 +20,16 @@ from pathlib import Path
 from qengine.catalog.registry import Registry
 from qengine.client.local import LocalClient
 from qengine.client.remote import RemoteClient
+from qengine.config import Config
 from qengine.coordinator.dispatch import Dispatcher, DispatchSettings
 from qengine.coordinator.merge import Merger, MergeSettings
 from qengine.coordinator.service import QueryService, ServiceSettings
 from qengine.errors import ConfigError
 from qengine.storage.keyindex import KeyReader
 from qengine.storage.objects import Store
+from qengine.tap.app import create_app
+from qengine.tap.server import listening
+from qengine.tap.service import TapSettings
 from qengine.transport.channel import WorkerChannel
 from qengine.transport.grpc_channel import GrpcChannel
 from qengine.worker.local import in_process_channel
@@ -98,3 +105,30 @@ def connect(store_or_url: Path | str, workers: int = 0) -> LocalClient | RemoteC
         return RemoteClient(text)
     open_store(text)[1].close()
     return LocalClient(cluster(text, ClusterSettings(workers=workers)))
+
+
+def serve(store: Path | str, *, workers: int = 2, port: int = 8080, host: str = "127.0.0.1") -> None:
+    """Serve a store over TAP until Ctrl-C or SIGTERM: a coordinator in this process, `workers` worker processes, HTTP at /tap.
+
+    Settings come from the TOML file that QENGINE_CONFIG names and from the environment: sections tap, dispatch and service.
+    """
+    file = os.environ.get("QENGINE_CONFIG")
+    config = Config.read(Path(file) if file else None, os.environ)
+    tap = config.fill("tap", TapSettings)
+    settings = ClusterSettings(
+        workers=workers, dispatch=config.fill("dispatch", DispatchSettings), service=config.fill("service", ServiceSettings)
+    )
+    config.finish()
+    with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
+        asyncio.run(_serve(store, settings, tap, host=host, port=port))
+
+
+async def _serve(store: Path | str, settings: ClusterSettings, tap: TapSettings, *, host: str, port: int) -> None:
+    serving = asyncio.current_task()
+    if serving is not None:
+        # Ctrl-C cancels the task already; a service manager's SIGTERM ends workers and requests in the same orderly way.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
+    async with cluster(store, settings) as service, listening(create_app(service, tap), host=host, port=port) as server:
+        who = f"{settings.workers} workers" if settings.workers else "this process"
+        print(f"TAP at {server.address}/tap, answered by {who}; Ctrl-C stops it", file=sys.stderr, flush=True)
+        await server.wait()

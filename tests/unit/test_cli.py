@@ -5,6 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -172,3 +177,27 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     for verb in ("load", "attach", "query", "explain", "tables", "status", "serve", "worker"):
         assert verb in out
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_serve_until_told_to_stop(store: Path, sign: signal.Signals, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [sys.executable, "-m", "qengine.cli", "serve", "--store", str(store), "--workers", "1", "--port", "0"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "QENGINE_TAP__MAXREC": "7"})
+    try:
+        assert process.stderr is not None
+        said = process.stderr.readline()
+        found = re.search(r"http://\S+/tap", said)
+        assert found, said + process.stderr.read()
+        assert run(["query", "SELECT id FROM sky.stars", "--url", found[0]]) == 0
+        assert "7 rows, cut by MAXREC" in capsys.readouterr().out
+        process.send_signal(sign)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_serve_refuses_unknown_settings(store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QENGINE_TAP__MAXRECS", "7")
+    assert run(["serve", "--store", str(store), "--port", "0"]) == 1
+    assert "tap.maxrecs is not a setting" in capsys.readouterr().err
