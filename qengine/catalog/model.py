@@ -190,7 +190,8 @@ class Parts:
         last = np.searchsorted(self.start, ranges.stops, side="left")
         count = np.maximum(last - first, 0)
         found = np.repeat(first - np.r_[0, np.cumsum(count)[:-1]], count) + np.arange(int(count.sum()))
-        return found[np.r_[True, found[1:] != found[:-1]]] if len(found) else found
+        # Several ranges may meet one part, and several parts may have one range: neighbours in `found` need not be the equal ones.
+        return np.unique(found)
 
 
 class PartRole(IntEnum):
