@@ -40,6 +40,7 @@ from qengine.sql.deep import run_deep
 from qengine.sql.language import language_of
 from qengine.sql.parse import ParsedQuery
 from qengine.sql.scopes import Context, Scope
+from qengine.sql.spans import Places
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +63,7 @@ def bind(parsed: ParsedQuery, catalog: Catalog) -> BoundQuery:
 
 
 def _bind(parsed: ParsedQuery, catalog: Catalog) -> BoundQuery:
-    context = Context(parsed.text, language_of(parsed.language), catalog)
+    context = Context(Places(parsed.tree, parsed.text), language_of(parsed.language), catalog)
     for extension in parsed.extensions:
         context.extension(extension)
     try:

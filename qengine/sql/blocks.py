@@ -16,7 +16,6 @@ from qengine.sql.geometry import predicate
 from qengine.sql.nodes import cast, column, data_type, inner, is_null, number, number_of, output_column, quoted, type_of, typed
 from qengine.sql.relations import Relations, rename
 from qengine.sql.scopes import Context, Cte, Scope, matches
-from qengine.sql.spans import span_of
 
 _MODIFIERS = ("order", "limit", "offset")
 
@@ -133,7 +132,7 @@ class Queries:
         )
         sides = [self._as_types(query, own, kinds) for query, own in (left, right)]
         bound = type(node)(this=_operand(sides[0]), expression=_operand(sides[1]), distinct=bool(node.args.get("distinct")))
-        if (span := span_of(node, self.context.text)) is not None:
+        if (span := self.context.places.span(node)) is not None:
             bound.meta["span"] = span
         return bound, columns
 
@@ -339,7 +338,7 @@ class Queries:
                 continue
             if isinstance(found, exp.Column) and found.table in own:
                 message = f"column {found.name} is neither grouped nor inside an aggregate"
-                span = found.meta.get("span") or (span_of(origin, self.context.text) if origin is not None else None)
+                span = found.meta.get("span") or (self.context.places.span(origin) if origin is not None else None)
                 raise QueryTypeError(message, span=span, hint=f"add it to GROUP BY, or write MIN({found.name})")
             stack += list(found.iter_expressions())
 

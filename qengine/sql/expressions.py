@@ -32,10 +32,9 @@ from qengine.sql.nodes import (
     unit_of,
     with_unit,
 )  # fmt: skip
-from qengine.sql.operators import as_term, balanced, between, fold, plain_query, terms_of, unit_after, widen
+from qengine.sql.operators import as_term, balanced, fold, plain_query, terms_of, unit_after, widen
 from qengine.sql.scopes import Context, Scope
 from qengine.sql.shape import PREDICATES
-from qengine.sql.spans import span_of
 
 _ORDERINGS = (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE, exp.NullSafeEQ, exp.NullSafeNEQ)
 _ARITHMETIC = (exp.Add, exp.Sub, exp.Mul, exp.Div, exp.Mod, exp.IntDiv)
@@ -84,7 +83,7 @@ class Expressions:
     def value(self, node: exp.Expr) -> exp.Expr:
         """Bind an expression that stands for a value."""
         bound = self._value(node)
-        if "span" not in bound.meta and (span := span_of(node, self.context.text)) is not None:
+        if "span" not in bound.meta and (span := self.context.places.span(node)) is not None:
             bound.meta["span"] = span
         return bound
 
@@ -123,7 +122,7 @@ class Expressions:
         raise self.error(UnsupportedQueryError, node, f"{type(node).__name__} cannot stand here")
 
     def _literal(self, node: exp.Literal) -> exp.Expr:
-        span = span_of(node, self.context.text)
+        span = self.context.places.span(node)
         if node.is_string:
             return text_literal(str(node.this), span)
         text = str(node.this)
@@ -136,7 +135,7 @@ class Expressions:
         operand = self.value(node.this)
         value = number_of(operand)
         if value is not None:
-            return number(-value, span_of(node, self.context.text))
+            return number(-value, self.context.places.span(node))
         kind = arithmetic_type(type_of(operand), NULL)
         if kind is None:
             raise self._type_error(node, "'-' needs a number", operand)
@@ -155,7 +154,7 @@ class Expressions:
             kind = DOUBLE
         folded = fold(type(node), number_of(left), number_of(right), truncates=truncates and kind.is_integer)
         if folded is not None:
-            return number(folded, span_of(node, self.context.text))
+            return number(folded, self.context.places.span(node))
         left, right = paren(widen(left, kind)), paren(widen(right, kind))
         if is_division and kind.is_integer:
             result: exp.Expr = exp.IntDiv(this=left, expression=right)
@@ -173,18 +172,20 @@ class Expressions:
     def _case(self, node: exp.Case) -> exp.Expr:
         subject = node.args.get("this")
         tests: list[exp.Expr] = []
+        bound_subject = self.value(subject) if subject is not None else None
         for branch in node.args["ifs"]:
-            if subject is None:
+            if bound_subject is None:
                 tests.append(self.condition(branch.this))
             else:
-                tests.append(self._comparison(exp.EQ, subject, branch.this, branch))
+                bound_subject, test = self.comparable(bound_subject, self.value(branch.this), branch)
+                tests.append(test)
         default = node.args.get("default")
         results = [self.value(branch.args["true"]) for branch in node.args["ifs"]]
         if default is not None:
             results.append(self.value(default))
         kind, results = self.unify(results, node)
         ifs = [exp.If(this=test, true=result) for test, result in zip(tests, results, strict=False)]
-        bound = exp.Case(ifs=ifs, default=results[-1] if default is not None else None)
+        bound = exp.Case(this=bound_subject, ifs=ifs, default=results[-1] if default is not None else None)
         return typed(bound, kind)
 
     def unify(self, values: list[exp.Expr], node: exp.Expr) -> tuple[SqlType, list[exp.Expr]]:
@@ -211,7 +212,7 @@ class Expressions:
     def condition(self, node: exp.Expr) -> exp.Expr:
         """Bind an expression that must be true or false."""
         bound = self._condition(node)
-        if "span" not in bound.meta and (span := span_of(node, self.context.text)) is not None:
+        if "span" not in bound.meta and (span := self.context.places.span(node)) is not None:
             bound.meta["span"] = span
         return bound
 
@@ -224,9 +225,7 @@ class Expressions:
             case exp.Paren():
                 return paren(self.condition(inner(node)))
             case exp.Between():
-                low = self._comparison(exp.GTE, node.this, node.args["low"], node)
-                high = self._comparison(exp.LTE, node.this, node.args["high"], node)
-                return between(low, high)
+                return self._between(node)
             case exp.In():
                 return self._in(node)
             case exp.Is():
@@ -296,6 +295,11 @@ class Expressions:
         if kind.name == "UUID":
             return cast(item, kind)
         return item
+
+    def _between(self, node: exp.Between) -> exp.Expr:
+        subject, low = self.comparable(self.value(node.this), self.value(node.args["low"]), node)
+        subject, high = self.comparable(subject, self.value(node.args["high"]), node)
+        return typed(exp.Between(this=paren(subject), low=paren(low), high=paren(high)), BOOLEAN)
 
     def _in(self, node: exp.In) -> exp.Expr:
         subject = self.value(node.this)

@@ -93,9 +93,3 @@ def balanced(kind: type[exp.Expr], terms: list[exp.Expr]) -> exp.Expr:
         return terms[0]
     cut = len(terms) - 1 if len(terms) <= _CHAIN else len(terms) // 2
     return typed(kind(this=balanced(kind, terms[:cut]), expression=balanced(kind, terms[cut:])), BOOLEAN)
-
-
-def between(low: exp.Expr, high: exp.Expr) -> exp.Expr:
-    if low.this == high.this:
-        return typed(exp.Between(this=low.this, low=low.expression, high=high.expression), BOOLEAN)
-    return typed(exp.And(this=low, expression=high), BOOLEAN)

@@ -18,7 +18,7 @@ from qengine.errors import QueryTypeError, UnknownNameError, UnsupportedQueryErr
 from qengine.sql.expressions import Expressions
 from qengine.sql.nodes import call, column, quoted, type_of, typed
 from qengine.sql.scopes import Context, Merged, Scope, Source, matches
-from qengine.sql.spans import nearest, span_of
+from qengine.sql.spans import nearest
 
 
 @dataclass(slots=True)
@@ -99,7 +99,7 @@ class Relations:
 
     def _table(self, item: exp.Table, inner: Scope) -> exp.Expr:
         name, schema = item.this, item.args.get("db")
-        span = span_of(item, self.context.text)
+        span = self.context.places.span(item)
         wanted = item.alias or item.name
         if schema is None and (cte := self.scope.find_cte(name)) is not None:
             alias = self.context.new_alias(wanted)
@@ -196,7 +196,7 @@ class Relations:
             bound.set("side", side)
         else:
             bound.set("kind", "INNER")
-        if (span := span_of(join, self.context.text)) is not None:
+        if (span := self.context.places.span(join)) is not None:
             bound.meta["span"] = span
         inner.sources += right.sources
         inner.merged = [*inner.merged, *right.merged, *merged]

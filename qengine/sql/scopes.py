@@ -12,14 +12,14 @@ from qengine.catalog.output import OutputColumn
 from qengine.errors import QueryError, UnknownNameError
 from qengine.sql.language import Language
 from qengine.sql.nodes import about, column, typed
-from qengine.sql.spans import nearest, span_of
+from qengine.sql.spans import Places, nearest
 
 
 @dataclass(slots=True)
 class Context:
     """One statement being bound: what it reads, what it warns of, and which aliases are taken."""
 
-    text: str
+    places: Places
     language: Language
     catalog: Catalog
     warnings: list[str] = field(default_factory=list)
@@ -29,12 +29,7 @@ class Context:
 
     def error(self, kind: type[QueryError], node: exp.Expr, message: str, hint: str = "") -> QueryError:
         """Return an error at the place of the parsed `node`, or of the nearest node around it that has one."""
-        at: exp.Expr | None = node
-        span = None
-        while at is not None and span is None:
-            span = span_of(at, self.text)
-            at = at.parent
-        return kind(message, span=span, hint=hint)
+        return kind(message, span=self.places.around(node), hint=hint)
 
     def warn(self, message: str) -> None:
         if message not in self.warnings:

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 
 from sqlglot import exp
 
-from qengine.errors import QuerySyntaxError, Span
+from qengine.errors import QuerySyntaxError
 from qengine.sql.functions import FUNCTIONS, Role, known_names
 from qengine.sql.language import Language
-from qengine.sql.spans import nearest, span_of
+from qengine.sql.spans import Places, nearest
 from qengine.sql.words import RESERVED
 
 MAX_TREE_DEPTH = 1_000
@@ -199,11 +199,7 @@ class _Check:
         self.found.append(name)
 
     def error(self, node: exp.Expr, message: str, hint: str = "") -> QuerySyntaxError:
-        span: Span | None = None
-        at: exp.Expr | None = node
-        while at is not None and span is None:
-            span = span_of(at, self.text)
-            at = at.parent
+        span = Places(node.root(), self.text).around(node)
         return QuerySyntaxError(message, span=span, hint=hint)
 
 
