@@ -355,3 +355,36 @@ def test_catalogue_written_by_lsdb(tmp_path: Path, desk: Desk) -> None:
     for number in range(len(found.margin)):
         cells = pq.ParquetFile(found.margin.uri[number].as_py()).read(["_healpix_29"])["_healpix_29"].to_numpy()
         assert not ((cells >= found.margin.start[number]) & (cells < found.margin.stop[number])).any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("has_cells", [True, False])
+@pytest.mark.parametrize("suffix", [".parquet", "/"])
+def test_queries_of_attached_catalogues(tmp_path: Path, desk: Desk, has_cells: bool, suffix: str) -> None:
+    import qengine
+
+    written = sky(3000)
+    rows = with_cells(written) if has_cells else written
+    desk.attach(
+        write_catalog(tmp_path / "c", rows, order=2, style=Style(suffix=suffix), properties={"hats_npix_suffix": suffix}), key="id"
+    )
+    desk.registry.close()
+    mag, ra, dec = (written[name].to_numpy() for name in ("mag", "ra", "dec"))
+    place = np.c_[
+        np.cos(np.radians(dec)) * np.cos(np.radians(ra)), np.cos(np.radians(dec)) * np.sin(np.radians(ra)), np.sin(np.radians(dec))
+    ]
+    pole = np.array([0.0, 0.0, 1.0])
+    expected = {
+        "SELECT COUNT(*) AS n FROM ext.Gaia": 3000,
+        "SELECT COUNT(mag) AS n FROM ext.Gaia": int(np.isfinite(mag).sum()),
+        "SELECT COUNT(*) AS n FROM ext.Gaia WHERE mag < 0": int((mag < 0).sum()),
+        "SELECT MAX(id) AS n FROM ext.Gaia WHERE id < 78": 77,
+        "SELECT COUNT(*) AS n FROM ext.Gaia WHERE CONTAINS(POINT(ra, dec), CIRCLE(0, 90, 20)) = 1": int(
+            (place @ pole > np.cos(np.radians(20))).sum()
+        ),
+        "SELECT COUNT(*) AS n FROM ext.Gaia a JOIN ext.Gaia b ON DISTANCE(a.ra, a.dec, b.ra, b.dec) < 0.5 WHERE a.id < b.id": int(
+            (np.triu(place @ place.T, 1) > np.cos(np.radians(0.5))).sum()
+        ),
+    }
+    with qengine.connect(desk.store.root, workers=2) as client:
+        assert {text: client.query(text).to_arrow()["n"][0].as_py() for text in expected} == expected
