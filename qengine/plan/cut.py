@@ -4,7 +4,8 @@ Until here the query is ordinary SQL. Now every block that is provably leaf-loca
 replaced, in place, by the final SELECT over the rows of its leaf. A block that is not leaf-local stays in the final part; each
 base table in its FROM is replaced by a *gathered* input: a leaf that reads the columns that the statement uses and the rows
 that the block's own terms let through. Sub-queries, CTEs and operands of set operators are blocks of their own and are cut by
-the same rule. What is left is a statement over relations r0, r1, ..: the final fragment.
+the same rule. What is left is a statement over relations r0, r1, ..: the final fragment. Distance joins that stay in it get a
+grid there (`plan.skyjoin`).
 
 Which terms may be pushed into a gathered input? A term that every output row fulfils and that names only this relation; for a
 relation that comes by LEFT JOIN, a term of its own ON that names only it. The final part keeps all terms, so pushing is only an
@@ -24,6 +25,7 @@ from qengine.plan import terms
 from qengine.plan.lift import lift_block
 from qengine.plan.locality import Locality, Refusal, distances, prove_locality
 from qengine.plan.logical import Block, KeyFact, RangeFact, RegionFact
+from qengine.plan.skyjoin import grid_edges, grid_join
 from qengine.plan.split import Split, split, storable, typed
 
 
@@ -90,6 +92,9 @@ class _Cutting:
                 return self._leaf(query, block, proof)
             reason = proof.reason if isinstance(proof, Refusal) else "the block reads no table"
             self._gather(query, block, reason)
+            self._descend(query)
+            edges = grid_edges(block, "")
+            return grid_join(query, edges, {}) if edges else query
         self._descend(query)
         return query
 

@@ -27,7 +27,7 @@ from qengine.plan.cost import CostModel, used_fraction
 from qengine.plan.cut import CutQuery, Leaf, pushable_terms
 from qengine.plan.physical import PartRef, TaskInput
 from qengine.plan.prune import Resolved, work_of
-from qengine.plan.skyjoin import GridEdge, cell_size_deg, grid_join
+from qengine.plan.skyjoin import grid_edges, grid_join
 from qengine.sky.cells import BEYOND_END, RangeSet
 from qengine.sky.coverage import ring
 from qengine.sql.render import render
@@ -37,8 +37,6 @@ MAX_RANGES = 64
 
 FINE_PARTS = 20_000
 """A fragment that meets more parts than this is cut at borders of parts only."""
-
-SKY_AREA_DEG2 = 41252.96
 
 
 class Reach(Enum):
@@ -191,7 +189,7 @@ def part_refs(parts: Parts, selected: Int64Array) -> list[PartRef]:
 
 def _leaf_fragment(leaf: Leaf, resolved: Resolved, cost: CostModel) -> LeafFragment:
     select = leaf.split.leaf
-    edges = _grid_edges(leaf)
+    edges = grid_edges(leaf.block, leaf.locality.owner)
     if edges:
         pushed = {alias: pushable_terms(leaf.block, alias) for e in edges for alias in (e.home, e.expanded)}
         select = grid_join(select, edges, pushed)
@@ -226,35 +224,6 @@ def _bind_inputs(leaf: Leaf, select: exp.Select) -> tuple[tuple[LeafInput, ...],
             )
         )  # fmt: skip
     return tuple(inputs), tree
-
-
-def _grid_edges(leaf: Leaf) -> list[GridEdge]:
-    """Choose the distance edges that need a grid: those between relations that no equality ties together."""
-    block, chosen, tied = leaf.block, [], set()
-    for conjunct in block.conjuncts:
-        if isinstance(terms.bare(conjunct.node), exp.EQ) and len(conjunct.aliases) == 2:
-            tied.add(conjunct.aliases)
-    for edge in block.sky_edges:
-        pair = frozenset((edge.left, edge.right))
-        relations = [block.relations[a] for a in (edge.left, edge.right)]
-        if pair in tied or any(r.table is None for r in relations):
-            continue
-        if edge.scope in (edge.left, edge.right):
-            expanded = edge.scope
-        elif edge.scope == "" and not any(r.is_null_supplied for r in relations):
-            expanded = min(relations, key=lambda r: (r.table.rows if r.table else 0, r.alias == leaf.locality.owner)).alias
-        else:
-            continue
-        home = edge.left if expanded == edge.right else edge.right
-        table = block.relations[home].table
-        tied.add(pair)
-        chosen.append(
-            GridEdge(
-                home=home, expanded=expanded, home_position=edge.columns[home], expanded_position=edge.columns[expanded],
-                radius_deg=edge.radius_deg, cell_deg=cell_size_deg(edge.radius_deg, table.rows if table else 0, SKY_AREA_DEG2),
-            )
-        )  # fmt: skip
-    return chosen
 
 
 def _cut_tasks(

@@ -7,7 +7,7 @@ after, and `tests/rules` runs both.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from sqlglot import exp
 
@@ -45,21 +45,33 @@ def turn_right_joins(tree: exp.Query, catalog: Catalog) -> exp.Query:
 
 
 def bound_shapes(tree: exp.Query, catalog: Catalog) -> exp.Query:
-    """`qe_in_circle(t.ra, t.dec, 10, 0, 1)` -> `(t.dec BETWEEN -1 AND 1 AND t.ra BETWEEN 9 AND 11 AND qe_in_circle(t.ra,
-    t.dec, 10, 0, 1))`.
+    """`qe_in_circle(t.ra, t.dec, 10, 0, 1)` -> `(t.dec BETWEEN -1 AND 1 AND t.ra BETWEEN 9 AND 11 AND qe_in_circle(t.ra, t.dec, 10, 0, 1))`.
 
-    The same for `qe_distance(..) < r` from a constant place and for `qe_in_polygon`. A shape implies its box, and both are NULL for
-    the same rows, so this holds wherever the predicate stands. Right ascension is only bounded where it is known to be in [0, 360).
+    The same for `qe_distance(..) < r` from a constant place and for `qe_in_polygon`. A shape implies its box, but where one coordinate
+    is NULL the box may be FALSE and the shape NULL; so this holds only where both mean that the row goes: in terms of WHERE and ON and
+    under AND and OR in them, not under NOT. Right ascension is only bounded where it is known to be in [0, 360).
     """
     tree = tree.copy()
     tables = {t.alias_or_name: found.table for t in tree.find_all(exp.Table) if t.db and (found := catalog.find(t.db, t.name))}
-    for node in list(tree.find_all(exp.Anonymous, exp.LT, exp.LTE, exp.GT, exp.GTE)):
-        shape = _cap(node)
-        if shape is None:
-            continue
-        ra, dec, cap = shape
-        node.replace(exp.Paren(this=exp.and_(*_box(ra, dec, cap, tables), node.copy(), copy=False)))
+    for select in tree.find_all(exp.Select):
+        where = select.args.get("where")
+        conditions = [where.this] if where is not None else []
+        conditions += [on for join in select.args.get("joins") or () if (on := join.args.get("on")) is not None]
+        for condition in conditions:
+            for node in list(_positive_terms(condition)):
+                if (shape := _cap(node)) is not None:
+                    ra, dec, cap = shape
+                    node.replace(exp.Paren(this=exp.and_(*_box(ra, dec, cap, tables), node.copy(), copy=False)))
     return tree
+
+
+def _positive_terms(node: exp.Expr) -> Iterator[exp.Expr]:
+    node = terms.bare(node)
+    if isinstance(node, (exp.And, exp.Or)):
+        yield from _positive_terms(node.left)
+        yield from _positive_terms(node.right)
+    else:
+        yield node
 
 
 RULES: tuple[Rule, ...] = (turn_right_joins, bound_shapes)

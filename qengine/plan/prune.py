@@ -21,7 +21,7 @@ import numpy as np
 from qengine.catalog.model import Int64Array, Parts, TableSnapshot
 from qengine.plan.cut import Leaf, Restriction
 from qengine.plan.logical import KeyFact, Lookup, RangeFact, RegionFact
-from qengine.plan.regions import intersection
+from qengine.plan.regions import intersection, needs_position
 from qengine.sky.cells import RangeSet
 from qengine.sky.coverage import coverage, ring
 
@@ -44,7 +44,8 @@ def work_of(leaf: Leaf, resolved: Resolved) -> RangeSet:
         near = [r for r in leaf.restrictions if r.distance_deg == distance]
         regions = [r.fact.region for r in near if isinstance(r.fact, RegionFact) and r.fact.is_on_line]
         if (region := intersection(regions)) is not None:
-            work = work & coverage(region, dilate_deg=distance, max_cells=MAX_CELLS)
+            found = coverage(region, dilate_deg=distance, max_cells=MAX_CELLS)
+            work = work & (found if needs_position(region) else found | (RangeSet.whole() - RangeSet.sky()))
         for restriction in near:
             if (lookup := _lookup(leaf, restriction)) is not None and lookup in resolved:
                 cells = np.unique(resolved[lookup])

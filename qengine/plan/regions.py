@@ -55,6 +55,22 @@ def intersection(regions: Sequence[Region]) -> Region | None:
     return merged[0] if len(merged) == 1 else Intersection(tuple(merged))
 
 
+def needs_position(region: Region) -> bool:
+    """Say whether only rows with both coordinates can be in the region as a predicate.
+
+    A row with one of them NULL lies beyond the sky, but may well fulfil a comparison of the other.
+    """
+    match region:
+        case Union(regions):
+            return all(map(needs_position, regions))
+        case Intersection(regions):
+            return any(map(needs_position, regions))
+        case RaDecBox(ra_min, ra_max, dec_min, dec_max):
+            return (ra_min > 0 or ra_max < FULL_CIRCLE_DEG) and (dec_min > -90 or dec_max < 90)
+        case _:
+            return True
+
+
 def _is_position(ra: exp.Expr, dec: exp.Expr, alias: str, table: Table) -> bool:
     return bool(table.ra) and terms.column(ra) == (alias, table.ra) and terms.column(dec) == (alias, table.dec)
 

@@ -25,10 +25,12 @@ import sqlglot
 from sqlglot import exp
 
 from qengine.plan import terms
+from qengine.plan.logical import Block, Relation
 
 SLACK_DEG = 1e-9
 MIN_CELL_DEG = 10 / 3600
 POLAR_ZONES = 10
+SKY_AREA_DEG2 = 41252.96
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,44 @@ class GridEdge:
     expanded_position: tuple[str, str]
     radius_deg: float
     cell_deg: float
+
+
+def grid_edges(block: Block, owner: str) -> list[GridEdge]:
+    """Choose the distance edges of a block that need a grid: those between relations that no equality ties together.
+
+    The null-supplied side of a LEFT JOIN is expanded, else the side with fewer rows. A FULL JOIN has no grid: it would put out an
+    unmatched row of the expanded side once for each of its cells.
+    """
+    tied = {c.aliases for c in block.conjuncts if len(c.aliases) == 2 and isinstance(terms.bare(c.node), exp.EQ)}
+    chosen = []
+    for edge in block.sky_edges:
+        pair = frozenset((edge.left, edge.right))
+        if pair in tied or not pair <= block.relations.keys():
+            continue
+        relations = [block.relations[alias] for alias in (edge.left, edge.right)]
+        if edge.scope in pair and block.relations[edge.scope].side == "LEFT":
+            expanded = edge.scope
+        elif edge.scope == "" and not any(r.is_null_supplied for r in relations):
+            expanded = min(relations, key=lambda r: (_rows(r), r.alias == owner)).alias
+        else:
+            continue
+        home = edge.left if expanded == edge.right else edge.right
+        tied.add(pair)
+        chosen.append(
+            GridEdge(
+                home=home,
+                expanded=expanded,
+                home_position=edge.columns[home],
+                expanded_position=edge.columns[expanded],
+                radius_deg=edge.radius_deg,
+                cell_deg=cell_size_deg(edge.radius_deg, _rows(block.relations[home])),
+            )
+        )
+    return chosen
+
+
+def _rows(relation: Relation) -> int:
+    return relation.table.rows if relation.table is not None else 0
 
 
 def grid_join(select: exp.Select, edges: Sequence[GridEdge], pushed: dict[str, list[exp.Expr]]) -> exp.Select:
@@ -56,7 +96,7 @@ def grid_join(select: exp.Select, edges: Sequence[GridEdge], pushed: dict[str, l
         item = items[alias]
         used = list(dict.fromkeys(c.name for c in select.find_all(exp.Column) if c.table == alias))
         source: exp.Expr = _base(item, alias, used, edges, pushed.get(alias, []))
-        name = f"grid{number}"
+        name = f"qe grid {number}"
         for index, edge in enumerate(edges):
             if alias not in (edge.home, edge.expanded):
                 continue
@@ -78,9 +118,9 @@ def grid_join(select: exp.Select, edges: Sequence[GridEdge], pushed: dict[str, l
     return select
 
 
-def cell_size_deg(radius_deg: float, rows: int, area_deg2: float) -> float:
-    """Return h: at least 2.5 r, and so large that a cell holds about one row."""
-    density = rows / max(area_deg2, 1e-9)
+def cell_size_deg(radius_deg: float, rows: int) -> float:
+    """Return h: at least 2.5 r, and so large that a cell holds about one row of a table spread over the sky."""
+    density = rows / SKY_AREA_DEG2
     spacing = 1 / math.sqrt(density) if density > 0 else MIN_CELL_DEG
     return max(2.5 * (radius_deg + SLACK_DEG), min(spacing, MIN_CELL_DEG), 1e-6)
 

@@ -19,7 +19,7 @@ from qengine.catalog.model import (
     TableSnapshot,
 )
 from qengine.catalog.types import BIGINT, DOUBLE, FLOAT, INTEGER, VARCHAR, SqlType
-from qengine.sky.cells import LINE_END, ORDER, BEYOND_END
+from qengine.sky.cells import BEYOND_END, LINE_END, ORDER
 
 
 def columns(**types: SqlType) -> tuple[Column, ...]:
