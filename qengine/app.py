@@ -129,6 +129,6 @@ async def _serve(store: Path | str, settings: ClusterSettings, tap: TapSettings,
         # Ctrl-C cancels the task already; a service manager's SIGTERM ends workers and requests in the same orderly way.
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
     async with cluster(store, settings) as service, listening(create_app(service, tap), host=host, port=port) as server:
-        who = f"{settings.workers} workers" if settings.workers else "this process"
+        who = {0: "this process", 1: "one worker"}.get(settings.workers, f"{settings.workers} workers")
         print(f"TAP at {server.address}/tap, answered by {who}; Ctrl-C stops it", file=sys.stderr, flush=True)
         await server.wait()

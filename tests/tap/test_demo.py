@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -112,6 +114,16 @@ def test_metadata_reaches_astropy(tap: pyvo.dal.TAPService, url: str) -> None:
         assert str(table["ra"].unit) == "deg"
         assert {found.full_name: found.rows for found in client.tables()}["demo.gaia"] == 482_176
     assert "demo.ngc" in tap.tables.keys()  # noqa: SIM118
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("stilts") is None, reason="stilts is not installed")
+def test_taplint_has_nothing_to_say(url: str) -> None:
+    stages = "stages=TMV TME TMS TMC CPV CAP AVV QGE QPO MDQ"
+    command = ["stilts", "taplint", f"tapurl={url}/tap", stages, "format=json", "report=EWF"]
+    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=250).stdout)
+    reports = [report for section in found["sections"] for report in section["reports"]]
+    assert (found["totals"]["ERROR"], found["totals"]["WARNING"], found["totals"]["FAILURE"]) == (0, 0, 0), reports
 
 
 def test_errors_cross_the_wire(url: str) -> None:
