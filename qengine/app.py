@@ -73,11 +73,8 @@ async def cluster(
             channels = _channels(store.root, settings, stack, work_dir)
         merger = Merger(MergeSettings(temp_dir=work_dir / "merge"))
         epoch = time.time_ns()
-        async with Dispatcher(channels, epoch=epoch, settings=settings.dispatch) as dispatcher:
-            try:
-                yield QueryService(registry, dispatcher=dispatcher, merger=merger, keys=KeyReader(store), settings=settings.service)
-            finally:
-                await merger.close()
+        async with merger, Dispatcher(channels, epoch=epoch, settings=settings.dispatch) as dispatcher:
+            yield QueryService(registry, dispatcher=dispatcher, merger=merger, keys=KeyReader(store), settings=settings.service)
 
 
 def _channels(root: Path, settings: ClusterSettings, stack: contextlib.ExitStack, work_dir: Path) -> list[WorkerChannel]:
@@ -88,8 +85,9 @@ def _channels(root: Path, settings: ClusterSettings, stack: contextlib.ExitStack
             stack.enter_context(start_worker(root, worker=f"w{number}", slots=settings.slots)) for number in range(settings.workers)
         ]
         return [GrpcChannel(process.address) for process in started]
-    cores = len(os.sched_getaffinity(0))
-    return [in_process_channel(root, slots=max(cores, settings.slots), work_dir=work_dir / "local")]
+    # Scans leave one slot to interactive queries, so that one more than there are cores keeps all cores busy.
+    slots = max(len(os.sched_getaffinity(0)), settings.slots) + 1
+    return [in_process_channel(root, slots=slots, work_dir=work_dir / "local")]
 
 
 def connect(store_or_url: Path | str, workers: int = 0) -> LocalClient | RemoteClient:

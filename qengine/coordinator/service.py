@@ -26,7 +26,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-from sqlglot import exp
 
 from qengine.catalog.model import Catalog, TableSnapshot
 from qengine.catalog.output import OutputColumn
@@ -40,10 +39,9 @@ from qengine.plan.cost import CostModel
 from qengine.plan.cut import CutQuery, cut
 from qengine.plan.explain import Explanation
 from qengine.plan.fragment import LeafFragment, PhysicalPlan, fragment, task_inputs
-from qengine.plan.optimize import optimize
+from qengine.plan.optimize import capped, optimize
 from qengine.plan.physical import QueryId, Task, TaskId, TaskLimits
 from qengine.plan.prune import Resolved, lookups
-from qengine.plan.split import limit_of
 from qengine.sql.bind import BoundQuery, bind
 from qengine.sql.parse import parse
 from qengine.storage.keyindex import KeyReader
@@ -191,7 +189,7 @@ class QueryService:
         query = QueryId(uuid.uuid4().hex)
         catalog = self._registry.catalog(snapshots=snapshots)
         bound = bind(parse(text, language), catalog)
-        tree = optimize(_capped(bound.tree, maxrec), catalog)
+        tree = optimize(capped(bound.tree, maxrec), catalog)
         pieces = cut(tree, catalog)
         resolved = self._resolve(pieces, catalog)
         cost = replace(self._settings.cost, slots=max(self._dispatcher.slots, 1))
@@ -226,7 +224,7 @@ class QueryService:
         for name, table in planned.plan.inline:
             data = _inline(table)
             inputs[name] = (data.schema, _batches(data))
-        return self._merger.run(planned.plan.final_sql, inputs), runs
+        return self._merger.run(planned.plan.final_sql, inputs, deadline_s=self._settings.deadline_s), runs
 
 
 def arrow_schema(columns: tuple[OutputColumn, ...]) -> pa.Schema:
@@ -237,18 +235,6 @@ def arrow_schema(columns: tuple[OutputColumn, ...]) -> pa.Schema:
         metadata = {name: value for name, value in known.items() if value}
         fields.append(pa.field(column.name, to_arrow(column.type), metadata=metadata or None))
     return pa.schema(fields)
-
-
-def _capped(tree: exp.Query, maxrec: int | None) -> exp.Query:
-    """Limit the statement to one row more than MAXREC, enough to see that there are more."""
-    if maxrec is None:
-        return tree
-    limit, _ = limit_of(tree)
-    if limit is not None and limit <= maxrec:
-        return tree
-    capped = tree.copy()
-    capped.set("limit", exp.Limit(expression=exp.Literal.number(maxrec + 1)))
-    return capped
 
 
 def _source(query: QueryId, leaf: LeafFragment) -> TaskSource:

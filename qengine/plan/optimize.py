@@ -14,6 +14,7 @@ from sqlglot import exp
 from qengine.catalog.model import Catalog, Table, TableKind
 from qengine.plan import terms
 from qengine.plan.regions import polygon_vertices
+from qengine.plan.split import limit_of
 
 Rule = Callable[[exp.Query, Catalog], exp.Query]
 
@@ -25,6 +26,18 @@ def optimize(tree: exp.Query, catalog: Catalog) -> exp.Query:
     """Apply all rules in order."""
     for rule in RULES:
         tree = rule(tree, catalog)
+    return tree
+
+
+def capped(tree: exp.Query, maxrec: int | None) -> exp.Query:
+    """Limit the statement to one row more than MAXREC, enough to see that there are more."""
+    if maxrec is None:
+        return tree
+    limit, _ = limit_of(tree)
+    if limit is not None and limit <= maxrec:
+        return tree
+    tree = tree.copy()
+    tree.set("limit", exp.Limit(expression=exp.Literal.number(maxrec + 1)))
     return tree
 
 
@@ -45,11 +58,12 @@ def turn_right_joins(tree: exp.Query, catalog: Catalog) -> exp.Query:
 
 
 def bound_shapes(tree: exp.Query, catalog: Catalog) -> exp.Query:
-    """`qe_in_circle(t.ra, t.dec, 10, 0, 1)` -> `(t.dec BETWEEN -1 AND 1 AND t.ra BETWEEN 9 AND 11 AND qe_in_circle(t.ra, t.dec, 10, 0, 1))`.
+    """Add the box of a shape: `qe_in_circle(t.ra, t.dec, 10, 0, 1)` ->
+    `(t.dec BETWEEN -1 AND 1 AND t.ra BETWEEN 9 AND 11 AND qe_in_circle(t.ra, t.dec, 10, 0, 1))`.
 
-    The same for `qe_distance(..) < r` from a constant place and for `qe_in_polygon`. A shape implies its box, but where one coordinate
-    is NULL the box may be FALSE and the shape NULL; so this holds only where both mean that the row goes: in terms of WHERE and ON and
-    under AND and OR in them, not under NOT. Right ascension is only bounded where it is known to be in [0, 360).
+    The same for `qe_distance(..) < r` from a constant place and for `qe_in_polygon`. A shape implies its box, but where one
+    coordinate is NULL the box may be FALSE and the shape NULL; so this holds only where both mean that the row goes: in terms of
+    WHERE and ON and under AND and OR in them, not under NOT. Right ascension is only bounded where it is known to be in [0, 360).
     """
     tree = tree.copy()
     tables = {t.alias_or_name: found.table for t in tree.find_all(exp.Table) if t.db and (found := catalog.find(t.db, t.name))}

@@ -93,7 +93,8 @@ class KeyReader:
         place = (uri, group)
         if (hit := self._groups.get(place)) is None:
             table = footer.file.read_row_group(group, columns=["key", HEALPIX])
-            keys = table["key"].to_numpy() if not pa.types.is_string(table["key"].type) else np.array(table["key"].to_pylist(), object)
+            column = table["key"]
+            keys = np.array(column.to_pylist(), object) if pa.types.is_string(column.type) else column.to_numpy()
             hit = (keys, table[HEALPIX].to_numpy())
             self._groups[place] = hit
             while len(self._groups) > CACHED_GROUPS:
