@@ -44,7 +44,7 @@ from qengine.loader.sources.source import Source, check_same_columns
 from qengine.loader.spill import Spill
 from qengine.loader.write import Layout, Written
 from qengine.storage.objects import Store
-from qengine.storage.parts import PartFormat, sync_folders
+from qengine.storage.parts import PartFormat, sync_parts
 from qengine.storage.statistics import PartRecord, part_record, to_parts
 
 _TILE_BYTES = 512 << 20
@@ -244,7 +244,8 @@ def _publish(run: _Run, loaded: _Loaded, registry: Registry, expected: int) -> i
     stored = sum(part.file.rows for part in loaded.written if part.role is not PartRole.MARGIN)
     if stored + loaded.tally.quarantined != loaded.tally.read:
         raise SchemaError(f"{loaded.tally.read:,} rows were read, but {stored:,} stored")
-    sync_folders(sorted({part.file.path.parent for part in loaded.written}))
+    index = loaded.key_index.uri if loaded.key_index else ()
+    sync_parts([*(part.file.path for part in loaded.written), *(store.path(uri) for uri in index)])
     tree = None
     if loaded.placement is not None:
         director = run.definition.director

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from qengine.catalog.durable import sync_directory
 from qengine.catalog.model import Int64Array, PartRole, Table, TableKind
 from qengine.errors import ConflictError
 from qengine.loader.children import DIRECTOR_DEC, DIRECTOR_RA
@@ -32,7 +33,6 @@ from qengine.loader.partition import Tiles
 from qengine.loader.write import Written
 from qengine.sky.cells import LINE_END, ORDER
 from qengine.storage.hats import Leaf, catalogue_properties, write_collection, write_tree
-from qengine.storage.parts import sync_folders
 
 STAGED = ".staged-"
 LOCK = ".load.lock"
@@ -101,7 +101,7 @@ def reveal_tree(tree: Tree, number: int) -> None:
         name = f"{number}_{tree.margin_arcsec:g}arcs"
         _rename(tree.margin, tree.snapshots / name)
         margins.append(f"snapshots/{name}")
-    sync_folders([tree.snapshots])
+    sync_directory(tree.snapshots)
     write_collection(tree.snapshots.parent, name=tree.name, primary=f"snapshots/{number}", margins=margins)
 
 

@@ -19,12 +19,12 @@ Progress = Callable[[str, int, int], None]
 class LoadRequest:
     """A load of `inputs` (files, directories, globs) as `catalog`.`table`.
 
-    `kind` is a director unless the schema says otherwise. `key`: a director's unique key, or a child's own; empty if there is none,
-    None to ask the schema. `ra`, `dec`: columns of the position in ICRS degrees; empty to find them by UCD or name. `schema` is a Felis
-    file, whose sidecar may say all of this. A director's tiles hold at most `rows_per_tile` rows, a child's parts at most four times
-    as many. `margin_arcsec` of zero writes no margins. `ra_wrap` takes right ascensions outside [0, 360) modulo 360 instead of
-    refusing them. `memory_bytes` bounds what the load holds at a time (0: 2 GB, or 1 GB per core), `workers` its threads (0: one
-    per core).
+    `kind` is a director unless the schema says otherwise. `key` is a director's unique key, or a child's own; empty if there is
+    none, None to ask the schema. `ra` and `dec` are columns of the position in ICRS degrees; empty to find them by UCD or name.
+    `schema` is a Felis file, whose sidecar may say all of this. A director's tiles hold at most `rows_per_tile` rows, a child's
+    parts at most four times as many. `margin_arcsec` of zero writes no margins. `ra_wrap` takes right ascensions outside
+    [0, 360) modulo 360 instead of refusing them. `memory_bytes` bounds what the load holds at a time (0: 2 GB, or 1 GB per
+    core), `workers` its threads (0: one per core).
     """
 
     inputs: tuple[str | Path, ...]

@@ -46,15 +46,15 @@ class CsvSource:
 
     def __init__(self, path: Path, *, types: Mapping[str, pa.DataType] | None = None) -> None:
         self._path = path
-        sample = self._read_sample()
-        self._dialect = detect_dialect(sample, name=str(path))
+        raw = self._read_sample()
+        sample = str(raw, "utf-8-sig", "replace")
+        self._dialect = detect_dialect(sample, name=str(path), is_whole=len(raw) < _SAMPLE_BYTES)
         stat = path.stat()
         self._identity = Identity(path=str(path.absolute()), bytes=stat.st_size, modified=stat.st_mtime)
         lines = max(1, sample.count("\n") - self._dialect.skipped)
-        line_bytes = max(1, len(sample) // lines)
+        line_bytes = max(1, len(raw) // lines)
         inflation = 4 if path.suffix in COMPRESSIONS else 1
-        is_whole = len(sample) < _SAMPLE_BYTES
-        self._rows = lines if is_whole else stat.st_size * inflation // line_bytes
+        self._rows = lines if len(raw) < _SAMPLE_BYTES else stat.st_size * inflation // line_bytes
         inferred = self._infer(dict(types or {}))
         self._schema = pa.schema([pa.field(name, inferred[name]) for name in self._dialect.names])
         self._row_bytes = max(line_bytes, 8 * len(self._schema))
@@ -131,13 +131,12 @@ class CsvSource:
             where += f"column {self._dialect.names[int(column[1])]!r}: "
         return InputError(f"{self._path}: {where}{reason}", hint="correct the row, or declare the column's type with --schema")
 
-    def _read_sample(self) -> str:
+    def _read_sample(self) -> bytes:
         try:
             with pa.input_stream(str(self._path), compression="detect") as stream:
-                raw = stream.read(_SAMPLE_BYTES)
+                return bytes(stream.read(_SAMPLE_BYTES))
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{self._path}: cannot be read: {error}") from error
-        return str(raw, "utf-8", "replace")
 
     def _infer(self, types: dict[str, pa.DataType]) -> dict[str, pa.DataType]:
         names = self._dialect.names
@@ -148,6 +147,8 @@ class CsvSource:
             if "Empty CSV" in str(error):
                 return {name: types.get(name, pa.string()) for name in names}
             raise self._located(error, names, types) from error
+        except OSError as error:
+            raise InputError(f"{self._path}: cannot be read: {error}") from error
         unknown = [name for name in names if pa.types.is_null(found[name])]
         if unknown:
             found |= self._infer_late(unknown)
@@ -168,14 +169,14 @@ class CsvSource:
         return found
 
 
-def detect_dialect(sample: str, *, name: str) -> Dialect:
+def detect_dialect(sample: str, *, name: str, is_whole: bool) -> Dialect:
     """Return how the text that begins with `sample` is cut. Raise `InputError` if it is empty or has no header."""
     lines = sample.splitlines()
     comments = 0
     while comments < len(lines) and (lines[comments].startswith("#") or not lines[comments].strip()):
         comments += 1
     body = [line for line in lines[comments : comments + 21] if line.strip()]
-    if len(sample) >= _SAMPLE_BYTES and len(body) > 1:
+    if not is_whole and len(body) > 1:
         body = body[:-1]
     comment_header = lines[comments - 1].lstrip("# ") if comments and lines[comments - 1].startswith("#") else ""
     if not body and not comment_header:
