@@ -39,28 +39,27 @@ MACROS: tuple[str, ...] = (
     "[cos(radians(lat)) * cos(radians(lon)), cos(radians(lat)) * sin(radians(lon)), sin(radians(lat))]",
     "CREATE MACRO qe__dot(a, b) AS a[1] * b[1] + a[2] * b[2] + a[3] * b[3]",
     "CREATE MACRO qe__cross(a, b) AS [a[2] * b[3] - a[3] * b[2], a[3] * b[1] - a[1] * b[3], a[1] * b[2] - a[2] * b[1]]",
-    "CREATE MACRO qe__unit(a) AS list_transform(a, lambda x: x / sqrt(qe__dot(a, a)))",
+    "CREATE MACRO qe__unit(a) AS list_transform([a], lambda u: list_transform(u, lambda x: x / sqrt(qe__dot(u, u))))[1]",
+    # the frame of a polygon: corners c, mean direction m, two axes e, n of the plane that touches the sphere there
     "CREATE MACRO qe__corners(v) AS list_transform(generate_series(1, len(v) // 2), lambda i: qe__vector(v[2 * i - 1], v[2 * i]))",
-    "CREATE MACRO qe__middle(c) AS qe__unit([list_sum(list_transform(c, lambda x: x[1])), "
+    "CREATE MACRO qe__mean(c) AS qe__unit([list_sum(list_transform(c, lambda x: x[1])), "
     "list_sum(list_transform(c, lambda x: x[2])), list_sum(list_transform(c, lambda x: x[3]))])",
-    # two axes of the plane that touches the sphere at m
-    "CREATE MACRO qe__east(m) AS qe__unit(CASE WHEN abs(m[3]) < 0.9 THEN [-m[2], m[1], 0e0] ELSE [0e0, -m[3], m[2]] END)",
-    "CREATE MACRO qe__plane(p, m) AS "
-    "[qe__dot(p, qe__east(m)) / qe__dot(p, m), qe__dot(p, qe__cross(m, qe__east(m))) / qe__dot(p, m)]",
-    "CREATE MACRO qe__flat(c, m) AS list_transform(c, lambda p: qe__plane(p, m))",
-    # edges as {x1, y1, x2, y2, n: unit normal, a, b: end vectors}
-    "CREATE MACRO qe__edges(c, f) AS list_transform(generate_series(1, len(c)), lambda i: {"
-    "'x1': f[i][1], 'y1': f[i][2], 'x2': f[i % len(c) + 1][1], 'y2': f[i % len(c) + 1][2], "
-    "'a': c[i], 'b': c[i % len(c) + 1], 'n': qe__cross(c[i], c[i % len(c) + 1])})",
-    "CREATE MACRO qe__crossings(e, x, y) AS len(list_filter(e, lambda s: "
-    "(s.y1 > y) <> (s.y2 > y) AND x < (s.x2 - s.x1) * (y - s.y1) / (s.y2 - s.y1) + s.x1))",
-    "CREATE MACRO qe__on_edge(e, p) AS len(list_filter(e, lambda s: "
-    f"abs(qe__dot(p, s.n)) <= radians({_TOLERANCE}) * sqrt(qe__dot(s.n, s.n)) "
-    f"AND qe__dot(p, qe__cross(s.n, s.a)) >= -radians({_TOLERANCE}) AND qe__dot(p, qe__cross(s.b, s.n)) >= -radians({_TOLERANCE}) "
-    "AND qe__dot(p, s.a) + qe__dot(p, s.b) > 0)) > 0",
-    "CREATE MACRO qe__in_edges(p, m, e) AS qe__dot(p, m) > 0 AND "
-    "(qe__crossings(e, qe__plane(p, m)[1], qe__plane(p, m)[2]) % 2 = 1 OR qe__on_edge(e, p))",
-    "CREATE MACRO qe__in_corners(p, c) AS qe__in_edges(p, qe__middle(c), qe__edges(c, qe__flat(c, qe__middle(c))))",
-    "CREATE MACRO qe_in_polygon(lon, lat, v) AS CASE WHEN (lon + lat) IS NOT NULL "
-    "THEN qe__in_corners(qe__vector(lon, lat), qe__corners(v)) END",
+    "CREATE MACRO qe__east(m) AS qe__unit(CASE WHEN abs(m[3]) < 0.9e0 THEN [-m[2], m[1], 0e0] ELSE [0e0, -m[3], m[2]] END)",
+    "CREATE MACRO qe__frame(v) AS list_transform([qe__corners(v)], lambda c: list_transform([qe__mean(c)], lambda m: "
+    "list_transform([qe__east(m)], lambda e: {'c': c, 'm': m, 'e': e, 'n': qe__cross(m, e)})[1])[1])[1]",
+    # edges: plane coordinates of both ends, unit vectors a, b of the ends, n their normal
+    "CREATE MACRO qe__edges(v) AS list_transform([qe__frame(v)], lambda f: list_transform([list_transform(f.c, lambda p: "
+    "[qe__dot(p, f.e) / qe__dot(p, f.m), qe__dot(p, f.n) / qe__dot(p, f.m)])], lambda q: "
+    "list_transform(generate_series(1, len(q)), lambda i: {'x1': q[i][1], 'y1': q[i][2], 'x2': q[i % len(q) + 1][1], "
+    "'y2': q[i % len(q) + 1][2], 'a': f.c[i], 'b': f.c[i % len(q) + 1], 'n': qe__cross(f.c[i], f.c[i % len(q) + 1])}))[1])[1]",
+    "CREATE MACRO qe__crossings(s, x, y) AS len(list_filter(s, lambda g: "
+    "(g.y1 > y) <> (g.y2 > y) AND x < (g.x2 - g.x1) * (y - g.y1) / (g.y2 - g.y1) + g.x1))",
+    "CREATE MACRO qe__on_edge(s, p) AS len(list_filter(s, lambda g: "
+    f"abs(qe__dot(p, g.n)) <= radians({_TOLERANCE}) * sqrt(qe__dot(g.n, g.n)) "
+    f"AND qe__dot(p, qe__cross(g.n, g.a)) >= -radians({_TOLERANCE}) AND qe__dot(p, qe__cross(g.b, g.n)) >= -radians({_TOLERANCE}) "
+    "AND qe__dot(p, g.a) + qe__dot(p, g.b) > 0)) > 0",
+    "CREATE MACRO qe__inside(p, f, s) AS qe__dot(p, f.m) > 0 AND (qe__crossings(s, qe__dot(p, f.e) / qe__dot(p, f.m), "
+    "qe__dot(p, f.n) / qe__dot(p, f.m)) % 2 = 1 OR qe__on_edge(s, p))",
+    "CREATE MACRO qe_in_polygon(lon, lat, v) AS CASE WHEN (lon + lat) IS NOT NULL AND v IS NOT NULL THEN list_transform("
+    "[{'p': qe__vector(lon, lat), 'f': qe__frame(v), 's': qe__edges(v)}], lambda t: qe__inside(t.p, t.f, t.s))[1] END",
 )

@@ -12,6 +12,8 @@ from sqlglot import exp
 from sqlglot.generators.duckdb import DuckDBGenerator
 
 from qengine.sql.deep import run_deep
+from qengine.sql.nodes import number_of
+from qengine.sql.polygons import in_polygon_sql
 
 _OPERATORS = (exp.Binary, exp.Unary, exp.Between, exp.In, exp.Case)
 _SAFE = (exp.Paren, exp.Dot)
@@ -28,6 +30,15 @@ class _Text(DuckDBGenerator):
         if not expression.is_string and "." in text and "e" not in text.lower():
             return f"{text}e0"
         return text
+
+    def anonymous_sql(self, expression: exp.Anonymous) -> str:
+        if str(expression.this).lower() == "qe_in_polygon":
+            lon, lat, corners = expression.expressions
+            constants = [number_of(corner) for corner in corners.expressions] if isinstance(corners, exp.Array) else []
+            known = [float(constant) for constant in constants if constant is not None]
+            if known and len(known) == len(constants):
+                return in_polygon_sql(self.sql(lon), self.sql(lat), known)
+        return str(super().anonymous_sql(expression))
 
     def ordered_sql(self, expression: exp.Ordered) -> str:
         direction = " DESC" if expression.args.get("desc") else " ASC"
