@@ -17,10 +17,10 @@ from hashlib import blake2b
 from pathlib import Path
 
 import pyarrow as pa
-import xxhash
 
 from qengine.errors import IntegrityError, QueryTooLargeError
 from qengine.plan.physical import QueryId
+from qengine.storage.digest import FastDigest
 
 _NAME = re.compile(r"[0-9a-f]{32}-[0-9a-f]{16}")
 _SUFFIX = ".frames"
@@ -58,7 +58,7 @@ class Spool:
 
     def batches(self, name: str) -> Iterator[pa.RecordBatch]:
         """Yield the rows of a spool. Raise `IntegrityError`, at the end at the latest, if they are not what was written."""
-        digest = xxhash.xxh3_128()
+        digest = FastDigest()
         for frame in self.frames(name):
             digest.update(frame)
             with pa.ipc.open_stream(frame) as reader:
@@ -101,7 +101,7 @@ class SpoolWriter:
         self._folder = folder
         self._token = secrets.token_hex(8)
         self._temporary = folder / f"{self._token}.tmp"
-        self._digest = xxhash.xxh3_128()
+        self._digest = FastDigest()
         self._file = self._temporary.open("wb")
 
     def write(self, batch: pa.RecordBatch) -> None:

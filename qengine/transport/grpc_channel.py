@@ -14,10 +14,10 @@ from typing import Any
 import grpc
 import grpc.aio
 import pyarrow as pa
-import xxhash
 
 from qengine.errors import IntegrityError, ProtocolError, QEngineError, WorkerLostError
 from qengine.plan.physical import Failed, Finished, QueryId, Task, TaskEvent, WorkerId
+from qengine.storage.digest import FastDigest
 from qengine.transport import codec
 from qengine.transport.channel import WorkerStatus
 from qengine.transport.grpc_options import CANCEL, CLIENT_OPTIONS, FETCH, RELEASE, RUN, STATUS, client_credentials
@@ -67,7 +67,7 @@ class GrpcChannel:
             call.cancel()
 
     async def fetch(self, spool: str) -> AsyncIterator[pa.RecordBatch]:
-        digest = xxhash.xxh3_128()
+        digest = FastDigest()
         frames = tries = 0
         while True:
             call = self._stream(FETCH)(codec.encode_fetch(spool, frames))
