@@ -6,9 +6,14 @@ because they are the scheduler's. Messages may be large: batches are cut to abou
 
 from __future__ import annotations
 
+import os
+
 import grpc
 
 from qengine.transport.tls import TlsFiles
+
+# A worker that goes away is an event of ours, reported as one; gRPC would also write a line to standard error.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 RUN = "/qengine.v1.Worker/Run"
 FETCH = "/qengine.v1.Worker/Fetch"

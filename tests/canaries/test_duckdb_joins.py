@@ -14,8 +14,8 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-N = 20000
-RADIUS = 0.05
+N = 12000
+RADIUS = 0.06
 
 
 @pytest.fixture(scope="module", params=[1, 2])
@@ -53,17 +53,27 @@ def _pairs(stars: pa.Table, left: NDArray[np.int64]) -> list[tuple[int, int]]:
     return found
 
 
+@pytest.fixture(scope="module")
+def bright(stars: pa.Table) -> NDArray[np.int64]:
+    return np.flatnonzero(stars["mag"].to_numpy() < 8)
+
+
+@pytest.fixture(scope="module")
+def pairs(stars: pa.Table, bright: NDArray[np.int64]) -> list[tuple[int, int]]:
+    return _pairs(stars, bright)
+
+
 @pytest.mark.parametrize("kind", ["INNER", "LEFT", "RIGHT", "FULL"])
-def test_range_join_with_further_conditions(connection: duckdb.DuckDBPyConnection, stars: pa.Table, kind: str) -> None:
+def test_range_join_with_further_conditions(
+    connection: duckdb.DuckDBPyConnection, stars: pa.Table, bright: NDArray[np.int64], pairs: list[tuple[int, int]], kind: str
+) -> None:
     connection.register("g", stars)
-    bright = np.flatnonzero(stars["mag"].to_numpy() < 8)
     assert 200 < len(bright) < 5000
     on = f"a.dec BETWEEN b.dec - {RADIUS} AND b.dec + {RADIUS} AND {_haversine('a', 'b')} < {RADIUS} AND a.id <> b.id"
     sides = "(SELECT * FROM g WHERE mag < 8) a", "g b"
     if kind == "RIGHT":
         sides = "g b", "(SELECT * FROM g WHERE mag < 8) a"
     got = connection.execute(f"SELECT a.id, b.id FROM {sides[0]} {kind} JOIN {sides[1]} ON {on}").fetchall()
-    pairs = _pairs(stars, bright)
     expected: list[tuple[int | None, int | None]] = list(pairs)
     if kind != "INNER":
         expected += [(int(i), None) for i in set(bright.tolist()) - {i for i, _ in pairs}]
@@ -72,7 +82,7 @@ def test_range_join_with_further_conditions(connection: duckdb.DuckDBPyConnectio
     assert sorted(got, key=str) == sorted(expected, key=str)
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(32))
 def test_random_range_joins(connection: duckdb.DuckDBPyConnection, seed: int) -> None:
     """Two inequalities, a residual condition, NULLs, every kind of join, against the definition of a join."""
     rng = np.random.default_rng(seed)

@@ -275,7 +275,7 @@ def test_waiting_for_a_slot_is_not_silence(use: Use) -> None:
         for events in busy:
             assert isinstance(await anext(events), Started)
         waiting = asyncio.create_task(collect(channel.run(make_task("SELECT 1 AS one", query="patient"))))
-        await asyncio.sleep(2.5)
+        await asyncio.sleep(1.3)
         assert not waiting.done()
         await channel.cancel(QueryId("busy"))
         assert rows_of(await waiting) == [{"one": 1}]
