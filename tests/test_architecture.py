@@ -37,7 +37,6 @@ OWNERS = {
     "starlette": ("tap/", "portal/"),
     "uvicorn": ("tap/", "app.py", "cli.py"),
     "typer": ("cli.py",),
-    "xxhash": ("storage/",),
 }
 """Library -> files (or folders, with a slash) that may import it."""
 

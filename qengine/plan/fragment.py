@@ -5,13 +5,14 @@ than a task), so that the ranges of the tasks cover the line without overlap: `b
 What a task reads is a pure function of (fragment, number), computed at dispatch: the fragment only holds columns.
 
 How an input reads the line (`Reach`): the owner and relations in the same cells read the task's range; a relation with a
-margin reads also the ring around it; replicated relations are read whole.
+margin margin reads also the ring around it, from margin files or from the neighbouring parts; replicated relations are read
+whole. relations are read whole.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
@@ -133,6 +134,8 @@ def _task_input(i: LeafInput, home: RangeSet, bounds: tuple[int, int]) -> TaskIn
         return _input(i, [(i.table.home, np.arange(len(i.table.home)))], ())
     reach = home
     if i.reach is Reach.RING:
+        if (found := _with_margin_files(i, home)) is not None:
+            return found
         sky = home & RangeSet.sky()
         reach = sky | ring(sky, i.margin_deg)
     sources = [(parts, parts.meeting(reach)) for parts in (i.table.home, i.table.orphan)]
@@ -147,6 +150,23 @@ def _task_input(i: LeafInput, home: RangeSet, bounds: tuple[int, int]) -> TaskIn
     if i.reach is Reach.HOME:
         coarse = coarse & RangeSet.from_ranges(np.array([bounds[0]], np.int64), np.array([bounds[1]], np.int64))
     return _input(i, sources, coarse.pairs())
+
+
+def _with_margin_files(i: LeafInput, home: RangeSet) -> TaskInput | None:
+    """Read the ring from margin files, if the task is whole tiles of this table and its margins are wide enough.
+
+    Otherwise the neighbours' own parts are read: always right, and better for less than a tile. Margins of attached catalogues are
+    not used: nothing says that they hold all rows of a cell or none, which is how a row in two margins is counted once.
+    """
+    table, sky = i.table, home & RangeSet.sky()
+    if not len(table.margin) or table.margin_arcsec < i.margin_deg * 3600 or table.table.has_nan or not table.table.line_column:
+        return None
+    near = table.home.meeting(sky)
+    tiles = RangeSet.from_ranges(table.home.start[near], table.home.stop[near])
+    if tiles != sky or len(tiles) > MAX_RANGES:
+        return None
+    plain = _input(i, [(table.home, near)], tiles.pairs())
+    return replace(plain, margin_parts=tuple(part_refs(table.margin, table.margin.meeting(tiles))))
 
 
 def _covers(ranges: RangeSet, starts: Int64Array, stops: Int64Array) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:

@@ -1,14 +1,14 @@
 """`qe_in_polygon` with constant vertices as flat arithmetic.
 
 DuckDB's macros are textual: the general macro projects the vertices again in every place where a projected one is used, and a
-polygon of four corners grows into a statement that takes minutes. But the vertices of a bound statement are constants. So everything
-that depends on them only (middle, axes, projected corners, normals of the edges) is computed here, and a row only needs its unit
-vector, three products with the frame, and a few comparisons for each edge. The unit vector and the products are computed once for a
-row: DuckDB evaluates the argument of a lambda once.
+polygon of four corners grows into a statement that takes minutes. But the vertices of a bound statement are constants. So
+everything that depends on them only (middle, axes, projected corners, normals of the edges) is computed here, and a row only
+needs its unit vector, three products with the frame, and a few comparisons for each edge. The unit vector and the products are
+computed once for a row: DuckDB evaluates the argument of a lambda once.
 
-With the products u, v (axes) and w (middle) of a row, the projected point is (u / w, v / w), w > 0. A ray to the right crosses the edge
-(x1, y1)-(x2, y2) if y1 w > v differs from y2 w > v and u < (x2 - x1) (v - y1 w) / (y2 - y1) + x1 w. A point within the tolerance
-of an edge is inside.
+With the products u, v (axes) and w (middle) of a row, the projected point is (u / w, v / w), w > 0. A ray to the right crosses
+the edge (x1, y1)-(x2, y2) if y1 w > v differs from y2 w > v and u < (x2 - x1) (v - y1 w) / (y2 - y1) + x1 w. A point within
+the tolerance of an edge is inside.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def in_polygon_sql(lon: str, lat: str, constants: list[float]) -> str:
     odd = f"({' + '.join(crossings) or '0'}) % 2 = 1"
     inside = f"q.w > 0 AND ({odd} OR {' OR '.join(borders) or 'false'})"
     frame = ", ".join(f"'{name}': {_product(axis, 'p')}" for name, axis in (("u", east), ("v", north), ("w", middle)))
-    point = f"{{'x': cos(radians({lat})) * cos(radians({lon})), 'y': cos(radians({lat})) * sin(radians({lon})), 'z': sin(radians({lat}))}}"
+    cosine, sine = (f"{function}(radians({lat}))" for function in ("cos", "sin"))
+    point = f"{{'x': {cosine} * cos(radians({lon})), 'y': {cosine} * sin(radians({lon})), 'z': {sine}}}"
     rows = f"list_transform([{point}], lambda p: {{'x': p.x, 'y': p.y, 'z': p.z, {frame}}})"
     return f"(CASE WHEN ({lon}) IS NOT NULL AND ({lat}) IS NOT NULL THEN list_transform({rows}, lambda q: {inside})[1] END)"
 
