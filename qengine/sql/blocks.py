@@ -268,7 +268,7 @@ class Queries:
             if ordinal is not None and self.context.language.has_sql_meaning:
                 bound = self._by_ordinal(ordinal, items, node).copy()
             else:
-                bound = binder.value(node)
+                bound = binder.value(inner(node))
             if any(part.meta.get("aggregate") for part in bound.walk()) or any(bound.find_all(exp.Window)):
                 raise self.context.error(QueryTypeError, node, "GROUP BY cannot use an aggregate or a window function")
             found.append(_not_an_ordinal(bound))
