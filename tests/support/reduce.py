@@ -21,7 +21,10 @@ def smaller(query: q.Node) -> Iterator[q.Node]:
 def _smaller(node: object) -> Iterator[q.Node]:
     if isinstance(node, q.Node):
         yield from _own(node)
+        is_sorted = isinstance(node, q.Select) and bool(node.order)
         for field in dataclasses.fields(node):  # type: ignore[arg-type]
+            if is_sorted and field.name in ("items", "group", "order"):
+                continue  # sort keys repeat outputs and group keys: first the order goes, then they shrink
             value = getattr(node, field.name)
             for part in _parts(value):
                 yield replace(node, **{field.name: part})  # type: ignore[type-var]

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from qengine.catalog.model import Catalog
-from qengine.plan.physical import Batch, QueryId, Task, TaskEvent, TaskInput, WorkerId
+from qengine.plan.physical import Batch, Finished, QueryId, Task, TaskEvent, TaskInput, WorkerId
 from qengine.sky.cells import RangeSet
 from qengine.transport.channel import WorkerChannel, WorkerStatus
 
@@ -96,7 +96,7 @@ def lose_orphans(task: Task, where: PartRanges) -> Task:
     end = int(RangeSet.sky().stops[-1])
     for number, found in enumerate(task.inputs):
         on_sky = tuple(part for part in found.parts if where.get(part.uri, (0, 0))[0] < end)
-        if 0 < len(on_sky) < len(found.parts):
+        if len(on_sky) < len(found.parts):
             task = _with_input(task, number, replace(found, parts=on_sky))
     return task
 
@@ -153,9 +153,15 @@ class SabotagedChannel:
 
     async def run(self, task: Task) -> AsyncIterator[TaskEvent]:
         events = self._inner.run(self._sabotage.task(task, self._where))
+        rows = size = 0
         try:
             async for event in events:
                 for changed in self._sabotage.events(task, event):
+                    if isinstance(changed, Batch):
+                        rows, size = rows + changed.rows.num_rows, size + changed.rows.nbytes
+                    if isinstance(changed, Finished) and not changed.stats.spool:
+                        # The lie is consistent: the coordinator's own count of rows must not give it away.
+                        changed = replace(changed, stats=replace(changed.stats, rows=rows, result_bytes=size))
                     yield changed
         finally:
             await events.aclose()  # type: ignore[attr-defined]
