@@ -167,8 +167,9 @@ class Expressions:
         for side, part in ((left, node.this), (right, node.expression)):
             if not (type_of(side).is_text or is_null(side)):
                 raise self._type_error(part, "'||' joins texts", side)
-        parts = [cast(side, VARCHAR) if is_null(side) else paren(side) for side in (left, right)]
-        return typed(exp.DPipe(this=parts[0], expression=parts[1], safe=True), VARCHAR)
+        if is_null(left) or is_null(right):
+            return cast(typed(exp.Null(), NULL), VARCHAR)
+        return typed(exp.DPipe(this=paren(left), expression=paren(right), safe=True), VARCHAR)
 
     def _case(self, node: exp.Case) -> exp.Expr:
         subject = node.args.get("this")

@@ -155,7 +155,7 @@ class Relations:
 
         def keep(name: str, node: exp.Expr) -> str:
             stored = _free(name, taken)
-            items.append(exp.alias_(node, stored, quoted=True))
+            items.append(typed(exp.Alias(this=node, alias=quoted(stored)), type_of(node)))
             return stored
 
         for source in own.sources:
