@@ -114,7 +114,7 @@ def grid_join(select: exp.Select, edges: Sequence[GridEdge], pushed: dict[str, l
             meeting.append(exp.EQ(this=home, expression=expanded))
         _require(select, edge, meeting)
     with_ = select.args.get("with_")
-    select.set("with_", exp.With(expressions=[*ctes, *(with_.expressions if with_ else ())]))
+    select.set("with_", exp.With(expressions=[*(with_.expressions if with_ else ()), *ctes]))
     return select
 
 
