@@ -1,7 +1,7 @@
 """Where are these keys? Look keys up in a director's index: Parquet files sorted by key, with columns `key` and `_healpix_29`.
 
-Only footers are kept; a lookup reads the row groups whose key range holds a wanted key, and the latest of them stay in memory. A key
-that is not there gets the cell beyond the sky where its orphans lie.
+Only footers are kept; a lookup reads the row groups whose key range holds a wanted key, and the latest of them stay in memory. A
+key that is not there gets the cell beyond the sky where its orphans lie.
 """
 
 from __future__ import annotations
