@@ -103,7 +103,9 @@ class _Cutting:
             if isinstance(child, (exp.Select, exp.SetOperation)):
                 replacement = self.visit(child)
                 if replacement is not child:
-                    child.replace(replacement)
+                    # DuckDB takes an operand that begins with WITH in parentheses only.
+                    needs_parentheses = isinstance(node, exp.SetOperation) and replacement.args.get("with_") is not None
+                    child.replace(replacement.subquery(copy=False) if needs_parentheses else replacement)
             else:
                 self._descend(child)
 
