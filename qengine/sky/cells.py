@@ -216,7 +216,7 @@ def beyond_cell(keys: Any) -> Int64Array:
         hashed = _splitmix(values.astype(np.int64 if values.dtype.kind == "i" else np.uint64).view(np.uint64))
     else:
         present = array.is_valid().to_numpy(zero_copy_only=False)
-        texts = array.cast(pa.string()).to_pylist()
+        texts = array.cast(pa.large_string()).to_pylist()
         hashed = np.array([0 if t is None else xxhash.xxh3_64_intdigest(t.encode()) for t in texts], np.uint64)
     cells = (hashed % np.uint64(4**ORDER)).astype(np.int64)
     return np.asarray(LINE_END + np.where(present, cells, 0))

@@ -3,22 +3,28 @@
 Every region answers two questions about positions in ICRS degrees:
 
 * `contains`: is the point inside? The border counts as inside; accuracy is far better than 1 mas, poles and RA wrap included.
-* `depth_deg`: a number that is positive only if the point is inside and the border is at least that far away, and negative
-only if the
-  point is outside and the region is at least that far away. Its size may be too small, never too large; coverage rests on it.
+* `depth_deg`: positive only if the point is inside and the border is at least that far away, negative only if the point is
+  outside and the region is at least that far away. Its size may be too small, never too large; coverage rests on it.
 
-Depths combine: of a union the largest counts, of an intersection the smallest.
+Depths combine: of a union the largest counts, of an intersection the smallest. A point with a NaN coordinate is in no region.
 
 Polygons have great-circle edges and lie within an open hemisphere. The gnomonic projection around their middle maps great
-circles to straight lines, so the exact test is even-odd in the plane: count the edges that a ray to the right crosses. The
-smaller side is inside, whatever the direction of the vertices. A point within 1e-10 degrees of an edge is inside.
-`qe_in_polygon` does the same in SQL.
+circles to straight lines, so the exact test is even-odd in the plane:
+
+1. The middle is the mean of the unit vectors of the vertices, or, if a vertex is 90 degrees or more away from it, the point of
+   the vectors' convex hull that is nearest to the origin. If that is the origin itself, no hemisphere holds the polygon.
+2. With axes x and y at right angles to the middle m, a vector p is projected to (p.x / p.m, p.y / p.m); p.m <= 0 is outside.
+3. A point is inside if a ray from it in the direction of x crosses the edges an odd number of times. An edge from (x1, y1) to
+   (x2, y2) is crossed if exactly one of y1, y2 is above y and the crossing lies to the right of the point.
+4. A point within 1e-10 degrees of an edge is inside whatever the ray says: that is the border, and it absorbs rounding.
+
+So the smaller side is inside whatever the direction of the vertices. `qe_in_polygon` does the same in SQL.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -30,7 +36,16 @@ Float64Array = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
 EDGE_DEG = 1e-10
+"""How far from the border a point still counts as on it: 0.36 microarcseconds, above rounding and far below 1 mas."""
+
 FAR_DEG = 360.0
+"""Depth of what has no border."""
+
+ROUNDING = 1e-15
+"""Bound of the rounding of a component of a unit vector or a product of two. Taken off sines, it keeps distances lower bounds
+where the arcsine is steep."""
+
+_BLOCK = 1 << 18
 
 
 class Region(Protocol):
@@ -50,10 +65,10 @@ class Circle:
     radius: float
 
     def contains(self, ra: ArrayLike, dec: ArrayLike) -> BoolArray:
-        return np.asarray(distance_deg(ra, dec, self.ra, self.dec) <= self.radius)
+        return np.asarray((distance_deg(ra, dec, self.ra, self.dec) <= self.radius + EDGE_DEG) & (self.radius >= 0))
 
     def depth_deg(self, ra: Float64Array, dec: Float64Array) -> Float64Array:
-        return np.asarray(self.radius - distance_deg(ra, dec, self.ra, self.dec))
+        return circle_depth_deg(self.ra, self.dec, self.radius, ra, dec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,54 +98,62 @@ class RaDecBox:
         band = np.minimum(above, below)
         if self.width >= 360.0:
             return band
-        west, east = (np.radians(ra - edge) for edge in (self.ra_min, self.ra_max))
-        cosine = np.cos(np.radians(dec))
-        after = np.degrees(np.arcsin(np.clip(cosine * np.sin(west), -1, 1)))
-        before = np.degrees(np.arcsin(np.clip(-cosine * np.sin(east), -1, 1)))
-        lune = np.minimum(after, before) if self.width <= 180.0 else np.maximum(after, before)
-        return np.asarray(np.minimum(band, lune))
+        # Between two meridians, which end in the poles: the nearest point of a meridian more than 90 degrees of RA away is a pole.
+        side = np.full_like(dec, FAR_DEG)
+        for edge in (self.ra_min, self.ra_max):
+            turn = np.radians(ra - edge)
+            sine = np.cos(np.radians(dec)) * np.abs(np.sin(turn))
+            side = np.minimum(side, np.where(np.cos(turn) >= 0, np.degrees(_arcsine(sine)), 90.0 - np.abs(dec)))
+        is_between = (ra - self.ra_min) % 360.0 <= self.width
+        return np.asarray(np.minimum(band, np.where(is_between, side, -side)))
+
+
+@dataclass(frozen=True, slots=True)
+class EverySky:
+    """The whole sky."""
+
+    def contains(self, ra: ArrayLike, dec: ArrayLike) -> BoolArray:
+        return np.asarray(np.isfinite(np.asarray(ra, np.float64)) & np.isfinite(np.asarray(dec, np.float64)))
+
+    def depth_deg(self, ra: Float64Array, dec: Float64Array) -> Float64Array:
+        return np.full(np.shape(ra), FAR_DEG)
+
+
+@dataclass(frozen=True, slots=True)
+class NoSky:
+    """Nothing."""
+
+    def contains(self, ra: ArrayLike, dec: ArrayLike) -> BoolArray:
+        return np.zeros(np.broadcast_shapes(np.shape(ra), np.shape(dec)), bool)
+
+    def depth_deg(self, ra: Float64Array, dec: Float64Array) -> Float64Array:
+        return np.full(np.shape(ra), -FAR_DEG)
 
 
 @dataclass(frozen=True, slots=True)
 class Polygon:
-    """The smaller side of a closed line of great-circle arcs through `vertices` (ra, dec) in degrees; convex or not."""
+    """The smaller side of a closed line of great-circle arcs through `vertices` (ra, dec) in degrees; convex or not.
+
+    Raise `QueryTypeError` for less than three vertices, for vertices that are no positions, and if no open hemisphere holds them.
+    """
 
     vertices: tuple[tuple[float, float], ...]
+    _outline: _Outline = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.vertices) < 3:
             raise QueryTypeError("a polygon needs at least three vertices")
         if any(not math.isfinite(v) for vertex in self.vertices for v in vertex) or any(abs(d) > 90 for _, d in self.vertices):
             raise QueryTypeError("a vertex of the polygon is not a position", hint="declinations lie between -90 and 90 degrees")
-        _frame(self.vertices)
+        object.__setattr__(self, "_outline", _Outline.through(unit_vectors(*np.array(self.vertices, np.float64).T)))
 
     def contains(self, ra: ArrayLike, dec: ArrayLike) -> BoolArray:
-        points = unit_vectors(ra, dec)
-        frame, corners = _frame(self.vertices)
-        depth = points @ frame[2]
-        in_front = depth > 1e-12
-        safe = np.where(in_front, depth, 1.0)
-        x, y = points @ frame[0] / safe, points @ frame[1] / safe
-        inside = np.zeros(x.shape, bool)
-        for (x1, y1), (x2, y2) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
-            if y1 == y2:
-                continue
-            crosses = (y1 > y) != (y2 > y)
-            inside ^= crosses & (x < (x2 - x1) * (y - y1) / (y2 - y1) + x1)
-        near = self._border_deg(points) <= EDGE_DEG
-        return np.asarray((in_front & inside) | near)
+        inside, border = self._outline.measure(unit_vectors(ra, dec))
+        return np.asarray(inside | (border <= EDGE_DEG))
 
     def depth_deg(self, ra: Float64Array, dec: Float64Array) -> Float64Array:
-        border = self._border_deg(unit_vectors(ra, dec))
-        return np.asarray(np.where(self.contains(ra, dec), border, -border))
-
-    def _border_deg(self, points: Float64Array) -> Float64Array:
-        """Distance from points, shape (n, 3), to the nearest edge; shape (n,)."""
-        corners = unit_vectors(*np.array(self.vertices, np.float64).T)
-        nearest = np.full(points.shape[:-1], np.inf)
-        for one, two in zip(corners, np.roll(corners, -1, axis=0), strict=True):
-            nearest = np.minimum(nearest, _arc_distance(points, one, two))
-        return np.asarray(np.degrees(nearest))
+        inside, border = self._outline.measure(unit_vectors(ra, dec))
+        return np.asarray(np.where(inside, border, -border))
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +202,8 @@ def box(ra: float, dec: float, width: float, height: float) -> Polygon:
     """
     if not (0 < width < 180 and 0 < height < 180):
         raise QueryTypeError("a box is wider and higher than 0 and less than 180 degrees")
+    if not (math.isfinite(ra) and abs(dec) <= 90):
+        raise QueryTypeError("the centre of the box is not a position", hint="declinations lie between -90 and 90 degrees")
     lon, lat = math.radians(ra), math.radians(dec)
     east = np.array([-math.sin(lon), math.cos(lon), 0.0])
     north = np.array([-math.sin(lat) * math.cos(lon), -math.sin(lat) * math.sin(lon), math.cos(lat)])
@@ -209,49 +234,96 @@ def unit_vectors(ra: ArrayLike, dec: ArrayLike) -> Float64Array:
     return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
 
 
-def _frame(vertices: tuple[tuple[float, float], ...]) -> tuple[Float64Array, Float64Array]:
-    """Return an orthonormal frame (x, y, middle; shape (3, 3)) and the projected corners (shape (n, 2)).
+def circle_depth_deg(ra0: ArrayLike, dec0: ArrayLike, radius: ArrayLike, ra: Float64Array, dec: Float64Array) -> Float64Array:
+    """Return how deep positions lie in circles; all arguments are broadcast, so each position may have its own circle."""
+    reach = np.asarray(radius, np.float64)
+    return np.asarray(np.where(reach >= 180.0, FAR_DEG, reach - distance_deg(ra0, dec0, ra, dec)))
 
-    Raise `QueryTypeError` if no hemisphere around the middle holds all vertices.
+
+@dataclass(frozen=True, slots=True)
+class _Outline:
+    """A polygon prepared for the tests.
+
+    `axes` are x, y and the middle, shape (3, 3); `flat` the projected edges as rows x1, y1, x2, y2, shape (4, n); `corners` the
+    vertices, shape (n, 3). Edges that have a length: `normals` of their great circles, `ahead` and `behind` the normals of the two
+    great circles through their ends at right angles to them, between which a point is beside the edge; shape (m, 3).
     """
-    corners = unit_vectors(*np.array(vertices, np.float64).T)
-    for middle in _middles(corners):
-        if (corners @ middle).min() > 1e-6:
-            helper = np.eye(3)[np.argmin(np.abs(middle))]
-            x = np.cross(helper, middle)
-            x /= np.linalg.norm(x)
-            frame = np.stack([x, np.cross(middle, x), middle])
-            depth = corners @ middle
-            return frame, np.stack([corners @ frame[0] / depth, corners @ frame[1] / depth], axis=-1)
+
+    axes: Float64Array
+    flat: Float64Array
+    corners: Float64Array
+    normals: Float64Array
+    ahead: Float64Array
+    behind: Float64Array
+
+    @classmethod
+    def through(cls, corners: Float64Array) -> _Outline:
+        """Prepare the polygon through unit vectors, shape (n, 3)."""
+        middle = _middle(corners)
+        x = np.cross(np.eye(3)[np.argmin(np.abs(middle))], middle)
+        x /= np.linalg.norm(x)
+        axes = np.stack([x, np.cross(middle, x), middle])
+        plane = (corners @ axes[:2].T) / (corners @ middle)[:, None]
+        following = np.roll(corners, -1, axis=0)
+        # The cross product with the difference, not with the next vertex: exact for vertices that are microarcseconds apart.
+        normals = np.cross(corners, following - corners)
+        lengths = np.linalg.norm(normals, axis=1)
+        solid = lengths > 0
+        normals = normals[solid] / lengths[solid, None]
+        ahead, behind = np.cross(normals, corners[solid]), np.cross(following[solid], normals)
+        return cls(axes, np.concatenate([plane, np.roll(plane, -1, axis=0)], axis=1).T, corners, normals, ahead, behind)
+
+    def measure(self, points: Float64Array) -> tuple[BoolArray, Float64Array]:
+        """Return for unit vectors, shape (..., 3), what the ray test says, and the distance in degrees to the nearest edge (a lower
+        bound, too small by rounding only)."""
+        flat = points.reshape(-1, 3)
+        inside, border = np.empty(len(flat), bool), np.empty(len(flat), np.float64)
+        rows = max(1, _BLOCK // len(self.corners))
+        for first in range(0, len(flat), rows):
+            block = slice(first, first + rows)
+            inside[block], border[block] = self._is_inside(flat[block]), self._border_deg(flat[block])
+        return inside.reshape(points.shape[:-1]), border.reshape(points.shape[:-1])
+
+    def _is_inside(self, points: Float64Array) -> BoolArray:
+        depth = points @ self.axes[2]
+        in_front = depth > 1e-12
+        safe = np.where(in_front, depth, 1.0)
+        x, y = (points @ self.axes[0] / safe)[:, None], (points @ self.axes[1] / safe)[:, None]
+        x1, y1, x2, y2 = self.flat
+        level = y1 == y2
+        slope = np.where(level, 0.0, (x2 - x1) / np.where(level, 1.0, y2 - y1))
+        crossings = ((y1 > y) != (y2 > y)) & (x < slope * (y - y1) + x1)
+        return np.asarray(in_front & (np.count_nonzero(crossings, axis=1) % 2 == 1))
+
+    def _border_deg(self, points: Float64Array) -> Float64Array:
+        chords = np.zeros((len(points), len(self.corners)))
+        for axis in range(3):
+            chords += (points[:, axis, None] - self.corners[:, axis]) ** 2
+        to_corner = 2 * _arcsine(np.sqrt(chords.min(axis=1)) / 2)
+        if not len(self.normals):
+            return np.asarray(np.degrees(to_corner))
+        is_beside = (points @ self.ahead.T >= 0) & (points @ self.behind.T >= 0)
+        sines = np.where(is_beside, np.abs(points @ self.normals.T), 1.0).min(axis=1)
+        to_edge = np.where(is_beside.any(axis=1), _arcsine(sines), np.pi)
+        return np.asarray(np.degrees(np.minimum(to_corner, to_edge)))
+
+
+def _middle(corners: Float64Array) -> Float64Array:
+    """Return the middle of an open hemisphere that holds all unit vectors: their mean if it will do, else the direction of the
+    point of their convex hull that is nearest to the origin (Frank and Wolfe 1956, with Gilbert's exact steps)."""
+    nearest = corners.mean(axis=0)
+    for _ in range(500):
+        heights = corners @ nearest
+        length = float(np.linalg.norm(nearest))
+        if length < 1e-9:
+            break
+        if heights.min() > 1e-6 * length:
+            return np.asarray(nearest / length)
+        step = corners[np.argmin(heights)] - nearest
+        nearest = nearest + min(1.0, float(-(nearest @ step) / (step @ step))) * step
     raise QueryTypeError("the polygon does not fit into a hemisphere", hint="split it into smaller polygons and join them with OR")
 
 
-def _middles(corners: Float64Array) -> list[Float64Array]:
-    """Candidates for the middle of an enclosing hemisphere: the mean, then improved towards the furthest corner."""
-    middle = corners.sum(axis=0)
-    found = []
-    for step in range(200):
-        length = np.linalg.norm(middle)
-        if length > 1e-9:
-            middle = middle / length
-            found.append(middle)
-            if (corners @ middle).min() > 1e-6:
-                break
-        middle = middle + corners[np.argmin(corners @ middle)] / (step + 2)
-    return found
-
-
-def _arc_distance(points: Float64Array, one: Float64Array, two: Float64Array) -> Float64Array:
-    """Distance in radians from points to the shorter arc between two unit vectors."""
-    normal = np.cross(one, two)
-    length = np.linalg.norm(normal)
-    ends = np.minimum(_chord_angle(points, one), _chord_angle(points, two))
-    if length < 1e-15:
-        return ends
-    normal = normal / length
-    beside = (np.cross(normal, one) @ points.T >= 0) & (np.cross(two, normal) @ points.T >= 0)
-    return np.asarray(np.where(beside, np.abs(np.arcsin(np.clip(points @ normal, -1, 1))), ends))
-
-
-def _chord_angle(points: Float64Array, one: Float64Array) -> Float64Array:
-    return np.asarray(2 * np.arcsin(np.clip(np.linalg.norm(points - one, axis=-1) / 2, 0, 1)))
+def _arcsine(sines: Float64Array) -> Float64Array:
+    """Return a lower bound of the arcsine in radians of numbers that carry the rounding of a few operations."""
+    return np.asarray(np.arcsin(np.clip(sines - ROUNDING, 0.0, 1.0)))
