@@ -37,7 +37,7 @@ def test_cluster_gives_the_rows_of_one_database(harness: Harness) -> None:
 
 
 def test_cluster_finds_every_pair_of_neighbours(harness: Harness) -> None:
-    report = harness.run((f"near {seed}" for seed in range(60)), sources=NEIGHBOURS)
+    report = harness.run((f"near {seed}" for seed in range(30)), sources=NEIGHBOURS)
     assert not report.findings, str(report)
 
 

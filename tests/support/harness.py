@@ -72,12 +72,17 @@ class Harness:
         return random.Random(f"choice {seed}").choice(list(self.skies.values()))
 
     def run(
-        self, seeds: Iterable[int | str], *, shapes: Mapping[str, float] = SHAPES, sources: Mapping[str, float] | None = None
+        self,
+        seeds: Iterable[int | str],
+        *,
+        shapes: Mapping[str, float] | None = None,
+        sources: Mapping[str, float] | None = None,
+        enough: int | None = None,
     ) -> Report:
-        """Ask the queries of all seeds and collect what differs."""
+        """Ask the queries of all seeds and collect what differs; stop when there are `enough` findings."""
         report = Report()
         for seed in seeds:
-            query = QueryGenerator(self.sky_of(seed), seed, shapes=shapes, sources=sources).query()
+            query = QueryGenerator(self.sky_of(seed), seed, shapes=shapes or SHAPES, sources=sources).query()
             try:
                 answer = self.oracle.answer(query)
             except UnfairQueryError:
@@ -87,6 +92,8 @@ class Harness:
             report.empty += not answer.rows
             if finding := self.judge(seed, query, answer):
                 report.findings.append(finding)
+                if len(report.findings) == enough:
+                    break
         return report
 
     def check(self, query: q.Query, seed: int | str = 0) -> Finding | None:

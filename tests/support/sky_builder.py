@@ -26,6 +26,8 @@ Position = tuple[float | None, float | None]
 
 MARGIN_ARCSEC = 30.0
 ARCSEC = 1 / 3600
+JUNCTION = 1
+"""Which of a sky's places is the one where three base tiles meet: at |dec| = asin(2/3)."""
 
 
 class Role(Enum):
@@ -113,6 +115,7 @@ class _Builder:
         seam = rng.uniform(-80, 80)
         found = [
             (0.0, 90.0),
+            (rng.choice((0.0, 90.0, 180.0, 270.0)), math.degrees(math.asin(2 / 3)) * rng.choice((-1, 1))),
             (rng.uniform(0, 360), 90.0),
             (0.0, -90.0),
             (0.0, seam),
@@ -124,8 +127,6 @@ class _Builder:
             pixel = rng.randrange(12 * 4**order)
             lon, lat = healpy.vec2ang(healpy.boundaries(2**order, pixel, nest=True).T, lonlat=True)
             found += [(wrap(float(lon[i])), float(lat[i])) for i in rng.sample(range(4), 2)]
-        # Where three base tiles meet: the middle of a polar one's lower corner lies at |dec| = asin(2/3).
-        found.append((rng.choice((0.0, 90.0, 180.0, 270.0)), math.degrees(math.asin(2 / 3)) * rng.choice((-1, 1))))
         found += [self.anywhere() for _ in range(3)]
         return found
 
@@ -141,11 +142,13 @@ class _Builder:
     def director_positions(self, places: Sequence[tuple[float, float]]) -> list[Position]:
         rng = self.rng
         found: list[Position] = list(places)
-        for place in rng.sample(list(places), 8):
+        pole, junction = places[0], places[JUNCTION]
+        for place in (junction, pole, *rng.sample(list(places), 7)):
             # Four directions around a corner: rows of every tile that meets there, within the margin of each other.
-            reach = rng.choice((0.3, 3, 12, 25, 300)) * ARCSEC
+            is_certain = place in (pole, junction)
+            reach = rng.choice((3, 12) if is_certain else (0.3, 3, 12, 25, 300)) * ARCSEC
             start = rng.uniform(0, 90)
-            found += [offset(*place, start + 90 * k, reach) for k in range(rng.choice((2, 3, 4)))]
+            found += [offset(*place, start + 90 * k, reach) for k in range(4 if is_certain else rng.choice((2, 3, 4)))]
         for _ in range(rng.choice((1, 2))):
             center = rng.choice((*places, self.anywhere()))
             reach = rng.choice((2, 20, 200)) * ARCSEC
