@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import xxhash
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qengine.sky.cells import BEYOND_END, LINE_END, ORDER, RangeSet, Tile, beyond_cell, overlay
@@ -36,6 +36,7 @@ def assert_normal(found: RangeSet) -> None:
     assert (found.stops[:-1] < found.starts[1:]).all()
 
 
+@settings(deadline=None)
 @given(RANGES, RANGES)
 def test_algebra_is_that_of_sets(one: list[tuple[int, int]], two: list[tuple[int, int]]) -> None:
     a, b = make(one), make(two)
@@ -52,6 +53,7 @@ def test_algebra_is_that_of_sets(one: list[tuple[int, int]], two: list[tuple[int
     assert (a == b) == (cells(one) == cells(two))
 
 
+@settings(deadline=None)
 @given(RANGES)
 def test_complement_is_within_the_whole_line(one: list[tuple[int, int]]) -> None:
     a = make(one)
@@ -71,6 +73,7 @@ def test_named_sets() -> None:
     assert RangeSet.empty() != "nothing"
 
 
+@settings(deadline=None)
 @given(RANGES, RANGES)
 def test_contains_and_overlaps(one: list[tuple[int, int]], asked: list[tuple[int, int]]) -> None:
     a = make(one)
@@ -79,6 +82,7 @@ def test_contains_and_overlaps(one: list[tuple[int, int]], asked: list[tuple[int
     assert found.tolist() == [bool(cells([r]) & cells(one)) for r in asked]
 
 
+@settings(deadline=None)
 @given(RANGES, st.integers(1, 6))
 def test_coarsen_closes_the_smallest_gaps(one: list[tuple[int, int]], most: int) -> None:
     a = make(one)
@@ -90,6 +94,7 @@ def test_coarsen_closes_the_smallest_gaps(one: list[tuple[int, int]], most: int)
     assert found.cells - a.cells == sum(gaps[: max(0, len(a) - most)])
 
 
+@settings(deadline=None)
 @given(RANGES, st.integers(0, 3))
 def test_tiles_of_a_set_are_the_fewest(one: list[tuple[int, int]], order: int) -> None:
     shift = 2 * (ORDER - order - 3)
@@ -109,6 +114,7 @@ def test_tiles_of_single_cells_and_of_the_whole() -> None:
     assert [len(array) for array in RangeSet.empty().to_tiles()] == [0, 0]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 29), st.data())
 def test_tile_family(order: int, data: st.DataObject) -> None:
     tile = Tile(order, data.draw(st.integers(0, 12 * 4**order - 1)))
@@ -126,6 +132,7 @@ def test_tile_family(order: int, data: st.DataObject) -> None:
         assert {c.parent(order) for c in children} == {tile}
 
 
+@settings(deadline=None)
 @given(st.lists(RANGES, min_size=1, max_size=3))
 def test_overlay_cuts_at_every_border_and_keeps_what_all_cover(many: list[list[tuple[int, int]]]) -> None:
     tilings = []
@@ -171,6 +178,7 @@ def splitmix64(seed: int) -> int:
     return z ^ (z >> 31)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=20))
 def test_integer_keys_go_where_splitmix64_says(keys: list[int]) -> None:
     expected = [LINE_END + splitmix64(k % 2**64) % 4**29 for k in keys]

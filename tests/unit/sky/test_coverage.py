@@ -29,7 +29,7 @@ def cells_of_others(ra: NDArray[np.float64], dec: NDArray[np.float64]) -> NDArra
     return cdshealpix.lonlat_to_healpix(Longitude(ra % 360, u.deg), Latitude(dec, u.deg), 29).astype(np.int64)
 
 
-@settings(max_examples=250)
+@settings(max_examples=250, deadline=None)
 @given(REGIONS, st.one_of(st.just(0.0), truth.RADIUS_DEG.map(lambda r: r / 4)), st.sampled_from([16, 128, 512, 4096]), truth.SEED)
 def test_no_point_of_the_region_is_missed(region: Region, dilate_deg: float, budget: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -44,7 +44,7 @@ def test_no_point_of_the_region_is_missed(region: Region, dilate_deg: float, bud
     assert found.contains(cells_of(*moved)).all()
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(truth.RA, truth.DEC, truth.RADIUS_DEG)
 def test_coverage_of_a_cone_is_not_wasteful(ra: float, dec: float, radius: float) -> None:
     found = coverage(Circle(ra, dec, radius))
@@ -54,7 +54,7 @@ def test_coverage_of_a_cone_is_not_wasteful(ra: float, dec: float, radius: float
     assert len(found) <= 512
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(truth.stars(largest_deg=40))
 def test_coverage_of_a_polygon_is_near_it(vertices: tuple[tuple[float, float], ...]) -> None:
     polygon = Polygon(vertices)
@@ -139,7 +139,7 @@ def some_tiles(draw: st.DrawFn) -> tuple[int, list[int]]:
     return order, draw(st.one_of(anywhere, run, corners))
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(some_tiles(), RING_RADIUS_DEG, truth.SEED)
 def test_what_is_near_ranges_is_in_their_ring(tiles: tuple[int, list[int]], radius_deg: float, seed: int) -> None:
     order, indexes = tiles
@@ -157,7 +157,7 @@ def test_what_is_near_ranges_is_in_their_ring(tiles: tuple[int, list[int]], radi
     assert reach.contains(cells_of_others(*moved)).all()
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(st.integers(0, 20), st.data(), st.floats(np.log10(0.01 / 3600), 0.5).map(lambda power: 10**power))
 def test_a_ring_is_narrow(order: int, data: st.DataObject, radius_deg: float) -> None:
     index = data.draw(st.integers(0, 12 * 4**order - 1))

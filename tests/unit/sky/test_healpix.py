@@ -25,6 +25,7 @@ def test_cells_are_those_of_another_library() -> None:
     assert differ.mean() < 1e-4
 
 
+@settings(deadline=None)
 @given(st.floats(-720, 720), truth.DEC)
 def test_any_turn_gives_a_cell_on_the_sky(ra: float, dec: float) -> None:
     found = cells_of([ra], [dec])
@@ -46,6 +47,7 @@ def test_what_is_no_position_is_refused(ra: float, dec: float) -> None:
         cells_of([1.0, ra], [1.0, dec])
 
 
+@settings(deadline=None)
 @given(st.integers(0, 29), st.data())
 def test_centers_lie_in_their_pixels(order: int, data: st.DataObject) -> None:
     index = data.draw(st.integers(0, 12 * 4**order - 1))
@@ -54,6 +56,7 @@ def test_centers_lie_in_their_pixels(order: int, data: st.DataObject) -> None:
     assert np.allclose(center_vectors(order, [index]).astype(float), truth.vectors(ra, dec).astype(float), atol=1e-14)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 29), st.data())
 def test_no_corner_is_further_from_the_centre_than_the_radius(order: int, data: st.DataObject) -> None:
     index = data.draw(
@@ -63,7 +66,7 @@ def test_no_corner_is_further_from_the_centre_than_the_radius(order: int, data: 
     assert truth.distance(*centers(order, [index]), *corners).max() < max_radius_deg(order)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.integers(0, 28), st.data(), truth.SEED)
 def test_what_is_within_the_width_is_in_a_neighbour(order: int, data: st.DataObject, seed: int) -> None:
     last = 4**order - 1

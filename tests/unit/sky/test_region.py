@@ -28,6 +28,7 @@ def exact_distance(ra1: float, dec1: float, ra2: float, dec2: float) -> float:
         return float(mpmath.degrees(2 * mpmath.asin(mpmath.sqrt(min(h, mpmath.mpf(1))))))
 
 
+@settings(deadline=None)
 @given(truth.RA, truth.DEC, truth.RA, truth.DEC, st.floats(-1e-5, 1e-5), st.sampled_from(["any", "near", "antipode"]))
 def test_distance_at_all_scales(ra: float, dec: float, ra2: float, dec2: float, step: float, kind: str) -> None:
     if kind != "any":
@@ -36,7 +37,7 @@ def test_distance_at_all_scales(ra: float, dec: float, ra2: float, dec2: float, 
     assert abs(float(distance_deg(ra, dec, ra2, dec2)) - exact_distance(ra, dec, ra2, dec2)) < 1e-12
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(truth.RA, truth.DEC, truth.RADIUS_DEG, truth.SEED)
 def test_circle_is_exact_at_its_rim(ra: float, dec: float, radius: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -58,7 +59,7 @@ def test_circles_of_special_sizes() -> None:
     assert not Circle(0, 0, 1).contains([np.nan, 0.0], [0.0, np.nan]).any()
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(truth.stars(), truth.SEED)
 def test_polygon_is_exact_near_its_edges(vertices: tuple[tuple[float, float], ...], seed: int) -> None:
     corners = truth.vectors(*np.array(vertices).T)
@@ -146,6 +147,7 @@ def test_vertices_that_are_none(vertices: tuple[tuple[float, float], ...]) -> No
         Polygon(vertices)
 
 
+@settings(deadline=None)
 @given(truth.RA, truth.DEC, st.lists(st.tuples(st.floats(0, 360), st.floats(0, 89.9)), min_size=3, max_size=10))
 def test_whatever_lies_in_a_hemisphere_is_accepted(ra: float, dec: float, around: list[tuple[float, float]]) -> None:
     """The mean of the vertices need not be the middle: many of them may lie together near the rim."""
@@ -164,7 +166,7 @@ def test_polygons_are_values() -> None:
     assert repr(one) == "Polygon(vertices=((0.0, 0.0), (1.0, 0.0), (0.0, 1.0)))"
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(truth.RA, truth.DEC, st.floats(1e-5, 170), st.floats(1e-5, 170), truth.SEED)
 def test_box_is_bounded_by_great_circles_at_its_half_widths(ra: float, dec: float, width: float, height: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -247,7 +249,7 @@ def places_of(region: Region, rng: np.random.Generator) -> tuple[truth.Float64Ar
             return truth.scatter(rng, 0, 0, 180, 100)
 
 
-@settings(max_examples=250)
+@settings(max_examples=250, deadline=None)
 @given(REGIONS, truth.SEED)
 def test_depth_never_says_more_than_is_true(region: Region, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -264,6 +266,7 @@ def test_depth_never_says_more_than_is_true(region: Region, seed: int) -> None:
         assert (-depth[~is_inside] <= gap.min(axis=0) + 3 * EDGE_DEG).all()
 
 
+@settings(deadline=None)
 @given(REGIONS, REGIONS, truth.SEED)
 def test_unions_and_intersections_combine(one: Region, two: Region, seed: int) -> None:
     rng = np.random.default_rng(seed)
