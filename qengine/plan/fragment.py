@@ -34,7 +34,11 @@ from qengine.sky.coverage import ring
 from qengine.sql.render import render
 
 MAX_RANGES = 64
-"""Ranges in one input's filter: a tree of comparisons, of which a row takes six for 64 ranges."""
+"""Ranges in the filter of an input that reads a ring: a tree of comparisons, of which a row takes six for 64 ranges."""
+
+MAX_CELLS = 1000
+"""Single cells (of looked-up keys) in the filter of an input that reads at home. Other ranges become one there: it skips row groups by
+their statistics, the predicates test the rows. DuckDB skips row groups by an IN list, but not by an OR of ranges."""
 
 FINE_PARTS = 20_000
 """A fragment that meets more parts than this is cut at borders of parts only."""
@@ -146,7 +150,8 @@ def _task_input(i: LeafInput, home: RangeSet, bounds: tuple[int, int]) -> TaskIn
     )
     if is_inside and (i.reach is Reach.HOME or len(reach) == 1):
         return _input(i, sources, ())
-    coarse = reach.coarsen(MAX_RANGES)
+    is_cells = reach.cells == len(reach) <= MAX_CELLS
+    coarse = reach.coarsen(MAX_RANGES if i.reach is Reach.RING else MAX_CELLS if is_cells else 1)
     if i.reach is Reach.HOME:
         coarse = coarse & RangeSet.from_ranges(np.array([bounds[0]], np.int64), np.array([bounds[1]], np.int64))
     return _input(i, sources, coarse.pairs())

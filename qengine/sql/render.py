@@ -12,8 +12,8 @@ from sqlglot import exp
 from sqlglot.generators.duckdb import DuckDBGenerator
 
 from qengine.sql.deep import run_deep
+from qengine.sql.flat import in_circle_sql, in_polygon_sql
 from qengine.sql.nodes import number_of
-from qengine.sql.polygons import in_polygon_sql
 
 _OPERATORS = (exp.Binary, exp.Unary, exp.Between, exp.In, exp.Case)
 _SAFE = (exp.Paren, exp.Dot)
@@ -32,18 +32,28 @@ class _Text(DuckDBGenerator):
         return text
 
     def anonymous_sql(self, expression: exp.Anonymous) -> str:
-        if str(expression.this).lower() == "qe_in_polygon":
-            lon, lat, corners = expression.expressions
-            constants = [number_of(corner) for corner in corners.expressions] if isinstance(corners, exp.Array) else []
-            known = [float(constant) for constant in constants if constant is not None]
-            if known and len(known) == len(constants):
-                return in_polygon_sql(self.sql(lon), self.sql(lat), known)
+        name, arguments = str(expression.this).lower(), expression.expressions
+        if name == "qe_in_polygon" and isinstance(arguments[2], exp.Array):
+            constants = _constants(arguments[2].expressions)
+            if constants is not None:
+                return in_polygon_sql(self.sql(arguments[0]), self.sql(arguments[1]), constants)
+        if name == "qe_in_circle" and all(isinstance(place, exp.Column) for place in arguments[:2]):
+            constants = _constants(arguments[2:])
+            if constants is not None and 0 <= constants[2] <= 90:
+                lon0, lat0, radius = constants
+                return in_circle_sql(self.sql(arguments[0]), self.sql(arguments[1]), (lon0, lat0, radius))
         return str(super().anonymous_sql(expression))
 
     def ordered_sql(self, expression: exp.Ordered) -> str:
         direction = " DESC" if expression.args.get("desc") else " ASC"
         nulls = " NULLS FIRST" if expression.args.get("nulls_first") else " NULLS LAST"
         return f"{self.sql(expression, 'this')}{direction}{nulls}"
+
+
+def _constants(nodes: list[exp.Expr]) -> list[float] | None:
+    found = [number_of(node) for node in nodes]
+    known = [float(value) for value in found if value is not None]
+    return known if len(known) == len(found) else None
 
 
 def render(tree: exp.Expr) -> str:

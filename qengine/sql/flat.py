@@ -1,14 +1,17 @@
-"""`qe_in_polygon` with constant vertices as flat arithmetic.
+"""Shapes with constant arguments as flat arithmetic.
 
-DuckDB's macros are textual: the general macro projects the vertices again in every place where a projected one is used, and a
-polygon of four corners grows into a statement that takes minutes. But the vertices of a bound statement are constants. So
-everything that depends on them only (middle, axes, projected corners, normals of the edges) is computed here, and a row only
-needs its unit vector, three products with the frame, and a few comparisons for each edge. The unit vector and the products are
-computed once for a row: DuckDB evaluates the argument of a lambda once.
+DuckDB's macros are textual, and every place where a row's value is used computes it again. For a polygon that is ruinous: the
+general macro projects the vertices wherever a projected one is used. But the shapes of a bound statement are mostly constants, so
+everything that depends on them only is computed here.
 
-With the products u, v (axes) and w (middle) of a row, the projected point is (u / w, v / w), w > 0. A ray to the right crosses
-the edge (x1, y1)-(x2, y2) if y1 w > v differs from y2 w > v and u < (x2 - x1) (v - y1 w) / (y2 - y1) + x1 w. A point within
-the tolerance of an edge is inside.
+*Circle*, radius 0 to 90: sin^2(d/2) <= sin^2(r/2) with sin^2(d/2) = sin^2((lat - lat0)/2) + cos lat cos lat0 sin^2((lon -
+lon0)/2), as `qe_in_circle` has it, with the same tolerance.
+
+*Polygon*: what is left for a row is its unit vector, three products with the frame of the gnomonic projection, and a few
+comparisons for each edge. DuckDB evaluates the argument of a lambda once, so vector and products are computed once for a row.
+With the products u, v (axes) and w (middle), the projected point is (u / w, v / w), w > 0. A ray to the right crosses the edge
+(x1, y1)-(x2, y2) if y1 w > v differs from y2 w > v and u < (x2 - x1) (v - y1 w) / (y2 - y1) + x1 w. A point within the
+tolerance of an edge is inside.
 """
 
 from __future__ import annotations
@@ -19,7 +22,18 @@ import numpy as np
 
 from qengine.sql.shapes import vectors
 
-TOLERANCE = math.radians(1e-10)
+TOLERANCE_DEG = 1e-10
+TOLERANCE = math.radians(TOLERANCE_DEG)
+
+
+def in_circle_sql(lon: str, lat: str, constants: tuple[float, float, float]) -> str:
+    """Return the SQL text of the test; `constants` are the centre and the radius (0 to 90), all in degrees."""
+    lon0, lat0, radius = constants
+    limit = math.sin(math.radians(radius + TOLERANCE_DEG) / 2) ** 2
+    half = math.radians(0.5)
+    up, across = (f"sin(({x} - {_double(x0)}) * {half!r})" for x, x0 in ((lat, lat0), (lon, lon0)))
+    cosine = f"cos(radians({lat})) * {_double(math.cos(math.radians(lat0)))}"
+    return f"({up} * {up} + {cosine} * {across} * {across} <= {_double(limit)})"
 
 
 def in_polygon_sql(lon: str, lat: str, constants: list[float]) -> str:
