@@ -43,6 +43,8 @@ def capped(tree: exp.Query, maxrec: int | None) -> exp.Query:
 
 def turn_right_joins(tree: exp.Query, catalog: Catalog) -> exp.Query:
     """`FROM a RIGHT JOIN b ON p` -> `FROM b LEFT JOIN a ON p`, where these two are the whole FROM."""
+    if not any(join.side == "RIGHT" for join in tree.find_all(exp.Join)):
+        return tree
     tree = tree.copy()
     for select in tree.find_all(exp.Select):
         joins = select.args.get("joins") or []
