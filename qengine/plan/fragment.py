@@ -37,8 +37,8 @@ MAX_RANGES = 64
 """Ranges in the filter of an input that reads a ring: a tree of comparisons, of which a row takes six for 64 ranges."""
 
 MAX_CELLS = 1000
-"""Single cells (of looked-up keys) in the filter of an input that reads at home. Other ranges become one there: it skips row groups by
-their statistics, the predicates test the rows. DuckDB skips row groups by an IN list, but not by an OR of ranges."""
+"""Single cells (of looked-up keys) in the filter of an input that reads at home. Other ranges become one there: it skips row
+groups by their statistics, the predicates test the rows. DuckDB skips row groups by an IN list, but not by an OR of ranges."""
 
 FINE_PARTS = 20_000
 """A fragment that meets more parts than this is cut at borders of parts only."""
