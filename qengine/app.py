@@ -105,8 +105,12 @@ def connect(store_or_url: Path | str, workers: int = 0) -> LocalClient | RemoteC
     return LocalClient(cluster(text, ClusterSettings(workers=workers)))
 
 
-def serve(store: Path | str, *, workers: int = 2, port: int = 8080, host: str = "127.0.0.1") -> None:
+def serve(
+    store: Path | str, *, workers: int = 2, port: int = 8080, host: str = "127.0.0.1", addresses: tuple[str, ...] = ()
+) -> None:
     """Serve a store over TAP until Ctrl-C or SIGTERM: a coordinator in this process, `workers` worker processes, HTTP at /tap.
+
+    With `addresses` of running workers (`qengine worker`), which must see the same store, none is started.
 
     Settings come from the TOML file that QENGINE_CONFIG names and from the environment: sections tap, dispatch and service.
     """
@@ -114,7 +118,10 @@ def serve(store: Path | str, *, workers: int = 2, port: int = 8080, host: str = 
     config = Config.read(Path(file) if file else None, os.environ)
     tap = config.fill("tap", TapSettings)
     settings = ClusterSettings(
-        workers=workers, dispatch=config.fill("dispatch", DispatchSettings), service=config.fill("service", ServiceSettings)
+        workers=workers,
+        addresses=addresses,
+        dispatch=config.fill("dispatch", DispatchSettings),
+        service=config.fill("service", ServiceSettings),
     )
     config.finish()
     with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
@@ -127,6 +134,7 @@ async def _serve(store: Path | str, settings: ClusterSettings, tap: TapSettings,
         # Ctrl-C cancels the task already; a service manager's SIGTERM ends workers and requests in the same orderly way.
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
     async with cluster(store, settings) as service, listening(create_app(service, tap), host=host, port=port) as server:
-        who = {0: "this process", 1: "one worker"}.get(settings.workers, f"{settings.workers} workers")
+        count = len(settings.addresses) or settings.workers
+        who = {0: "this process", 1: "one worker"}.get(count, f"{count} workers")
         print(f"TAP at {server.address}/tap, answered by {who}; Ctrl-C stops it", file=sys.stderr, flush=True)
         await server.wait()

@@ -222,9 +222,12 @@ def serve(
     workers: Annotated[int, typer.Option(min=0, help="Worker processes to start; 0 runs in this process.")] = 2,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the TAP service; 0 takes a free one.")] = 8080,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    worker: Annotated[
+        list[str] | None, typer.Option(help="host:port of a running worker; repeat it. None is started then.")
+    ] = None,
 ) -> None:
     """Serve a store over TAP: a coordinator, its workers, and HTTP at /tap."""
-    composition.serve(_needed(store), workers=workers, port=port, host=host)
+    composition.serve(_needed(store), workers=workers, port=port, host=host, addresses=tuple(worker or ()))
 
 
 @app.command()
