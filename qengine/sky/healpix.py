@@ -48,9 +48,9 @@ def center_vectors(order: int, index: ArrayLike) -> Float64Array:
 
 def tile_vertices(order: int, index: int, *, step: int = 1) -> tuple[Float64Array, Float64Array]:
     """Return (ra, dec) in degrees of 4 * step points on the border of a pixel, corners included."""
-    vectors = healpy.boundaries(2**order, index, step=step, nest=True)
-    ra, dec = healpy.vec2ang(vectors.T, lonlat=True)
-    return np.asarray(ra, np.float64), np.asarray(dec, np.float64)
+    x, y, z = np.asarray(healpy.boundaries(2**order, index, step=step, nest=True), np.float64)
+    # healpy.vec2ang takes an arc cosine, which is wrong by 3 mas at the poles.
+    return np.degrees(np.arctan2(y, x)) % 360.0, np.degrees(np.arctan2(z, np.hypot(x, y)))
 
 
 def neighbours(order: int, index: ArrayLike) -> Int64Array:

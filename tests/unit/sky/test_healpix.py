@@ -82,6 +82,17 @@ def test_what_is_within_the_width_is_in_a_neighbour(order: int, data: st.DataObj
     assert np.isin(cells_of(*near) >> (2 * (29 - order)), allowed).all()
 
 
+@pytest.mark.parametrize(("index", "corner"), [(4**28 - 1, 90.0), (8 * 4**28, -90.0)])
+def test_corners_at_the_poles_are_exact(index: int, corner: float) -> None:
+    """The two corners beside the pole lie a pixel's side away from it, which at order 28 is less than a milliarcsecond."""
+    ra, dec = tile_vertices(28, index)
+    side = np.degrees(np.sqrt(np.pi / 3)) / 2**28
+    off = np.sort(np.abs(dec - corner))
+    assert off[0] < 1e-13
+    assert 0.5 * side < off[1] < off[3] < 2 * side
+    assert ((ra >= 0) & (ra < 360)).all()
+
+
 def test_neighbours_are_distinct_and_sorted() -> None:
     found = neighbours(3, [0, 1, 2])
     assert (np.diff(found) > 0).all()
