@@ -171,7 +171,8 @@ def _with_margin_files(i: LeafInput, home: RangeSet) -> TaskInput | None:
     if tiles != sky or len(tiles) > MAX_RANGES:
         return None
     plain = _input(i, [(table.home, near)], tiles.pairs())
-    return replace(plain, margin_parts=tuple(part_refs(table.margin, table.margin.meeting(tiles))))
+    # Two tiles with the same few rows around them, such as a pole, share one file: it has the same bytes and so the same name.
+    return replace(plain, margin_parts=tuple(dict.fromkeys(part_refs(table.margin, table.margin.meeting(tiles)))))
 
 
 def _covers(ranges: RangeSet, starts: Int64Array, stops: Int64Array) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
