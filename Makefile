@@ -43,7 +43,10 @@ test-all: lint
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "slow or not slow" $(ARGS)
 
 bench: $(STAMP)
-	$(BIN)/python -m pytest bench -o addopts="" -q --benchmark-enable --benchmark-only $(ARGS)
+	@mkdir -p bench/data
+	$(BIN)/python -m pytest bench -o addopts="" -q --benchmark-only --benchmark-disable-gc --benchmark-max-time=2 \
+	    --benchmark-json=bench/data/latest.json $(ARGS) > bench/data/latest.txt || { cat bench/data/latest.txt; exit 1; }
+	$(BIN)/python -m bench.compare bench/data/latest.json
 
 golden: $(STAMP)
 	QENGINE_GOLDEN=write $(BIN)/python -m pytest tests/plans $(ARGS)

@@ -1,0 +1,143 @@
+"""The store that all suites measure on, made once, and the engines beside each other.
+
+QENGINE_BENCH_ROWS is the number of objects (default 2e6, a few minutes; the targets are stated for 2e7), QENGINE_BENCH_DATA
+where data and store are kept (default bench/data). *bare* is DuckDB with two threads on the very files that qengine reads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import qengine
+from bench.datagen import Recipe, generate
+from qengine.app import open_store
+from qengine.catalog.model import TableSnapshot
+from qengine.client.local import LocalClient
+from qengine.loader.load import load
+from qengine.loader.request import LoadRequest
+from qengine.sql.macros import MACROS
+from qengine.storage.keyindex import KeyReader
+from qengine.storage.objects import Store
+
+ROWS = int(float(os.environ.get("QENGINE_BENCH_ROWS", "2e6")))
+TABLES = ("Object", "ForcedSource", "Source", "SourceAssoc")
+DATA = Path(os.environ.get("QENGINE_BENCH_DATA", Path(__file__).parent / "data"))
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """The store, its tables and the input files; `object_keys` are those of the first million objects."""
+
+    store: Store
+    inputs: Path
+    tables: dict[str, TableSnapshot]
+    keys: KeyReader
+
+    @property
+    def object_keys(self) -> list[int]:
+        first = min((self.inputs / "Object").glob("*.parquet"))
+        return pq.read_table(first, columns=["objectId"])["objectId"].to_pylist()
+
+    def files(self, table: str, selected: Any = None) -> list[str]:
+        """Paths of the home parts of a table, or of the selected ones."""
+        home = self.tables[table].home
+        uris = home.uri if selected is None else home.uri.take(pa.array(selected))
+        return [str(self.store.path(uri)) for uri in uris.to_pylist()]
+
+
+@pytest.fixture(scope="session")
+def bench() -> Iterator[Bench]:
+    root = DATA / f"{ROWS}"
+    inputs, place = root / "inputs", root / "store"
+    if not (inputs / "done").exists():
+        generate(Recipe(rows=ROWS), inputs)
+        (inputs / "done").touch()
+    store, registry = open_store(place, create=True)
+    with registry:
+        present = {t.table.name for t in registry.catalog() if t.table.schema == "bench"}
+        for name in TABLES:
+            if name not in present:
+                load(
+                    LoadRequest(inputs=(inputs / name,), catalog="bench", table=name, schema=inputs / "schema.yaml"),
+                    registry,
+                    store,
+                )
+        tables = {t.table.name: t for t in registry.catalog() if t.table.schema == "bench"}
+        yield Bench(store, inputs, tables, KeyReader(store))
+
+
+@pytest.fixture(scope="session")
+def clients(bench: Bench) -> Iterator[dict[str, LocalClient]]:
+    """qengine in this process, and with two worker processes of one slot."""
+    with qengine.connect(bench.store.root) as local, qengine.connect(bench.store.root, workers=2) as workers:
+        assert isinstance(local, LocalClient)
+        assert isinstance(workers, LocalClient)
+        yield {"qengine": local, "workers": workers}
+
+
+@pytest.fixture(scope="session")
+def bare(bench: Bench) -> Iterator[duckdb.DuckDBPyConnection]:
+    """DuckDB with two threads, a view of each table over all of its files, and the geometry macros."""
+    with duckdb.connect(config={"threads": 2}) as connection:
+        connection.execute("SET parquet_metadata_cache = true")
+        for macro in MACROS:
+            connection.execute(macro)
+        connection.execute("CREATE SCHEMA bench")
+        for name in TABLES:
+            connection.execute(f'CREATE VIEW bench."{name}" AS SELECT * FROM read_parquet({bench.files(name)})')
+        yield connection
+
+
+ENGINES = ("bare", "qengine", "workers")
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+class Race:
+    """Runs one statement on one engine under the clock, after checking that its answer is the bare one."""
+
+    def __init__(self, benchmark: Any, engine: str, clients: dict[str, LocalClient], bare: duckdb.DuckDBPyConnection) -> None:
+        self._benchmark, self._engine, self._clients, self._bare = benchmark, engine, clients, bare
+
+    def __call__(self, name: str, adql: str, by_hand: str) -> None:
+        """`name` groups the engines; `by_hand` is the statement for the bare engine."""
+        self._benchmark.group = name
+        if self._engine == "bare":
+            self._benchmark(lambda: self._bare.execute(by_hand).to_arrow_table())
+            return
+        client = self._clients[self._engine]
+        same_rows(client.query(adql).to_arrow(), self._bare.execute(by_hand).to_arrow_table())
+        self._benchmark(lambda: client.query(adql).to_arrow())
+
+
+@pytest.fixture
+def race(benchmark: Any, engine: str, clients: dict[str, LocalClient], bare: duckdb.DuckDBPyConnection) -> Race:
+    return Race(benchmark, engine, clients, bare)
+
+
+def same_rows(found: pa.Table, expected: pa.Table) -> None:
+    """Compare as multisets, floats to twelve digits (sums depend on the order of adding)."""
+    assert found.num_rows == expected.num_rows
+
+    def text(value: Any) -> str:
+        return f"{value:.11e}" if isinstance(value, float) else str(value)
+
+    def rows(table: pa.Table) -> list[tuple[str, ...]]:
+        columns = [[text(value) for value in column.to_pylist()] for column in table.columns]
+        return sorted(zip(*columns, strict=True))
+
+    if found.num_rows > 200_000:
+        return
+    assert rows(found) == rows(expected)

@@ -1,0 +1,2 @@
+-- class: aggregate, all rows
+SELECT COUNT(*) AS n FROM bench.Object

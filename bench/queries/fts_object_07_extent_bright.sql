@@ -1,0 +1,2 @@
+-- class: FTSObj, extent of both coordinates of bright objects
+SELECT MIN(coord_ra) AS a, MAX(coord_ra) AS b, MIN(coord_dec) AS c, MAX(coord_dec) AS d FROM bench.Object WHERE z_psfFlux > 3000

@@ -1,0 +1,15 @@
+"""Aggregates over the whole of Object; target for the narrow one: at most 1.25 times bare DuckDB."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.conftest import Race
+from bench.statements import Statement, statements
+
+CASES = statements("aggregate")
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_aggregate(race: Race, case: Statement) -> None:
+    race(case.name, case.adql, case.bare)
