@@ -58,6 +58,7 @@ class EngineSettings:
     temp_dir: Path | None = None
     temp_bytes: int = 32 << 30
     macros: tuple[str, ...] = MACROS
+    disabled_optimizers: tuple[str, ...] = ()
 
 
 class DuckEngine:
@@ -200,6 +201,7 @@ def _settings(settings: EngineSettings) -> Iterator[str]:
     yield "SET parquet_metadata_cache = true"
     yield "SET enable_progress_bar = true"
     yield "SET enable_progress_bar_print = false"
+    yield f"SET disabled_optimizers = {quote_text(','.join(settings.disabled_optimizers))}"
     roots = ", ".join(quote_text(str(root).rstrip("/") + "/") for root in settings.roots)
     yield f"SET allowed_directories = [{roots}]"
     yield "SET enable_external_access = false"
