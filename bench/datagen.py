@@ -44,8 +44,12 @@ CATALOG = "bench"
 CHUNK_ROWS = 1_000_000
 FORCED_PER_OBJECT = 2
 MAX_ROWS = 100_000_000
+TABLES = ("Object", "ForcedSource", "Source", "SourceAssoc")
+"""In the order in which they must be loaded."""
 FIELD_RA, FIELD_DEC, FIELD_RADIUS = 53.13, -28.1, 5.5
 """Centre and radius of the dense field, degrees."""
+ROW_MASK = 0xFFFF_FFFF
+"""The bits of an objectId that hold the number of its row."""
 
 _SCATTER_DEG = 0.3
 _DENSE_SHARE = 0.5
@@ -272,7 +276,7 @@ def _sources(rng: np.random.Generator, objects: Columns) -> Columns:
     flux = np.abs(objects["r_psfFlux"][seen]) * rng.normal(1, 0.05, rows)
     size = objects["shape_xx"][seen]
     return {
-        "sourceId": (visit % 4096 << 48) | (objects["objectId"][seen] & 0xFFFF_FFFF),
+        "sourceId": (visit % 4096 << 48) | (objects["objectId"][seen] & ROW_MASK),
         "objectId": objects["objectId"][seen], "coord_ra": (objects["coord_ra"][seen] + rng.normal(0, 2e-5, rows) / narrow) % 360.0,
         "coord_dec": dec, "raErr": rng.exponential(1e-5, rows), "decErr": rng.exponential(1e-5, rows), "visit": visit,
         "detector": rng.integers(0, _DETECTORS, rows), "band": _words(rng.integers(0, 6, rows), _BANDS),

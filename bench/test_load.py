@@ -1,65 +1,37 @@
-"""Loading Object: rows a second of processor time, and the peak of memory, in a process of its own.
+"""Loading Object: rows a second of processor time, and the peak of memory, in a process of its own (`load_once`).
 
-Targets at 2e7 rows: 400 thousand rows a second per core, under 4 GB. Bare DuckDB sorts the same files by their cell and writes
-one file.
+Targets at 2e7 rows: 400 thousand rows a second per core, under 4 GB.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from bench.conftest import ROWS, Bench
 
-LOAD = """
-import json, pathlib, resource, sys
-from qengine.app import open_store
-from qengine.loader.load import load
-from qengine.loader.request import LoadRequest
-store, registry = open_store(sys.argv[2], create=True)
-with registry:
-    inputs = pathlib.Path(sys.argv[1])
-    load(LoadRequest(inputs=(inputs / "Object",), catalog="b", table="Object", schema=inputs / "schema.yaml"), registry, store)
-used = resource.getrusage(resource.RUSAGE_SELF)
-print(json.dumps({"cpu_s": used.ru_utime + used.ru_stime, "peak_mb": used.ru_maxrss / 1024}))
-"""
 
-SORT = """
-import duckdb, json, resource, sys
-with duckdb.connect(config={"threads": 2, "memory_limit": "3GB", "temp_directory": sys.argv[2] + "/temp"}) as c:
-    c.execute("COPY (SELECT * FROM read_parquet('" + sys.argv[1] + "/Object/*.parquet') ORDER BY coord_dec // 1, coord_ra) TO '"
-              + sys.argv[2] + "/sorted.parquet' (FORMAT parquet, COMPRESSION lz4_raw, ROW_GROUP_SIZE 65536)")
-used = resource.getrusage(resource.RUSAGE_SELF)
-print(json.dumps({"cpu_s": used.ru_utime + used.ru_stime, "peak_mb": used.ru_maxrss / 1024}))
-"""
-
-
-def run(benchmark: Any, program: str, bench: Bench, out: Path) -> None:
+@pytest.mark.parametrize("engine", ["bare", "qengine"])
+def test_load_object(benchmark: Any, engine: str, bench: Bench) -> None:
     benchmark.group = "load"
-    numbers = iter(range(100))
+    out = bench.store.root.parent / f"load-{engine}"  # on the disk of the data: temporary directories may be in memory
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    program = "duckdb" if engine == "bare" else "qengine"
+    command = [sys.executable, "-m", "bench.load_once", program, str(bench.inputs), str(out)]
 
     def once() -> None:
-        place = out / str(next(numbers))
-        place.mkdir()
-        command = [sys.executable, "-c", program, str(bench.inputs), str(place)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
         figures = json.loads(done.stdout.splitlines()[-1])
-        benchmark.extra_info.update(figures, rows=ROWS, rows_per_cpu_s=ROWS / figures["cpu_s"])
+        benchmark.extra_info.update(figures, rows=ROWS, rows_per_core_s=ROWS / figures["cpu_s"])
 
-    benchmark.pedantic(once, rounds=1, iterations=1)
-
-
-def test_load_qengine(benchmark: Any, bench: Bench, tmp_path: Path) -> None:
-    run(
-        benchmark,
-        LOAD.replace('sys.argv[1] + "/schema.yaml"', '__import__("pathlib").Path(sys.argv[1]) / "schema.yaml"'),
-        bench,
-        tmp_path,
-    )
-
-
-def test_load_bare(benchmark: Any, bench: Bench, tmp_path: Path) -> None:
-    run(benchmark, SORT, bench, tmp_path)
+    try:
+        benchmark.pedantic(once, rounds=1, iterations=1)
+    finally:
+        shutil.rmtree(out, ignore_errors=True)
