@@ -11,8 +11,8 @@ Depths combine: of a union the largest counts, of an intersection the smallest. 
 Polygons have great-circle edges and lie within an open hemisphere. The gnomonic projection around their middle maps great
 circles to straight lines, so the exact test is even-odd in the plane:
 
-1. The middle is the mean of the unit vectors of the vertices, or, if a vertex is 90 degrees or more away from it, the point of
-   the vectors' convex hull that is nearest to the origin. If that is the origin itself, no hemisphere holds the polygon.
+1. The middle is the mean of the unit vectors of the vertices, or, if a vertex is 90 degrees or more away from it, the middle of
+   the smallest cap that holds them all. If that is no less than a hemisphere, the polygon is refused.
 2. With axes x and y at right angles to the middle m, a vector p is projected to (p.x / p.m, p.y / p.m); p.m <= 0 is outside.
 3. A point is inside if a ray from it in the direction of x crosses the edges an odd number of times. An edge from (x1, y1) to
    (x2, y2) is crossed if exactly one of y1, y2 is above y and the crossing lies to the right of the point.
@@ -23,6 +23,7 @@ So the smaller side is inside whatever the direction of the vertices. `qe_in_pol
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -44,6 +45,9 @@ FAR_DEG = 360.0
 ROUNDING = 1e-15
 """Bound of the rounding of a component of a unit vector or a product of two. Taken off sines, it keeps distances lower bounds
 where the arcsine is steep."""
+
+HEMISPHERE = 1e-6
+"""Sine of how far vertices must stay inside the rim of the hemisphere; the projection is exact up to there."""
 
 _BLOCK = 1 << 18
 
@@ -212,8 +216,7 @@ def box(ra: float, dec: float, width: float, height: float) -> Polygon:
     corners = []
     for sx, sy in ((-1, -1), (1, -1), (1, 1), (-1, 1)):
         point = middle + sx * x * east + sy * y * north
-        point /= np.linalg.norm(point)
-        height_deg = math.degrees(math.asin(max(-1.0, min(1.0, point[2]))))
+        height_deg = math.degrees(math.atan2(point[2], math.hypot(point[0], point[1])))
         corners.append((math.degrees(math.atan2(point[1], point[0])) % 360.0, height_deg))
     return Polygon(tuple(corners))
 
@@ -309,19 +312,41 @@ class _Outline:
 
 
 def _middle(corners: Float64Array) -> Float64Array:
-    """Return the middle of an open hemisphere that holds all unit vectors: their mean if it will do, else the direction of the
-    point of their convex hull that is nearest to the origin (Frank and Wolfe 1956, with Gilbert's exact steps)."""
-    nearest = corners.mean(axis=0)
-    for _ in range(500):
-        heights = corners @ nearest
-        length = float(np.linalg.norm(nearest))
-        if length < 1e-9:
+    """Return the middle of an open hemisphere that holds all unit vectors: their mean if it will do, else that of the smallest cap.
+
+    That cap has one, two or three of the corners on its rim. The least m with c.m = 1 for these corners c points to its middle, and
+    c.m >= 1 holds for all others. So: find it for a few corners, add the corner that violates it most, and go on with the
+    corners on the new rim and so forth; the cap grows with every step, until it holds all.
+    """
+    mean = corners.mean(axis=0)
+    if (corners @ mean).min() > HEMISPHERE * float(np.linalg.norm(mean)):
+        return np.asarray(mean / np.linalg.norm(mean))
+    rim = corners[:1]
+    for _ in range(10 * len(corners)):
+        if (found := _smallest_cap(rim)) is None:
             break
-        if heights.min() > 1e-6 * length:
-            return np.asarray(nearest / length)
-        step = corners[np.argmin(heights)] - nearest
-        nearest = nearest + min(1.0, float(-(nearest @ step) / (step @ step))) * step
+        rim, middle = found
+        heights = corners @ middle
+        length = float(np.linalg.norm(middle))
+        if heights.min() >= 1 - 1e-9:
+            if heights.min() > HEMISPHERE * length:
+                return np.asarray(middle / length)
+            break
+        rim = np.concatenate([rim, corners[np.argmin(heights)][None]])
     raise QueryTypeError("the polygon does not fit into a hemisphere", hint="split it into smaller polygons and join them with OR")
+
+
+def _smallest_cap(points: Float64Array) -> tuple[Float64Array, Float64Array] | None:
+    """Return (points on the rim, m) of the smallest cap that holds at most four points; None if no hemisphere does."""
+    best: tuple[Float64Array, Float64Array] | None = None
+    for count in range(1, min(3, len(points)) + 1):
+        for chosen in itertools.combinations(range(len(points)), count):
+            rim = points[list(chosen)]
+            middle = np.linalg.pinv(rim) @ np.ones(count)
+            is_cap = np.allclose(rim @ middle, 1, atol=1e-9) and (points @ middle).min() >= 1 - 1e-9
+            if is_cap and (best is None or np.linalg.norm(middle) < np.linalg.norm(best[1])):
+                best = rim, middle
+    return best
 
 
 def _arcsine(sines: Float64Array) -> Float64Array:

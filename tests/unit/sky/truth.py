@@ -80,7 +80,7 @@ def to_edges(points: Wide, corners: Wide) -> Wide:
     """Distance in degrees from points to the nearest edge."""
     nearest = np.full(points.shape[:-1], np.longdouble(360))
     for one, two in zip(corners, np.roll(corners, -1, axis=0), strict=True):
-        normal = np.cross(one, two)
+        normal = np.cross(one, two - one)  # with `two` itself, short edges would lose the digits that are wanted here
         size = np.sqrt((normal**2).sum())
         ends = np.minimum(angle(points, one), angle(points, two))
         if size > 0:
