@@ -54,7 +54,8 @@ def open_store(root: Path | str, *, create: bool = False, registry_url: str | No
     path = Path(root).expanduser().resolve()
     if create:
         path.mkdir(parents=True, exist_ok=True)
-    elif not path.is_dir():
+    elif not path.is_dir() or (registry_url is None and not (path / "registry.sqlite").is_file()):
+        # Opening a registry makes one, which must not happen in a directory that was named by mistake.
         raise ConfigError(f"there is no store at {root}", hint="qengine load makes one, or check --store")
     return Store(path), Registry.open(path, url=registry_url)
 
@@ -97,7 +98,7 @@ def connect(store_or_url: Path | str, workers: int = 0) -> LocalClient | RemoteC
     client as a context manager.
     """
     text = str(store_or_url)
-    if text.startswith(("http://", "https://")):
+    if "://" in text:
         if workers:
             raise ConfigError("workers belong to a store, not to a running service", hint="leave out workers with a URL")
         return RemoteClient(text)

@@ -287,7 +287,11 @@ def _connected(store: Path | None, url: str | None, workers: int) -> LocalClient
         raise ConfigError("both --store and --url are given", hint="name a store or a running service, not both")
     if store is None and url is None:
         raise ConfigError("no store is named", hint="use --store DIR or --url URL, or set QENGINE_STORE or QENGINE_URL")
-    return composition.connect(url if store is None and url is not None else _needed(store), workers=workers)
+    if url is None:
+        return composition.connect(_needed(store), workers=workers)
+    if workers:
+        raise ConfigError("workers belong to a store, not to a running service", hint="leave out --workers with --url")
+    return RemoteClient(url)
 
 
 def _statement(argument: str) -> str:

@@ -7,7 +7,8 @@ snapshot it started from; if there is a newer one by then, it gets a `ConflictEr
 moment leaves files that nothing refers to, and the old snapshot.
 
 The database is SQLite in the store (WAL: readers never wait for a writer) or PostgreSQL by URL. Its schema is versioned
-(`catalog.migrations`). A lost database is rebuilt from the records and manifests in the store.
+(`catalog.migrations`). A lost database is rebuilt from the records and manifests in the store. A store that this user may not write
+to can be read.
 
 Reading is cheap: `catalog()` asks one number, the newest snapshot's id, and returns the same `Catalog` as long as it has not grown.
 Manifests are read once per process, after a check of their digest. All methods may be called from several threads.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import sqlite3
 import threading
@@ -101,7 +103,10 @@ class Registry:
         if url is None:
             root.mkdir(parents=True, exist_ok=True)
             url = f"sqlite:///{root / 'registry.sqlite'}"
-        registry = cls(root, _engine(url))
+            engine = _engine(url) if _may_write(root) else _reading_engine(url, root / "registry.sqlite")
+        else:
+            engine = _engine(url)
+        registry = cls(root, engine)
         try:
             with registry._transaction(is_writing=False) as connection:
                 is_current = migrations.is_current(connection)
@@ -269,7 +274,9 @@ class Registry:
         except (SQLAlchemyError, sqlite3.Error) as error:
             reason = getattr(error, "orig", None) or error
             place = self._engine.url.render_as_string(hide_password=True)
-            hint = "move a broken file away and run `qengine registry rebuild`, or check the URL"
+            hint = "restore a broken file from a copy, or move it away and call `Registry.rebuild`; or check the URL"
+            if "readonly" in str(reason):
+                hint = "this user may not write to the store; queries only read it"
             raise RegistryError(f"registry {place} cannot be used: {reason}", hint=hint) from error
 
     def _choose(self, connection: sa.Connection, asked: Mapping[str, int]) -> list[tuple[int, list[ManifestRef]]]:
@@ -321,6 +328,27 @@ def _engine(url: str) -> sa.Engine:
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _may_write(root: Path) -> bool:
+    file = root / "registry.sqlite"
+    return os.access(root, os.W_OK) and (not file.exists() or os.access(file, os.W_OK))
+
+
+def _reading_engine(url: str, file: Path) -> sa.Engine:
+    """Return an engine that reads a database where nothing can be written, not even the files that WAL needs beside it."""
+
+    def connect() -> sqlite3.Connection:
+        # Somebody who may write has it open if there is a log. Otherwise all is in the database; each transaction opens it anew.
+        is_written = file.with_name(f"{file.name}-wal").exists()
+        uri = f"{file.as_uri()}?mode=ro" + ("" if is_written else "&immutable=1")
+        connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
+        connection.isolation_level = None
+        return connection
+
+    engine = sa.create_engine(url, creator=connect, poolclass=sa.NullPool)
+    event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 

@@ -48,8 +48,12 @@ class RemoteClient:
     """Queries a running service. `url` is that of its TAP service, or the host's root above `/tap`."""
 
     def __init__(self, url: str) -> None:
-        parts = urllib.parse.urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
+        try:
+            parts = urllib.parse.urlsplit(url)
+            is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # brackets that do not match, or a port that is none
+            is_address = False
+        if not is_address:
             raise ConfigError(f"{url} is not an http address", hint="for example http://localhost:8080")
         path = parts.path.rstrip("/")
         self._base = f"{parts.scheme}://{parts.netloc}{path if path.endswith('/tap') else path + '/tap'}"

@@ -55,6 +55,9 @@ class GrpcServer:
         self._server.add_generic_rpc_handlers(
             tuple(grpc.method_handlers_generic_handler(name, methods) for name, methods in by_service.items())
         )
+        asked = listen.rpartition(":")[2]
+        if not (asked.isdecimal() and int(asked) < 1 << 16):  # gRPC would take the port modulo 65536
+            raise ConfigError(f"cannot listen on {listen}", hint="give host:port, with a port up to 65535 or 0 for a free one")
         try:
             if tls is None:
                 port = self._server.add_insecure_port(listen)

@@ -105,10 +105,11 @@ def test_statement_error_with_a_caret(store: Path, capsys: pytest.CaptureFixture
 
 
 def test_explain(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["explain", COUNT, "--store", str(store)]) == 0
+    bright = f"{COUNT} WHERE mag < 6"
+    assert run(["explain", bright, "--store", str(store)]) == 0
     assert "sky.stars" in capsys.readouterr().out
-    assert run(["explain", COUNT, "--store", str(store), "--json", "--analyze"]) == 0
-    assert json.loads(capsys.readouterr().out)["statement"] == COUNT
+    assert run(["explain", bright, "--store", str(store), "--json", "--analyze"]) == 0
+    assert json.loads(capsys.readouterr().out)["statement"] == bright
 
 
 def test_tables(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,6 +150,10 @@ def test_statement_from_standard_input(url: str, monkeypatch: pytest.MonkeyPatch
         (["query", "SELECT 1", "--store", "/nowhere"], 1, "there is no store at /nowhere"),
         (["query", " ", "--store", "x"], 1, "the statement is empty"),
         (["query", "SELECT 1", "--url", "http://127.0.0.1:1"], 3, "cannot be reached"),
+        (["query", "SELECT 1", "--url", "http://[::1"], 1, "is not an http address"),
+        (["query", "SELECT 1", "--url", "http://127.0.0.1:99999"], 1, "is not an http address"),
+        (["query", "SELECT 1", "--url", "ftp://127.0.0.1"], 1, "ftp://127.0.0.1 is not an http address"),
+        (["query", "SELECT 1", "--url", "http://127.0.0.1", "--workers", "2"], 1, "workers belong to a store"),
         (["query", "SELECT 1", "--store", "x", "-o", "y.fits"], 1, "the format of y.fits is unknown"),
         (["query", "SELECT 1", "--store", "x", "-o", "y.csv", "--format", "table"], 1, "a table is for the terminal"),
         (["load", "/nowhere.csv", "--into", "a", "--table", "b"], 1, "no store is named"),
@@ -164,6 +169,19 @@ def test_wrong_usage(
     monkeypatch.delenv("QENGINE_URL", raising=False)
     assert run(arguments) == code
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", [["query", COUNT], ["explain", COUNT], ["tables"], ["status"], ["serve"]])
+def test_directory_that_is_no_store_stays_as_it_is(verb: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*verb, "--store", str(tmp_path)]) == 1
+    assert f"there is no store at {tmp_path}" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:99999", "127.0.0.1", "127.0.0.1:http"])
+def test_worker_on_a_port_that_is_none(store: Path, listen: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["worker", "--store", str(store), "--listen", listen]) == 1
+    assert f"cannot listen on {listen}" in capfd.readouterr().err
 
 
 def test_unreadable_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

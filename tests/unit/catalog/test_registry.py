@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -298,3 +300,55 @@ def test_postgresql(tmp_path: Path) -> None:
         assert published(registry, demo=1) == {"demo.Object": 1, "demo.Source": 1}
         assert registry.rebuild() == 2
         assert published(other) == {"demo.Object": 2, "demo.Source": 2}
+
+
+_READ_ONLY = """
+import sys
+from pathlib import Path
+from qengine.catalog.registry import Registry
+from qengine.errors import RegistryError
+with Registry.open(Path(sys.argv[1])) as registry:
+    for line in sys.stdin:
+        print(sum(1 for one in registry.catalog() if one.table.schema == "demo"), flush=True)
+    try:
+        registry.begin_load({})
+    except RegistryError as error:
+        print(error)
+"""
+
+
+def test_store_that_may_only_be_read(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    with Registry.open(root) as registry:
+        publish(registry, "a")
+    command = [sys.executable, "-c", _READ_ONLY, str(root)]
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("root may write everywhere")
+        command = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override", *command]
+    files = [root, *root.rglob("*")]
+    for file in files:
+        file.chmod(0o555 if file.is_dir() else 0o444)
+    try:
+        reader = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert reader.stdin is not None
+        assert reader.stdout is not None
+
+        def tables_seen() -> int:
+            reader.stdin.write("\n")
+            reader.stdin.flush()
+            return int(reader.stdout.readline())
+
+        assert tables_seen() == 1
+        for file in files:
+            file.chmod(0o755 if file.is_dir() else 0o644)
+        with Registry.open(root) as writer:
+            publish(writer, "b")
+            assert tables_seen() == 2
+            publish(writer, "c")
+        assert tables_seen() == 3
+        refused, _ = reader.communicate(timeout=30)
+        assert "this user may not write to the store" in refused
+    finally:
+        for file in files:
+            file.chmod(0o755 if file.is_dir() else 0o644)
