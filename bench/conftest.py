@@ -94,6 +94,16 @@ def bare(bench: Bench) -> Iterator[duckdb.DuckDBPyConnection]:
 ENGINES = ("bare", "qengine", "workers")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the engines take turns at each statement: what else the machine does then hits all of them alike."""
+
+    def without_engine(item: pytest.Item) -> tuple[str, ...]:
+        return tuple(part for part in item.nodeid.rstrip("]").replace("[", "-").split("-") if part not in ENGINES)
+
+    place = {key: number for number, key in enumerate(dict.fromkeys(map(without_engine, items)))}
+    items.sort(key=lambda item: place[without_engine(item)])
+
+
 @pytest.fixture(params=ENGINES)
 def engine(request: pytest.FixtureRequest) -> str:
     return str(request.param)
