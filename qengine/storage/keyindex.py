@@ -10,11 +10,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from qengine.catalog.model import HEALPIX, Int64Array, KeyIndex
 from qengine.errors import IntegrityError
@@ -26,11 +28,12 @@ CACHED_GROUPS = 256
 
 @dataclass(frozen=True, slots=True)
 class _Footer:
-    """Row groups of one index file in key order."""
+    """Row groups of one index file in key order; bounds are int64 or text objects."""
 
     file: pq.ParquetFile
-    lowest: list[Any]
-    highest: list[Any]
+    lowest: NDArray[Any]
+    highest: NDArray[Any]
+    is_text: bool
 
 
 class KeyReader:
@@ -44,7 +47,7 @@ class KeyReader:
 
     def cells(self, index: KeyIndex | None, values: Sequence[int | str]) -> Int64Array:
         """Return all cells where rows of these keys can be: one for each known key, the one beyond the sky for each unknown one."""
-        found: list[int] = []
+        cells: set[int] = set()
         missing: list[int | str] = list(values)
         if index is not None:
             wanted = sorted(set(values), key=lambda v: (isinstance(v, str), v))
@@ -52,29 +55,32 @@ class KeyReader:
             with self._lock:
                 for uri in index.uri:
                     known.update(self._search(uri, wanted))
-            found = list(known.values())
+            cells.update(known.values())
             missing = [v for v in wanted if v not in known]
         numbers = [v for v in missing if isinstance(v, int) and -(2**63) <= v < 2**63]
         texts = [v for v in missing if isinstance(v, str)]
-        beyond = [beyond_cell(pa.array(group, kind)) for group, kind in ((numbers, pa.int64()), (texts, pa.string())) if group]
-        return np.unique(np.concatenate([np.array(found, np.int64), *beyond]))
+        for group, kind in ((numbers, pa.int64()), (texts, pa.string())):
+            cells.update(beyond_cell(pa.array(group, kind)).tolist() if group else ())
+        return np.array(sorted(cells), np.int64)
 
     def _search(self, uri: str, wanted: Sequence[int | str]) -> dict[int | str, int]:
         footer = self._footer(uri)
-        if not footer.lowest:
+        usable = [v for v in wanted if (footer.is_text if isinstance(v, str) else not footer.is_text and -(2**63) <= v < 2**63)]
+        if not len(footer.lowest) or not usable:
             return {}
-        is_text = isinstance(footer.lowest[0], str)
-        usable = [v for v in wanted if isinstance(v, str) == is_text]
+        values = _array(usable, is_text=footer.is_text)
+        groups = np.searchsorted(footer.lowest, values, side="right") - 1
+        is_inside = (groups >= 0) & (values <= footer.highest[groups])
+        values, groups = values[is_inside], groups[is_inside]
         found: dict[int | str, int] = {}
-        lowest = np.array(footer.lowest, dtype=object)
-        for value in usable:
-            group = int(np.searchsorted(lowest, value, side="right")) - 1
-            if group < 0 or value > footer.highest[group]:
-                continue
-            keys, cells = self._group(uri, footer, group)
-            place = int(np.searchsorted(keys, value))
-            if place < len(keys) and keys[place] == value:
-                found[value] = int(cells[place])
+        # `wanted` is sorted, so the values of one group are neighbours.
+        borders = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]]).tolist() if len(groups) else []
+        for start, stop in pairwise([*borders, len(groups)]):
+            keys, cells = self._group(uri, footer, int(groups[start]))
+            there = values[start:stop]
+            places = np.minimum(np.searchsorted(keys, there), len(keys) - 1)
+            is_found = keys[places] == there
+            found.update(zip(there[is_found].tolist(), cells[places[is_found]].tolist(), strict=True))
         return found
 
     def _footer(self, uri: str) -> _Footer:
@@ -84,8 +90,12 @@ class KeyReader:
                 raise IntegrityError(f"key index file {uri} is missing from the store")
             file = pq.ParquetFile(path)
             place = file.schema_arrow.get_field_index("key")
-            stats = [file.metadata.row_group(i).column(place).statistics for i in range(file.metadata.num_row_groups)]
-            footer = _Footer(file, [s.min for s in stats], [s.max for s in stats])
+            # A file without rows has one row group without statistics.
+            count = file.metadata.num_row_groups if file.metadata.num_rows else 0
+            stats = [file.metadata.row_group(i).column(place).statistics for i in range(count)]
+            is_text = pa.types.is_string(file.schema_arrow.field(place).type)
+            lowest, highest = (_array([getattr(s, end) for s in stats], is_text=is_text) for end in ("min", "max"))
+            footer = _Footer(file, lowest, highest, is_text)
             self._footers[uri] = footer
         return footer
 
@@ -102,3 +112,7 @@ class KeyReader:
         else:
             self._groups.move_to_end(place)
         return hit
+
+
+def _array(values: Sequence[Any], *, is_text: bool) -> NDArray[Any]:
+    return np.array(values, object if is_text else np.int64)
