@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import numpy as np
 from sqlglot import exp
 
 from qengine.catalog.model import Catalog, Table, TableKind
@@ -20,6 +21,9 @@ from qengine.errors import Span
 from qengine.plan import terms
 from qengine.plan.logical import Block, Conjunct, KeyEdge, KeyFact, RangeFact, RegionFact, Relation, SkyEdge
 from qengine.plan.regions import keys_of, range_of, region_of
+
+LEAST_RADIUS_DEG = 1e-9
+"""Coincident places need not be in one cell: the rim of a circle has a tolerance, and a pole has many right ascensions."""
 
 
 def lift_block(select: exp.Select, catalog: Catalog) -> Block:
@@ -97,7 +101,7 @@ def _key_edges(found: tuple[Conjunct, ...], tables: Mapping[str, Table]) -> Iter
         node = terms.bare(conjunct.node)
         if not isinstance(node, exp.EQ):
             continue
-        left, right = terms.column(node.this), terms.column(node.expression)
+        left, right = terms.plain_column(node.this), terms.plain_column(node.expression)
         one, two = _locality_key(left, tables), _locality_key(right, tables)
         if left and right and one and two and left[0] != right[0] and one.family == two.family:
             yield KeyEdge(left=left[0], right=right[0], scope=conjunct.scope)
@@ -112,7 +116,8 @@ def _sky_edges(found: tuple[Conjunct, ...], tables: Mapping[str, Table]) -> Iter
         (left, left_columns), (right, right_columns) = positions
         columns = {left: left_columns, right: right_columns}
         yield SkyEdge(
-            left=left, right=right, radius_deg=radius, scope=conjunct.scope, node=conjunct.node, columns=columns,
+            left=left, right=right, radius_deg=max(radius, LEAST_RADIUS_DEG), scope=conjunct.scope, node=conjunct.node,
+            columns=columns,
             is_on_line=all(alias in tables and _is_on_line(tables[alias], place) for alias, place in columns.items()),
         )  # fmt: skip
 
@@ -169,4 +174,12 @@ def _ranges(found: tuple[Conjunct, ...], tables: Mapping[str, Table]) -> Iterato
         table = tables.get(alias)
         column = table.column(name) if table else None
         if column is not None and column.type.is_numeric:
+            if column.type.name == "FLOAT":
+                # DuckDB compares a FLOAT with an integer after rounding the integer to FLOAT.
+                low, high = min(low, _rounded(low)), max(high, _rounded(high))
             yield RangeFact(alias=alias, column=name, low=low, high=high)
+
+
+def _rounded(value: float) -> float:
+    with np.errstate(over="ignore"):
+        return float(np.float32(value))

@@ -17,6 +17,9 @@ from qengine.sky.region import Circle, Intersection, Polygon, RaDecBox, Region, 
 
 FULL_CIRCLE_DEG = 360.0
 
+EXACT = 2**53
+"""A list with a DOUBLE in it is compared as DOUBLE: from here on several integers are equal to one of its values."""
+
 
 def region_of(node: exp.Expr, alias: str, table: Table) -> Region | None:
     """Return a region that holds the own positions of all rows of `alias` that fulfil `node`; None if nothing can be said."""
@@ -164,14 +167,16 @@ def keys_of(node: exp.Expr, is_key: Callable[[tuple[str, str]], bool]) -> tuple[
             return None
         return known[0][0], tuple(dict.fromkeys(v for _, values in known for v in values))
     if isinstance(node, exp.In) and node.expressions and not node.args.get("query"):
-        place, constants = terms.column(node.this), [terms.constant(e) for e in node.expressions]
+        place, constants = terms.plain_column(node.this), [terms.constant(e) for e in node.expressions]
     elif isinstance(node, exp.EQ):
         left, right = terms.constant(node.this), terms.constant(node.expression)
-        place = terms.column(node.this if left is None else node.expression)
+        place = terms.plain_column(node.this if left is None else node.expression)
         constants = [right if left is None else left]
     else:
         return None
     if place is None or not is_key(place):
+        return None
+    if any(isinstance(c, float) for c in constants) and any(not isinstance(c, str) and abs(c or 0) >= EXACT for c in constants):
         return None
     values = [int(c) if isinstance(c, float) and c.is_integer() else c for c in constants]
     if not all(isinstance(v, (int, str)) for v in values):

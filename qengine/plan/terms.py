@@ -65,6 +65,12 @@ def constant(node: exp.Expr) -> int | float | str | None:
     return number(node)
 
 
+def plain_column(node: exp.Expr | None) -> tuple[str, str] | None:
+    """Return (alias, name) if the node is a column, possibly in parentheses. A cast to DOUBLE would make large keys equal."""
+    found = None if node is None else bare(node)
+    return (found.table, found.name) if isinstance(found, exp.Column) else None
+
+
 def column(node: exp.Expr | None) -> tuple[str, str] | None:
     """Return (alias, name) if the node is a column, possibly in parentheses or cast to DOUBLE."""
     if node is None:
