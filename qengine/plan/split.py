@@ -165,11 +165,12 @@ def _split_rows(select: exp.Select, relation: str) -> Split:
 def _order_rows(select: exp.Select, leaf: exp.Select, relation: str, extra: list[tuple[str, SqlType]]) -> exp.Order:
     """Order the final rows by columns that the leaf computes; expressions that are not output columns become extra ones."""
     outputs = {item.unalias(): item.alias_or_name for item in select.expressions}
+    taken = {item.alias_or_name.lower() for item in select.expressions}
     items = []
     for number, item in enumerate(select.args["order"].expressions):
         name = outputs.get(item.this)
         if name is None:
-            name = f"order {number}"
+            name = _free_name(f"order {number}", taken)
             found = storable(terms.sql_type(item.this))
             extra.append((name, found))
             leaf.append("expressions", terms.aliased(typed(item.this, found), name))
@@ -177,6 +178,12 @@ def _order_rows(select: exp.Select, leaf: exp.Select, relation: str, extra: list
         ordered.set("this", terms.quoted_column(relation, name))
         items.append(ordered)
     return exp.Order(expressions=items)
+
+
+def _free_name(wanted: str, taken: set[str]) -> str:
+    while wanted in taken:
+        wanted += "_"
+    return wanted
 
 
 # -- partial aggregates ----------------------------------------------------------------------------------
