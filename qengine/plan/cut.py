@@ -64,7 +64,10 @@ class CutQuery:
 
 def cut(tree: exp.Query, catalog: Catalog) -> CutQuery:
     """Cut a bound and optimized statement."""
-    work = _Cutting(catalog=catalog, leaves=[], inline=[])
+    taken = {name.lower() for node in tree.find_all(exp.Table, exp.TableAlias) if (name := node.name)}
+    work = _Cutting(
+        catalog=catalog, leaves=[], inline=[], prefix=_free_prefix("r", taken), inline_prefix=_free_prefix("inline", taken)
+    )
     final = work.visit(tree.copy())
     is_passthrough = (
         len(work.leaves) == 1 and not work.inline and not work.leaves[0].gathered and work.leaves[0].split.is_trivial
@@ -75,11 +78,13 @@ def cut(tree: exp.Query, catalog: Catalog) -> CutQuery:
 
 @dataclass(slots=True)
 class _Cutting:
-    """The pieces found so far, in the order in which they were met."""
+    """The pieces found so far, in the order in which they were met. Relations of the final part are named `prefix` and a number."""
 
     catalog: Catalog
     leaves: list[Leaf]
     inline: list[tuple[str, TableSnapshot]]
+    prefix: str
+    inline_prefix: str
 
     def visit(self, query: exp.Query) -> exp.Query:
         """Return what stands for `query` in the final part."""
@@ -123,7 +128,7 @@ class _Cutting:
             if table is None:
                 raise BugError(f"table {item.db}.{item.name} is bound but not in the catalogue")
             if table.inline is not None:
-                name = f"inline{len(self.inline)}"
+                name = f"{self.inline_prefix}{len(self.inline)}"
                 self.inline.append((name, table))
             else:
                 name = self._gather_table(query, block, item, reason)
@@ -151,16 +156,23 @@ class _Cutting:
         return name
 
     def _next(self) -> str:
-        return f"r{len(self.leaves)}"
+        return f"{self.prefix}{len(self.leaves)}"
 
     def _add(self, parts: Split, block: Block, proof: Locality, restrictions: tuple[Restriction, ...], *, gathered: str) -> None:
-        number = len(self.leaves)
+        number, relation = len(self.leaves), self._next()
         self.leaves.append(
             Leaf(
-                number=number, relation=f"r{number}", split=parts, block=block, locality=proof,
+                number=number, relation=relation, split=parts, block=block, locality=proof,
                 restrictions=restrictions, gathered=gathered,
             )
         )  # fmt: skip
+
+
+def _free_prefix(wanted: str, taken: set[str]) -> str:
+    """Return a prefix of relation names that no alias and no CTE of the statement looks like."""
+    while any(name.startswith(wanted) and name[len(wanted) :].isdigit() for name in taken):
+        wanted += "_"
+    return wanted
 
 
 def _is_closed(query: exp.Select, block: Block) -> bool:
