@@ -100,7 +100,8 @@ def bound_shapes(tree: exp.Query, catalog: Catalog) -> exp.Query:
 
     The same for `qe_distance(..) < r` from a constant place and for `qe_in_polygon`. A shape implies its box, but where one
     coordinate is NULL the box may be FALSE and the shape NULL; so this holds only where both mean that the row goes: in terms of
-    WHERE and ON and under AND and OR in them, not under NOT. Right ascension is only bounded where it is known to be in [0, 360).
+    WHERE and ON and under AND and OR in them, not under NOT. Only positions that a table declares have a box, and right ascension
+    is only bounded where it is known to be in [0, 360).
     """
     tree = tree.copy()
     tables = {t.alias_or_name: found.table for t in tree.find_all(exp.Table) if t.db and (found := catalog.find(t.db, t.name))}
@@ -112,8 +113,17 @@ def bound_shapes(tree: exp.Query, catalog: Catalog) -> exp.Query:
             for node in list(_positive_terms(condition)):
                 if (shape := _cap(node)) is not None:
                     ra, dec, cap = shape
+                    if not _is_declared(dec, tables):
+                        continue
                     node.replace(exp.Paren(this=exp.and_(*_box(ra, dec, cap, tables), node.copy(), copy=False)))
     return tree
+
+
+def _is_declared(dec: exp.Expr, tables: dict[str, Table]) -> bool:
+    """Say whether this is a table's declaration, which is in [-90, 90]; that of a derived table may be any number."""
+    place = terms.column(dec)
+    table = tables.get(place[0]) if place else None
+    return table is not None and place is not None and bool(table.dec) and place[1] == table.dec
 
 
 def _positive_terms(node: exp.Expr) -> Iterator[exp.Expr]:

@@ -178,8 +178,10 @@ def _cells(zone: str, h: float) -> str:
 def _home(index: int, edge: GridEdge) -> str:
     """SQL that adds a row's own zone and cell."""
     zone, cell, h = f'"zone {index}"', f'"cell {index}"', edge.cell_deg
+    place = f'CAST(floor("lon {index}" * "qe n" / 360.0e0) AS BIGINT)'
+    # Only a director's right ascension is known to be in [0, 360), and % keeps the sign.
     return (
-        f'SELECT * EXCLUDE ("qe n"), CAST(floor("lon {index}" * "qe n" / 360.0e0) AS BIGINT) % "qe n" AS {cell} FROM ('
+        f'SELECT * EXCLUDE ("qe n"), (({place} % "qe n") + "qe n") % "qe n" AS {cell} FROM ('
         f'SELECT *, {_cells(zone, h)} AS "qe n" FROM ('
         f'SELECT *, CAST(floor(("lat {index}" + 90.0e0) / {h!r}) AS BIGINT) AS {zone} FROM source) AS q) AS p'
     )
