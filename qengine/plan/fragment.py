@@ -361,4 +361,8 @@ def _cuts(owner: LeafInput, pieces: _Pieces, costs: Int64Array, target: int) -> 
         return begins
     per_part = np.add.reduceat(costs, begins)
     large = np.repeat(per_part > target, np.diff(np.r_[begins, len(costs)]))
-    return np.unique(np.concatenate([begins, np.flatnonzero(large & is_new)])) if large.any() else begins
+    if not large.any():
+        return begins
+    is_begin = large & is_new
+    is_begin[begins] = True
+    return np.flatnonzero(is_begin)
