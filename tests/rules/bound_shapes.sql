@@ -1,0 +1,59 @@
+-- A circle.
+SELECT objectId FROM dp.Object WHERE CONTAINS(POINT(ra, dec), CIRCLE(34, 12, 1)) = 1;
+SELECT "Object"."objectId" AS "objectId" FROM "dp"."Object" AS "Object" WHERE ("Object"."dec" BETWEEN 10.999999e0 AND 13.000001e0 AND "Object"."ra" BETWEEN 32.977655037458554e0 AND 35.022344962541446e0 AND (sin(("Object"."dec" - 12.0e0) * 0.008726646259971648) * sin(("Object"."dec" - 12.0e0) * 0.008726646259971648) + cos(radians("Object"."dec")) * 0.9781476007338057e0 * sin(("Object"."ra" - 34.0e0) * 0.008726646259971648) * sin(("Object"."ra" - 34.0e0) * 0.008726646259971648) <= 7.615242181961052e-05));
+
+-- Across RA 0, with points on both sides.
+SELECT objectId FROM dp.Object WHERE DISTANCE(POINT(ra, dec), POINT(0, 0)) < 0.001;
+SELECT "Object"."objectId" AS "objectId" FROM "dp"."Object" AS "Object" WHERE ("Object"."dec" BETWEEN -0.001001e0 AND 0.001001e0 AND ("Object"."ra" >= 359.998998e0 OR "Object"."ra" <= 0.0010019999999999999e0) AND qe_distance("Object"."ra", "Object"."dec", 0.0e0, 0.0e0) < 0.001e0);
+
+-- The constant may stand first.
+SELECT objectId FROM dp.Object WHERE 0.001 >= DISTANCE(POINT(0, 0), POINT(ra, dec));
+SELECT "Object"."objectId" AS "objectId" FROM "dp"."Object" AS "Object" WHERE ("Object"."dec" BETWEEN -0.001001e0 AND 0.001001e0 AND ("Object"."ra" >= 359.998998e0 OR "Object"."ra" <= 0.0010019999999999999e0) AND 0.001e0 >= qe_distance(0.0e0, 0.0e0, "Object"."ra", "Object"."dec"));
+
+-- A pole: declination only.
+SELECT objectId FROM dp.Object WHERE CONTAINS(POINT(ra, dec), CIRCLE(10, 90, 0.001)) = 1;
+SELECT "Object"."objectId" AS "objectId" FROM "dp"."Object" AS "Object" WHERE ("Object"."dec" BETWEEN 89.998999e0 AND 90.0e0 AND (sin(("Object"."dec" - 90.0e0) * 0.008726646259971648) * sin(("Object"."dec" - 90.0e0) * 0.008726646259971648) + cos(radians("Object"."dec")) * 6.123233995736766e-17 * sin(("Object"."ra" - 10.0e0) * 0.008726646259971648) * sin(("Object"."ra" - 10.0e0) * 0.008726646259971648) <= 7.615437017561576e-11));
+
+-- More than a hemisphere, and the whole sky: no box, or one of declination.
+SELECT objectId FROM dp.Object WHERE CONTAINS(POINT(ra, dec), CIRCLE(34, 80, 100)) = 1;
+SELECT "Object"."objectId" AS "objectId" FROM "dp"."Object" AS "Object" WHERE ("Object"."dec" BETWEEN -20.000000999999997e0 AND 90.0e0 AND qe_in_circle("Object"."ra", "Object"."dec", 34.0e0, 80.0e0, 100.0e0));
+SELECT objectId FROM dp.Object WHERE CONTAINS(POINT(ra, dec), CIRCLE(34, 12, 180)) = 1;
+SELECT "Object"."objectId" AS "objectId" FROM "dp"."Object" AS "Object" WHERE qe_in_circle("Object"."ra", "Object"."dec", 34.0e0, 12.0e0, 180.0e0);
+
+-- A polygon.
+SELECT objectId FROM dp.Object WHERE CONTAINS(POINT(ra, dec), POLYGON(33, 11, 35, 11, 35, 13, 33, 13)) = 1;
+SELECT "Object"."objectId" AS "objectId" FROM "dp"."Object" AS "Object" WHERE ("Object"."dec" BETWEEN 10.600427823815e0 AND 13.403122050179544e0 AND "Object"."ra" BETWEEN 32.56732906739218e0 AND 35.43267093260782e0 AND (CASE WHEN ("Object"."ra") IS NOT NULL AND ("Object"."dec") IS NOT NULL THEN list_transform(list_transform([{'x': cos(radians("Object"."dec")) * cos(radians("Object"."ra")), 'y': cos(radians("Object"."dec")) * sin(radians("Object"."ra")), 'z': sin(radians("Object"."dec"))}], lambda p: {'x': p.x, 'y': p.y, 'z': p.z, 'u': ((-0.5591929034707467e0) * p.x + 0.8290375725550417e0 * p.y + 0.0e0 * p.z), 'v': ((-0.17239172449397777e0) * p.x + (-0.11627968640434114e0) * p.y + 0.9781411594732636e0 * p.z), 'w': (0.8109157724658885e0 * p.x + 0.546969594970097e0 * p.y + 0.2079419922581763e0 * p.z)}), lambda q: q.w > 0 AND ((CAST((((-0.01745751278196019e0) * q.w > q.v) <> ((-0.01745751278196016e0) * q.w > q.v)) AND q.u < 1234842482722901.0e0 * (q.v - (-0.01745751278196019e0) * q.w) + (-0.017136881951303102e0) * q.w AS INTEGER) + CAST((((-0.01745751278196016e0) * q.w > q.v) <> (0.017457475020056033e0 * q.w > q.v)) AND q.u < (-0.0036296409761681562e0) * (q.v - (-0.01745751278196016e0) * q.w) + 0.017136881951303314e0 * q.w AS INTEGER) + CAST(((0.017457475020056033e0 * q.w > q.v) <> ((-0.01745751278196019e0) * q.w > q.v)) AND q.u < 0.003629640976170538e0 * (q.v - 0.017457475020056033e0 * q.w) + (-0.01701015308089441e0) * q.w AS INTEGER)) % 2 = 1 OR (abs(((-0.158211045292609e0) * q.x + (-0.10671469750840835e0) * q.y + 0.9816217390029159e0 * q.z)) <= 1.7453292519943296e-12 AND ((-0.5451689908703806e0) * q.x + 0.8383197973286127e0 * q.y + 0.003269373072129822e0 * q.z) >= -1.7453292519943296e-12 AND (0.5730526825408474e0 * q.x + (-0.8195120098158745e0) * q.y + 0.003269373072128684e0 * q.z) >= -1.7453292519943296e-12) OR (abs((0.5735764363510463e0 * q.x + (-0.8191520442889917e0) * q.y + 0.0e0 * q.z)) <= 1.7453292519943296e-12 AND ((-0.15630157863142544e0) * q.x + (-0.10944354359180183e0) * q.y + 0.981627183447664e0 * q.z) >= -1.7453292519943296e-12 AND (0.1842691160307411e0 * q.x + 0.12902662410396465e0 * q.y + (-0.9743700647852354e0) * q.z) >= -1.7453292519943296e-12) OR (abs((0.18651984628591445e0 * q.x + 0.12580922487998933e0 * q.y + (-0.9743625536095767e0) * q.z)) <= 1.7453292519943296e-12 AND (0.5728484811897427e0 * q.x + (-0.8196523533337756e0) * q.y + 0.0038258689220343756e0 * q.z) >= -1.7453292519943296e-12 AND ((-0.5453756102867796e0) * q.x + 0.8381830387399367e0 * q.y + 0.0038258689220340147e0 * q.z) >= -1.7453292519943296e-12) OR (abs(((-0.544639035015027e0) * q.x + 0.8386705679454239e0 * q.y + (-1.5906003374335114e-15) * q.z)) <= 1.7453292519943296e-12 AND (0.18865982850649202e0 * q.x + 0.12251712516345423e0 * q.y + (-0.9743700647852351e0) * q.z) >= -1.7453292519943296e-12 AND ((-0.16002588852154345e0) * q.x + (-0.1039220271140668e0) * q.y + 0.9816271834476639e0 * q.z) >= -1.7453292519943296e-12)))[1] END));
+
+-- Under OR each shape has its own box.
+SELECT objectId FROM dp.Object WHERE CONTAINS(POINT(ra, dec), CIRCLE(34, 12, 1)) = 1 OR flags = 2;
+SELECT "Object"."objectId" AS "objectId" FROM "dp"."Object" AS "Object" WHERE ("Object"."dec" BETWEEN 10.999999e0 AND 13.000001e0 AND "Object"."ra" BETWEEN 32.977655037458554e0 AND 35.022344962541446e0 AND (sin(("Object"."dec" - 12.0e0) * 0.008726646259971648) * sin(("Object"."dec" - 12.0e0) * 0.008726646259971648) + cos(radians("Object"."dec")) * 0.9781476007338057e0 * sin(("Object"."ra" - 34.0e0) * 0.008726646259971648) * sin(("Object"."ra" - 34.0e0) * 0.008726646259971648) <= 7.615242181961052e-05)) OR "Object"."flags" = 2;
+
+-- Under NOT a box would be wrong where a coordinate is NULL: the shape is NULL there, its box may be FALSE.
+SELECT objectId FROM dp.Object WHERE CONTAINS(POINT(ra, dec), CIRCLE(34, 12, 1)) = 0;
+SELECT "Object"."objectId" AS "objectId" FROM "dp"."Object" AS "Object" WHERE NOT (sin(("Object"."dec" - 12.0e0) * 0.008726646259971648) * sin(("Object"."dec" - 12.0e0) * 0.008726646259971648) + cos(radians("Object"."dec")) * 0.9781476007338057e0 * sin(("Object"."ra" - 34.0e0) * 0.008726646259971648) * sin(("Object"."ra" - 34.0e0) * 0.008726646259971648) <= 7.615242181961052e-05);
+SELECT objectId FROM dp.Object WHERE NOT (CONTAINS(POINT(ra, dec), CIRCLE(34, 12, 1)) = 1 OR mag > 18);
+SELECT "Object"."objectId" AS "objectId" FROM "dp"."Object" AS "Object" WHERE NOT ((sin(("Object"."dec" - 12.0e0) * 0.008726646259971648) * sin(("Object"."dec" - 12.0e0) * 0.008726646259971648) + cos(radians("Object"."dec")) * 0.9781476007338057e0 * sin(("Object"."ra" - 34.0e0) * 0.008726646259971648) * sin(("Object"."ra" - 34.0e0) * 0.008726646259971648) <= 7.615242181961052e-05) OR "Object"."mag" > 18);
+SELECT objectId FROM dp.Object WHERE (CONTAINS(POINT(ra, dec), CIRCLE(34, 12, 1)) = 1) IS NULL;
+SELECT "Object"."objectId" AS "objectId" FROM "dp"."Object" AS "Object" WHERE (sin(("Object"."dec" - 12.0e0) * 0.008726646259971648) * sin(("Object"."dec" - 12.0e0) * 0.008726646259971648) + cos(radians("Object"."dec")) * 0.9781476007338057e0 * sin(("Object"."ra" - 34.0e0) * 0.008726646259971648) * sin(("Object"."ra" - 34.0e0) * 0.008726646259971648) <= 7.615242181961052e-05) IS NULL;
+
+-- In the ON of an outer join a row without a partner stays.
+SELECT f.forcedSourceId, o.objectId FROM dp.ForcedSource f LEFT JOIN dp.Object o ON f.objectId = o.objectId AND CONTAINS(POINT(o.ra, o.dec), CIRCLE(34, 12, 1)) = 1;
+SELECT "f"."forcedSourceId" AS "forcedSourceId", "o"."objectId" AS "objectId" FROM "dp"."ForcedSource" AS "f" LEFT JOIN "dp"."Object" AS "o" ON "f"."objectId" = "o"."objectId" AND ("o"."dec" BETWEEN 10.999999e0 AND 13.000001e0 AND "o"."ra" BETWEEN 32.977655037458554e0 AND 35.022344962541446e0 AND (sin(("o"."dec" - 12.0e0) * 0.008726646259971648) * sin(("o"."dec" - 12.0e0) * 0.008726646259971648) + cos(radians("o"."dec")) * 0.9781476007338057e0 * sin(("o"."ra" - 34.0e0) * 0.008726646259971648) * sin(("o"."ra" - 34.0e0) * 0.008726646259971648) <= 7.615242181961052e-05));
+SELECT f.forcedSourceId, o.objectId FROM dp.ForcedSource f FULL JOIN dp.Object o ON f.objectId = o.objectId AND CONTAINS(POINT(o.ra, o.dec), CIRCLE(34, 12, 1)) = 1;
+SELECT "f"."forcedSourceId" AS "forcedSourceId", "o"."objectId" AS "objectId" FROM "dp"."ForcedSource" AS "f" FULL JOIN "dp"."Object" AS "o" ON "f"."objectId" = "o"."objectId" AND ("o"."dec" BETWEEN 10.999999e0 AND 13.000001e0 AND "o"."ra" BETWEEN 32.977655037458554e0 AND 35.022344962541446e0 AND (sin(("o"."dec" - 12.0e0) * 0.008726646259971648) * sin(("o"."dec" - 12.0e0) * 0.008726646259971648) + cos(radians("o"."dec")) * 0.9781476007338057e0 * sin(("o"."ra" - 34.0e0) * 0.008726646259971648) * sin(("o"."ra" - 34.0e0) * 0.008726646259971648) <= 7.615242181961052e-05));
+
+-- A child's own right ascension is not known to be normal.
+SELECT sourceId FROM dp.Source WHERE CONTAINS(POINT(ra, dec), CIRCLE(34, 12, 1)) = 1;
+SELECT "Source"."sourceId" AS "sourceId" FROM "dp"."Source" AS "Source" WHERE ("Source"."dec" BETWEEN 10.999999e0 AND 13.000001e0 AND (sin(("Source"."dec" - 12.0e0) * 0.008726646259971648) * sin(("Source"."dec" - 12.0e0) * 0.008726646259971648) + cos(radians("Source"."dec")) * 0.9781476007338057e0 * sin(("Source"."ra" - 34.0e0) * 0.008726646259971648) * sin(("Source"."ra" - 34.0e0) * 0.008726646259971648) <= 7.615242181961052e-05));
+
+-- A derived table may hold any numbers.
+SELECT objectId FROM (SELECT objectId, ra, 180 - dec AS dec FROM dp.Object) AS q WHERE CONTAINS(POINT(ra, dec), CIRCLE(0, 0, 40)) = 1;
+SELECT "q"."objectId" AS "objectId" FROM (SELECT "Object"."objectId" AS "objectId", "Object"."ra" AS "ra", 180 - "Object"."dec" AS "dec" FROM "dp"."Object" AS "Object") AS "q" WHERE (sin(("q"."dec" - 0.0e0) * 0.008726646259971648) * sin(("q"."dec" - 0.0e0) * 0.008726646259971648) + cos(radians("q"."dec")) * 1.0e0 * sin(("q"."ra" - 0.0e0) * 0.008726646259971648) * sin(("q"."ra" - 0.0e0) * 0.008726646259971648) <= 0.11697777844107193e0);
+
+-- Values are not terms.
+SELECT CONTAINS(POINT(ra, dec), CIRCLE(34, 12, 1)) AS is_in, COUNT(*) AS n FROM dp.Object GROUP BY CONTAINS(POINT(ra, dec), CIRCLE(34, 12, 1));
+SELECT CAST((sin(("Object"."dec" - 12.0e0) * 0.008726646259971648) * sin(("Object"."dec" - 12.0e0) * 0.008726646259971648) + cos(radians("Object"."dec")) * 0.9781476007338057e0 * sin(("Object"."ra" - 34.0e0) * 0.008726646259971648) * sin(("Object"."ra" - 34.0e0) * 0.008726646259971648) <= 7.615242181961052e-05) AS INT) AS "is_in", COUNT(*) AS "n" FROM "dp"."Object" AS "Object" GROUP BY CAST((sin(("Object"."dec" - 12.0e0) * 0.008726646259971648) * sin(("Object"."dec" - 12.0e0) * 0.008726646259971648) + cos(radians("Object"."dec")) * 0.9781476007338057e0 * sin(("Object"."ra" - 34.0e0) * 0.008726646259971648) * sin(("Object"."ra" - 34.0e0) * 0.008726646259971648) <= 7.615242181961052e-05) AS INT);
+
+-- Places of two rows have no box.
+SELECT a.objectId, b.starId FROM dp.Object a JOIN ext.Star b ON DISTANCE(POINT(a.ra, a.dec), POINT(b.ra, b.dec)) < 0.001;
+SELECT "a"."objectId" AS "objectId", "b"."starId" AS "starId" FROM "dp"."Object" AS "a" INNER JOIN "ext"."Star" AS "b" ON qe_distance("a"."ra", "a"."dec", "b"."ra", "b"."dec") < 0.001e0;
