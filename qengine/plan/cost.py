@@ -17,12 +17,14 @@ from qengine.catalog.types import SqlType
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostModel:
     """`slots` is how many tasks run at once in the cluster; `scan_bytes_per_s` is per slot, of compressed columns read.
-    Opening a part costs as much as reading `part_bytes` (0.17 ms)."""
+    Opening a part costs as much as reading `part_bytes` (0.17 ms). A task takes `min_task_s` to `max_task_s`; a small query is spread
+    over the slots in tasks of `least_task_s` or more."""
 
     slots: int = 2
     scan_bytes_per_s: float = 250e6
     min_task_s: float = 0.1
     max_task_s: float = 1.0
+    least_task_s: float = 0.02
     tasks_per_slot: int = 6
     heavy_factor: float = 6.0
     part_bytes: int = 40_000
@@ -31,7 +33,10 @@ class CostModel:
         """Return how many bytes make one task of a fragment that reads `total`; heavy fragments join by distance."""
         rate = self.scan_bytes_per_s / (self.heavy_factor if is_heavy else 1.0)
         share = total / (self.tasks_per_slot * max(self.slots, 1))
-        return max(1, int(min(max(share, self.min_task_s * rate), self.max_task_s * rate)))
+        target = min(max(share, self.min_task_s * rate), self.max_task_s * rate)
+        # A query of a few tasks' time still uses all slots, as long as a task is worth its dispatch.
+        even = max(total / max(self.slots, 1), self.least_task_s * rate)
+        return max(1, int(min(target, even)))
 
     def seconds(self, total: int) -> float:
         """Return the estimated time to read `total` bytes on all slots."""
