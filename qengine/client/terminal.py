@@ -19,7 +19,7 @@ from rich.text import Text
 from qengine.catalog.output import OutputColumn
 from qengine.catalog.summary import TableSummary
 from qengine.client.result import Result
-from qengine.errors import Blame, QEngineError, Span
+from qengine.errors import Blame, ConfigError, QEngineError, Span
 
 _EXIT = {Blame.USER: 1, Blame.LIMIT: 1, Blame.DATA: 1, Blame.CLUSTER: 3, Blame.BUG: 4}
 _STATUS_AFTER_S = 0.5
@@ -96,12 +96,22 @@ def write_rows(result: Result, writer: FileWriter, sink: Sink, console: Console)
 
 
 def write_file(result: Result, writer: FileWriter, path: Path, console: Console) -> int:
-    """Write all rows to a file that appears when it is complete. Return how many there are."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    """Write all rows to a file that appears when it is complete. Return how many there are.
+
+    What exists and is no file, such as /dev/stdout or a pipe, is written to as it is. A link stays a link.
+    """
+    if path.is_dir() or not path.parent.is_dir():
+        what = "is a directory" if path.is_dir() else f"cannot be written: there is no directory {path.parent}"
+        raise ConfigError(f"{path} {what}", hint="name a file with -o")
+    if path.exists() and not path.is_file():
+        with path.open("wb") as sink:
+            return write_rows(result, writer, sink, console)
+    final = path.resolve()
+    unfinished = final.with_name(f".{final.name}.{os.getpid()}.part")
     try:
         with unfinished.open("wb") as file:
             total = write_rows(result, writer, file, console)
-        unfinished.replace(path)
+        unfinished.replace(final)
     finally:
         unfinished.unlink(missing_ok=True)
     return total

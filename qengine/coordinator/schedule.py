@@ -336,7 +336,9 @@ class Scheduler:
     def _exhausted(self, task: int, error: QEngineError) -> QEngineError:
         message = f"{self._describe(task)} failed {self._troubles[task].failures} times; last: {error}"
         if isinstance(error, ClusterError):
-            return RangesUnavailableError(message, hint="see `qengine status` for the state of the workers", details=error.details)
+            return RangesUnavailableError(
+                message, hint="start workers again; the coordinator's log says how each was lost", details=error.details
+            )
         return type(error)(message, hint=error.hint, details=error.details)
 
     def _deserted(self) -> QEngineError:
@@ -344,5 +346,6 @@ class Scheduler:
         named = ", ".join(self._describe(task) for task in missing[:5])
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         return RangesUnavailableError(
-            f"no worker can be reached that could serve {named}{more}", hint="see `qengine status` for the state of the workers"
+            f"no worker can be reached that could serve {named}{more}",
+            hint="start workers again; the coordinator's log says how each was lost",
         )

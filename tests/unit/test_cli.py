@@ -90,6 +90,27 @@ def test_output_files(store: Path, tmp_path: Path, name: str, capsys: pytest.Cap
         assert pq.read_table(path).num_rows == 3000
 
 
+def test_output_to_what_is_no_file(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pipe, link, target = tmp_path / "pipe", tmp_path / "link.csv", tmp_path / "target.csv"
+    text = ["query", "SELECT id FROM sky.stars WHERE id < 3 ORDER BY id", "--store", str(store), "--format", "csv", "-o"]
+    os.mkfifo(pipe)
+    reader = subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE)
+    assert run([*text, str(pipe)]) == 0
+    assert reader.communicate(timeout=20)[0].split() == [b"id", b"0", b"1", b"2"]
+    assert pipe.is_fifo()
+
+    link.symlink_to(target)
+    assert run([*text, str(link)]) == 0
+    assert link.is_symlink()
+    assert target.read_text().split() == ["id", "0", "1", "2"]
+    capsys.readouterr()
+
+    assert run([*text, str(tmp_path / "nowhere" / "x.csv")]) == 1
+    assert f"there is no directory {tmp_path / 'nowhere'}" in capsys.readouterr().err
+    assert run([*text, str(tmp_path)]) == 1
+    assert f"{tmp_path} is a directory" in capsys.readouterr().err
+
+
 def test_a_failed_query_leaves_no_file(store: Path, tmp_path: Path) -> None:
     text = "SELECT CAST(1e300 AS INTEGER) AS x, id FROM sky.stars"
     assert run(["query", text, "--store", str(store), "-o", str(tmp_path / "out.csv")]) == 1
