@@ -17,8 +17,10 @@ from qengine.catalog.types import SqlType
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostModel:
     """`slots` is how many tasks run at once in the cluster; `scan_bytes_per_s` is per slot, of compressed columns read.
-    Opening a part costs as much as reading `part_bytes` (0.17 ms). A task takes `min_task_s` to `max_task_s`; a small query is spread
-    over the slots in tasks of `least_task_s` or more."""
+
+    Opening a part costs as much as reading `part_bytes` (0.17 ms). A task takes `min_task_s` to `max_task_s`; a small query is
+    spread over the slots in tasks of `least_task_s` or more.
+    """
 
     slots: int = 2
     scan_bytes_per_s: float = 250e6
