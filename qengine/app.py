@@ -102,6 +102,8 @@ def connect(store_or_url: Path | str, workers: int = 0) -> LocalClient | RemoteC
         if workers:
             raise ConfigError("workers belong to a store, not to a running service", hint="leave out workers with a URL")
         return RemoteClient(text)
+    if workers < 0:
+        raise ConfigError(f"{workers} workers cannot be started", hint="0 runs everything in this process")
     open_store(text)[1].close()
     return LocalClient(cluster(text, ClusterSettings(workers=workers)))
 

@@ -18,7 +18,7 @@ from qengine.catalog.output import OutputColumn
 from qengine.catalog.summary import TableSummary, summarise
 from qengine.client.loop import LoopThread
 from qengine.client.result import Result
-from qengine.errors import QueryError
+from qengine.errors import ConfigError, QueryError
 
 
 class Answer(Protocol):
@@ -95,6 +95,8 @@ class LocalClient:
         `lang` is adql, adql-strict or sql; `maxrec` cuts the rows; `snapshots` maps catalogues to snapshot numbers.
         """
         self._check_open()
+        if maxrec is not None and maxrec < 0:
+            raise ConfigError(f"maxrec={maxrec} is not a number of rows", hint="give a whole number, 0 or larger")
         answer = self._loop.run(self._service.query(text, language=lang, maxrec=maxrec, snapshots=snapshots))
         return Result(_LocalRows(self._loop, answer))
 

@@ -17,7 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from qengine.app import connect
 from qengine.cli import run
+from qengine.errors import ConfigError
 from qengine.tap.app import create_app
 from tests.support.fake_service import FakeService
 from tests.support.http_server import serving
@@ -203,6 +205,15 @@ def test_directory_that_is_no_store_stays_as_it_is(verb: list[str], tmp_path: Pa
 def test_worker_on_a_port_that_is_none(store: Path, listen: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["worker", "--store", str(store), "--listen", listen]) == 1
     assert f"cannot listen on {listen}" in capfd.readouterr().err
+
+
+def test_wrong_numbers_in_python(store: Path) -> None:
+    with pytest.raises(ConfigError, match="-1 workers cannot be started"):
+        connect(store, workers=-1)
+    with connect(store) as client:
+        with pytest.raises(ConfigError, match="maxrec=-1 is not a number of rows"):
+            client.query(COUNT, maxrec=-1)
+        assert client.query("SELECT id FROM sky.stars", maxrec=0).to_arrow().num_rows == 0
 
 
 def test_unreadable_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
