@@ -16,6 +16,8 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import ArrayLike, NDArray
 
+from qengine.errors import InputError
+
 Int64Array = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
@@ -141,7 +143,7 @@ class RangeSet:
         return np.asarray((before < after) & (first < last))
 
     def coarsen(self, max_ranges: int) -> RangeSet:
-        """Return a superset of at most `max_ranges` ranges: the smallest gaps are closed."""
+        """Return a superset of at most `max_ranges` (one or more) ranges: the smallest gaps are closed."""
         if len(self) <= max_ranges:
             return self
         gaps = self.starts[1:] - self.stops[:-1]
@@ -203,7 +205,7 @@ def beyond_cell(keys: Any) -> Int64Array:
     """Return the cells beyond the sky of keys: LINE_END + hash(key) mod 4^29.
 
     `keys` is a numpy or Arrow array of integers or text; NULLs share one cell. The hash is splitmix64 (Steele, Lea & Flood
-    2014) of integers and xxh3 of UTF-8 text, the same in every process and version.
+    2014) of integers and xxh3 of UTF-8 text, the same in every process and version. Raise `InputError` for keys of other types.
     """
     array = keys.combine_chunks() if isinstance(keys, pa.ChunkedArray) else keys if isinstance(keys, pa.Array) else pa.array(keys)
     if pa.types.is_dictionary(array.type):
@@ -215,6 +217,8 @@ def beyond_cell(keys: Any) -> Int64Array:
         values = array.fill_null(0).to_numpy(zero_copy_only=False)
         hashed = _splitmix(values.astype(np.int64 if values.dtype.kind == "i" else np.uint64).view(np.uint64))
     else:
+        if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type) or pa.types.is_string_view(array.type)):
+            raise InputError(f"a value of type {array.type} is no key", hint="keys are integers or text")
         present = array.is_valid().to_numpy(zero_copy_only=False)
         texts = array.cast(pa.large_string()).to_pylist()
         hashed = np.array([0 if t is None else xxhash.xxh3_64_intdigest(t.encode()) for t in texts], np.uint64)
