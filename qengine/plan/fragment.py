@@ -168,11 +168,21 @@ def _with_margin_files(i: LeafInput, home: RangeSet) -> TaskInput | None:
         return None
     near = table.home.meeting(sky)
     tiles = RangeSet.from_ranges(table.home.start[near], table.home.stop[near])
-    if tiles != sky or len(tiles) > MAX_RANGES:
+    if tiles != sky or len(tiles) > MAX_RANGES or not _is_tiles(table.home.start[near], table.home.stop[near]):
+        return None
+    met = table.margin.meeting(tiles)
+    if RangeSet.from_ranges(table.margin.start[met], table.margin.stop[met]) - tiles:
         return None
     plain = _input(i, [(table.home, near)], tiles.pairs())
     # Two tiles with the same few rows around them, such as a pole, share one file: it has the same bytes and so the same name.
-    return replace(plain, margin_parts=tuple(dict.fromkeys(part_refs(table.margin, table.margin.meeting(tiles)))))
+    return replace(plain, margin_parts=tuple(dict.fromkeys(part_refs(table.margin, met))))
+
+
+def _is_tiles(starts: Int64Array, stops: Int64Array) -> bool:
+    """Say whether all ranges are tiles. A dense tile is stored as parts by sub-ranges, of which its margin knows nothing."""
+    size = stops - starts
+    is_tile = (size & (size - 1) == 0) & (size & 0x5555_5555_5555_5555 != 0) & (starts % size == 0)
+    return bool(is_tile.all())
 
 
 def _covers(ranges: RangeSet, starts: Int64Array, stops: Int64Array) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
