@@ -43,6 +43,7 @@ from qengine.plan.optimize import capped, optimize
 from qengine.plan.physical import QueryId, Task, TaskId, TaskLimits
 from qengine.plan.prune import Resolved, lookups
 from qengine.sql.bind import BoundQuery, bind
+from qengine.sql.deep import run_deep
 from qengine.sql.parse import parse
 from qengine.storage.keyindex import KeyReader
 
@@ -184,7 +185,13 @@ class QueryService:
     def plan(
         self, text: str, *, language: str = "adql", maxrec: int | None = None, snapshots: Mapping[str, int] | None = None
     ) -> PlannedQuery:
-        """Stations 1 to 6. Runs no worker; reads the registry and, for keys, the index."""
+        """Stations 1 to 6. Runs no worker; reads the registry and, for keys, the index.
+
+        All of it runs in one thread with room for deep trees: a thread for each station would wait for the others' turns.
+        """
+        return run_deep(lambda: self._plan(text, language, maxrec, snapshots))
+
+    def _plan(self, text: str, language: str, maxrec: int | None, snapshots: Mapping[str, int] | None) -> PlannedQuery:
         began = time.perf_counter()
         query = QueryId(uuid.uuid4().hex)
         catalog = self._registry.catalog(snapshots=snapshots)
