@@ -40,7 +40,7 @@ def fragments(text: str, catalog: Catalog, cost: CostModel, cells: dict[int | st
     return fragment(pieces, keys, (), cost).leaves
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     statement=st.sampled_from(STATEMENTS), ra=st.floats(0, 359), dec=st.floats(-89, 89), radius=st.floats(0.001, 30),
     task_s=st.sampled_from([0.02, 0.1, 1.0, 100.0]), slots=st.integers(1, 500),

@@ -1,0 +1,95 @@
+"""EXPLAIN as JSON, and the model of cost."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from qengine.catalog.model import Table
+from qengine.plan.cost import CostModel, used_fraction
+from qengine.plan.explain import Explanation
+from tests.support.imaginary import survey
+from tests.support.planning import plan_of
+
+CATALOG = survey(3)
+
+
+def explain(text: str, **more: object) -> Explanation:
+    return Explanation(
+        statement=text,
+        language="adql",
+        snapshots={"dp": 1},
+        warnings=("mind",),
+        plan=plan_of(text, CATALOG),
+        **more,  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SELECT objectId FROM dp.Object WHERE objectId = 3",
+        "SELECT flags, COUNT(*) AS n FROM dp.Object GROUP BY flags",
+        "SELECT o.mag FROM dp.Object o FULL JOIN ext.Star s ON o.mag = s.mag",
+        "SELECT mag FROM dp.Object WHERE CONTAINS(POINT(ra, dec), CIRCLE(3, 3, 0.1)) = 1 AND dec > 80",
+        "SELECT COUNT(*) AS n FROM dp.Object",
+        "SELECT TOP 3 band FROM dp.Filter",
+    ],
+)
+def test_json_is_plain_and_agrees_with_itself(text: str) -> None:
+    tree = explain(text).to_json()
+    assert json.loads(json.dumps(tree)) == tree
+    assert tree["statement"] == text
+    assert tree["tasks"] == sum(leaf["tasks"] for leaf in tree["fragments"])
+    assert tree["estimated"]["bytes"] == sum(leaf["bytes"] for leaf in tree["fragments"])
+    for leaf in tree["fragments"]:
+        assert 0 <= leaf["parts"] <= leaf["of_parts"]
+        assert leaf["relation"] in (tree["final"] or leaf["relation"])
+        assert {"alias", "table", "snapshot", "reads", "margin_arcsec", "columns", "of_columns"} == set(leaf["inputs"][0])
+
+
+def test_text_says_what_json_says() -> None:
+    found = explain("SELECT a.mag FROM dp.Object a JOIN ext.Star b ON DISTANCE(POINT(a.ra, a.dec), POINT(b.ra, b.dec)) < 0.001")
+    text = found.to_text()
+    assert "ring of 3.6 arcsec" in text
+    assert "warning: mind" in text
+    assert "final: none" in text
+    assert found.to_json()["final"] is None
+
+
+def test_analyze_adds_what_happened() -> None:
+    found = explain("SELECT mag FROM dp.Object", actual=({"rows": 7, "seconds": 0.5},))
+    assert found.to_json()["fragments"][0]["actual"] == {"rows": 7, "seconds": 0.5}
+    assert "actual: rows 7, seconds 0.5" in found.to_text()
+
+
+@pytest.mark.parametrize(
+    ("total", "slots", "expected"),
+    [
+        (0, 1, 5_000_000),  # no task is worth less than `least_task_s`
+        (40_000_000, 4, 10_000_000),  # a small query uses all slots
+        (10**9, 4, 10**9 // 24),
+        (10**12, 4, 250_000_000),
+        (10**9, 0, 10**9 // 6),
+    ],
+)
+def test_a_task_is_a_share_between_bounds(total: int, slots: int, expected: int) -> None:
+    assert CostModel(slots=slots).task_bytes(total, is_heavy=False) == expected
+
+
+def test_heavy_tasks_are_smaller_and_time_is_bytes_by_slots() -> None:
+    cost = CostModel(slots=4)
+    assert cost.task_bytes(10**12, is_heavy=True) * 6 == pytest.approx(cost.task_bytes(10**12, is_heavy=False), rel=1e-6)
+    assert cost.seconds(10**9) == 1.0
+    assert CostModel(slots=1, min_task_s=0.0, max_task_s=0.0).task_bytes(10, is_heavy=False) == 1
+
+
+def test_used_fraction_counts_widths() -> None:
+    found = CATALOG.find("dp", "Object")
+    assert found is not None
+    table: Table = found.table
+    assert used_fraction(table, [c.name for c in table.columns]) == 1.0
+    assert used_fraction(table, []) == 0.0
+    assert used_fraction(table, ["flags"]) < used_fraction(table, ["mag"]) < used_fraction(table, ["name"])
+    assert used_fraction(table, ["nothing"]) == 0.0
