@@ -80,15 +80,10 @@ SELECT COUNT(*) AS n FROM (SELECT TOP 3 objectId FROM dp.Object) AS q
 SELECT mag < 1000000000000000000000000000000000000000000 AS x FROM dp.Object WHERE RAND() < 2
 SELECT f.forcedSourceId FROM dp.ForcedSource f JOIN dp.Object o ON f.objectId = o.objectId WHERE o.dec > 11
 SELECT f.forcedSourceId FROM dp.ForcedSource f JOIN dp.Object o ON f.objectId = o.objectId WHERE o.objectId IN (10, 11, 9007199254740993)
-SELECT a.objectId, b.starId AS o FROM dp.Object a JOIN ext.Star b ON 0.01 > DISTANCE(POINT(a.ra,a.dec),POINT(b.ra,b.dec)) AND a.mag > 18
-SELECT a.objectId, b.starId AS o FROM ext.Star b LEFT JOIN dp.Object a ON 0.01 > DISTANCE(POINT(a.ra,a.dec),POINT(b.ra,b.dec)) AND a.mag > 18
-SELECT a.objectId, b.starId AS o FROM ext.Star b LEFT JOIN dp.Object a ON 0.01 > DISTANCE(POINT(a.ra,a.dec),POINT(b.ra,b.dec)) AND b.mag > 3
-SELECT a.objectId, b.starId AS o FROM ext.Star b LEFT JOIN dp.Object a ON 0.01 > DISTANCE(POINT(a.ra,a.dec),POINT(b.ra,b.dec)) WHERE a.mag > 18 OR a.mag IS NULL
 SELECT a.objectId, b.starId AS o FROM ext.Star b LEFT JOIN dp.Object a ON 0.01 > DISTANCE(POINT(a.ra,a.dec),POINT(b.ra,b.dec)) AND CONTAINS(POINT(b.ra,b.dec),CIRCLE(34,12,2))=1
 SELECT a.objectId, b.starId AS o FROM ext.Star b LEFT JOIN dp.Object a ON 0.01 > DISTANCE(POINT(a.ra,a.dec),POINT(b.ra,b.dec)) AND CONTAINS(POINT(a.ra,a.dec),CIRCLE(34,12,2))=1
 SELECT a.objectId, b.starId AS o FROM ext.Star b LEFT JOIN dp.Object a ON 0.01 > DISTANCE(POINT(a.ra,a.dec),POINT(b.ra,b.dec)) WHERE CONTAINS(POINT(b.ra,b.dec),CIRCLE(0,0,2))=1
 SELECT a.objectId, b.starId AS o FROM ext.Star b JOIN dp.Object a ON 0.01 > DISTANCE(POINT(a.ra,a.dec),POINT(b.ra,b.dec)) WHERE CONTAINS(POINT(b.ra,b.dec),CIRCLE(0,0,0.001))=1
-SELECT a.objectId, b.starId AS o, f.flux FROM ext.Star b JOIN dp.Object a ON 0.01 > DISTANCE(POINT(a.ra,a.dec),POINT(b.ra,b.dec)) LEFT JOIN dp.ForcedSource f ON f.objectId = a.objectId
 SELECT a.objectId, b.starId AS o, f.flux FROM ext.Star b LEFT JOIN dp.Object a ON 0.01 > DISTANCE(POINT(a.ra,a.dec),POINT(b.ra,b.dec)) LEFT JOIN dp.ForcedSource f ON f.objectId = a.objectId
 SELECT a.objectId, b.starId AS o, f.flux FROM ext.Star b LEFT JOIN dp.Object a ON 0.01 > DISTANCE(POINT(a.ra,a.dec),POINT(b.ra,b.dec)) JOIN dp.ForcedSource f ON f.objectId = a.objectId
 SELECT b.starId, COUNT(*) AS n, COUNT(a.objectId) AS m FROM ext.Star b LEFT JOIN dp.Object a ON 0.01 > DISTANCE(POINT(a.ra,a.dec),POINT(b.ra,b.dec)) GROUP BY b.starId
@@ -207,3 +202,35 @@ SELECT f.band, COUNT(*) AS n FROM dp.Filter p JOIN dp.ForcedSource f ON f.band =
 SELECT p.band, q.n FROM dp.Filter p LEFT JOIN (SELECT band, COUNT(*) AS n FROM dp.ForcedSource GROUP BY band) AS q ON q.band = p.band
 SELECT p.band FROM dp.Filter p WHERE NOT EXISTS (SELECT 1 FROM dp.ForcedSource f WHERE f.band = p.band)
 SELECT a.objectId FROM dp.Object a WHERE a.objectId = a.objectId
+SELECT o.objectId FROM dp.Object o WHERE o.objectId = 9007199254740992.0 OR o.objectId = 4
+SELECT o.objectId FROM dp.Object o WHERE o.objectId IN (-3, -2.0)
+SELECT a.objectId, b.starId FROM dp.Object a, ext.Star b WHERE DISTANCE(POINT(a.ra,a.dec),POINT(b.ra,b.dec)) < 0.01 AND a.ra < 180
+SELECT a.objectId, b.starId FROM dp.Object a LEFT JOIN ext.Star b ON DISTANCE(POINT(a.ra,a.dec),POINT(b.ra,b.dec)) < 0.01 WHERE b.mag > 3
+SELECT a.objectId FROM dp.Object a WHERE (SELECT COUNT(*) FROM ext.Star b WHERE DISTANCE(POINT(a.ra,a.dec),POINT(b.ra,b.dec)) < 0.01) > 1
+SELECT a.objectId FROM dp.Object a WHERE a.mag > (SELECT MAX(b.mag) FROM ext.Star b WHERE b.r0 = a.flags) + 10
+SELECT flags, (SELECT COUNT(*) FROM ext.Star b WHERE b.r0 = a.flags) AS n FROM dp.Object a GROUP BY flags
+SELECT a.flags FROM dp.Object a GROUP BY a.flags HAVING EXISTS (SELECT 1 FROM ext.Star b WHERE b.r0 = a.flags)
+sql:SELECT COUNT(*) AS n FROM (SELECT objectId FROM dp.Object LIMIT 5 OFFSET 91) AS q
+sql:SELECT COUNT(*) AS n FROM dp.Object WHERE good
+sql:SELECT COUNT(*) FILTER (WHERE mag > 20) AS n, SUM(mag) FILTER (WHERE good) AS m FROM dp.Object
+sql:SELECT flags, RANK() OVER (ORDER BY COUNT(*) DESC) AS n FROM dp.Object GROUP BY flags
+sql:SELECT objectId FROM dp.Object WHERE objectId IS NOT DISTINCT FROM 4
+sql:SELECT a.objectId FROM dp.Object a JOIN dp.ForcedSource b ON a.objectId IS NOT DISTINCT FROM b.objectId
+SELECT o.flags + 1 AS flags, o.flags AS g FROM dp.Object o ORDER BY flags, g, o.objectId
+SELECT mag AS ra, ra AS mag FROM dp.Object WHERE ra > 100 ORDER BY ra, mag
+SELECT DISTINCT mag + 1 AS m FROM dp.Object ORDER BY m DESC
+SELECT TOP 3 mag + 1 AS m, COUNT(*) AS n FROM dp.Object GROUP BY mag + 1 ORDER BY mag + 1
+SELECT MAX(mag) - MIN(mag) AS d, COUNT(*) / 10 AS n, COUNT(*) / 10.0 AS m FROM dp.Object
+SELECT SUM(flags) / COUNT(flags) AS a, SUM(flags) * 1.0 / COUNT(*) AS b FROM dp.Object
+SELECT ROUND(AVG(mag), 2) AS r, flags FROM dp.Object GROUP BY flags HAVING AVG(mag) > 10 AND MIN(name) < 'n5'
+SELECT MIN(name || 'x') AS a, MAX(UPPER(name)) AS b FROM dp.Object
+SELECT f.band, AVG(f.flux) AS a FROM dp.ForcedSource f LEFT JOIN dp.Filter p ON p.band = f.band WHERE p.wavelength > 350 GROUP BY f.band
+SELECT o.objectId FROM dp.Object o JOIN dp.ForcedSource f ON o.objectId = f.objectId JOIN dp.Filter p ON p.band = f.band AND p.wavelength > 400 WHERE o.objectId IN (SELECT objectId FROM dp.Source)
+WITH a AS (SELECT objectId, ra, dec FROM dp.Object WHERE mag > 18), b AS (SELECT starId, ra, dec FROM ext.Star) SELECT a.objectId, b.starId FROM a JOIN b ON DISTANCE(POINT(a.ra,a.dec),POINT(b.ra,b.dec)) < 0.01
+WITH a AS (SELECT objectId, ra, dec FROM dp.Object) SELECT x.objectId, y.objectId AS z FROM a x JOIN a y ON DISTANCE(POINT(x.ra,x.dec),POINT(y.ra,y.dec)) < 0.01 AND x.objectId < y.objectId
+SELECT a.objectId, b.objectId AS z FROM dp.Object a JOIN dp.Object b ON a.objectId = b.objectId AND DISTANCE(POINT(a.ra,a.dec),POINT(b.ra,b.dec)) < 0.01
+SELECT a.objectId, b.objectId AS z FROM dp.Object a LEFT JOIN dp.Object b ON a.objectId = b.objectId AND DISTANCE(POINT(a.ra,a.dec),POINT(b.ra,b.dec)) < 0.01
+SELECT a.objectId, b.objectId AS z FROM dp.Object a LEFT JOIN dp.Object b ON a.flags = b.flags AND DISTANCE(POINT(a.ra,a.dec),POINT(b.ra,b.dec)) < 1 LEFT JOIN dp.ForcedSource f ON f.objectId = b.objectId
+SELECT o.objectId FROM dp.Object o WHERE o.dec BETWEEN 13 AND 11 OR o.dec BETWEEN 11 AND 13
+SELECT o.objectId FROM dp.Object o WHERE o.dec NOT BETWEEN -80 AND 80
+SELECT o.objectId FROM dp.Object o WHERE ABS(o.dec) > 80 AND o.dec > -95
