@@ -9,7 +9,7 @@ import math
 
 import pytest
 
-from bench.conftest import Bench, Race
+from bench.conftest import Bench, Racing
 from bench.datagen import FIELD_DEC, FIELD_RA
 from qengine.sky.coverage import coverage
 from qengine.sky.region import Circle
@@ -18,7 +18,7 @@ COLUMNS = "objectId, coord_ra, coord_dec, g_psfFlux, r_psfFlux"
 
 
 @pytest.mark.parametrize("radius", [1 / 60, 0.1, 1.0, 10.0], ids=["1arcmin", "0.1deg", "1deg", "10deg"])
-def test_cone(race: Race, bench: Bench, radius: float) -> None:
+def test_cone(race: Racing, bench: Bench, radius: float) -> None:
     ra, dec = FIELD_RA, FIELD_DEC
     cells = coverage(Circle(ra, dec, radius))
     files = bench.files("Object", bench.tables["Object"].home.meeting(cells))
@@ -32,7 +32,7 @@ def test_cone(race: Race, bench: Bench, radius: float) -> None:
     race(f"cone_{radius:.4g}", adql, by_hand)
 
 
-def test_box_joined_to_children(race: Race, bench: Bench) -> None:
+def test_box_joined_to_children(race: Racing, bench: Bench) -> None:
     ra, dec = FIELD_RA, FIELD_DEC
     term = f"o.coord_ra BETWEEN {ra} AND {ra + 0.1} AND o.coord_dec BETWEEN {dec} AND {dec + 0.1}"
     head = "SELECT o.objectId, o.coord_ra, s.sourceId FROM bench.Object o JOIN bench.SourceAssoc s ON s.objectId = o.objectId"

@@ -6,7 +6,7 @@ import duckdb
 import numpy as np
 import pytest
 
-from bench.conftest import ROWS, Bench, Race
+from bench.conftest import ROWS, Bench, Racing
 from bench.datagen import ROW_MASK
 from qengine.sky.cells import RangeSet
 
@@ -22,7 +22,7 @@ def keys(bare: duckdb.DuckDBPyConnection) -> list[int]:
 
 
 @pytest.mark.parametrize("count", [1, 12, MOST])
-def test_objects_by_key(race: Race, bench: Bench, keys: list[int], count: int) -> None:
+def test_objects_by_key(race: Racing, bench: Bench, keys: list[int], count: int) -> None:
     wanted = keys[:count]
     snapshot = bench.tables["Object"]
     cells = np.unique(bench.keys.cells(snapshot.key_index, wanted))
@@ -34,7 +34,7 @@ def test_objects_by_key(race: Race, bench: Bench, keys: list[int], count: int) -
     race(f"key_{count}", f"SELECT {columns} FROM bench.Object WHERE objectId IN ({listed})", by_hand)
 
 
-def test_light_curve(race: Race, bench: Bench, keys: list[int]) -> None:
+def test_light_curve(race: Racing, bench: Bench, keys: list[int]) -> None:
     key = keys[0]
     cell = int(bench.keys.cells(bench.tables["Object"].key_index, [key])[0])
     files = bench.files("ForcedSource", bench.tables["ForcedSource"].home.meeting(RangeSet.from_ranges([cell], [cell + 1])))
