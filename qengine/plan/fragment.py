@@ -5,8 +5,7 @@ than a task), so that the ranges of the tasks cover the line without overlap: `b
 What a task reads is a pure function of (fragment, number), computed at dispatch: the fragment only holds columns.
 
 How an input reads the line (`Reach`): the owner and relations in the same cells read the task's range; a relation with a
-margin margin reads also the ring around it, from margin files or from the neighbouring parts; replicated relations are read
-whole. relations are read whole.
+margin reads also the ring around it, from margin files or from the neighbouring parts; replicated relations are read whole.
 """
 
 from __future__ import annotations
