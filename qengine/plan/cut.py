@@ -1,4 +1,4 @@
-"""Station 5a: cut the statement into leaves and a final part.
+"""Station 4: cut the statement into leaves and a final part.
 
 Until here the query is ordinary SQL. Now every block that is provably leaf-local (`plan.locality`) is split (`plan.split`) and
 replaced, in place, by the final SELECT over the rows of its leaf. A block that is not leaf-local stays in the final part; each

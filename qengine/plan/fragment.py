@@ -1,4 +1,4 @@
-"""Station 5b: from cut and pruned leaves to fragments with tasks.
+"""Station 6: from cut and pruned leaves to fragments with tasks.
 
 A leaf's tasks are cut along the line at the borders of the owner's parts (and of their row groups where a part alone is more
 than a task), so that the ranges of the tasks cover the line without overlap: `bounds[i] <= cell < bounds[i + 1]` are task i's.

@@ -1,4 +1,4 @@
-"""Station 3: read the facts of one query block out of the bound tree.
+"""What station 4 knows of a block: read the facts of one query block out of the bound tree.
 
 Input is a SELECT whose names are resolved; output is a `Block`: relations in join order, the terms of WHERE and ON with the rows
 that they speak of, and what planning can use of them: key equalities, sky distances, regions, keys, value ranges. Nothing is

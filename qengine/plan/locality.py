@@ -9,16 +9,13 @@ relation, the **owner**, makes every output row in exactly one place:
 2. The owner is never NULL in an output row, so it is not on the null-supplied side of an outer join. Then each output row has one
    owner row, and can only be made in that row's task.
 3. In that task, every *other* relation offers all rows that can meet the owner rows of R, none of them twice. For a replicated
-relation
-   that is the whole table. For a sharded relation it must follow from an **edge**:
+   relation that is the whole table. For a sharded relation it must follow from an **edge**:
 
    * *Key edge.* Equality of the locality keys of two tables of one family: a key lies in one cell (checked at publish), so the
-   partner
-     of a row in cell c is in cell c. The partner needs the same margin as the relation that it is joined to. (A child is placed by
-     its director's position, so a child that is tied to a director in the margin is in the margin too.)
-   * *Sky edge.* `DISTANCE(x, y) < r` of two positions that are places on the line: the partner of a row within margin m of R
-   is within
-     m + r of R. Margins add up along a chain of sky edges.
+     partner of a row in cell c is in cell c. The partner needs the same margin as the relation that it is joined to. (A child is
+     placed by its director's position, so a child that is tied to a director in the margin is in the margin too.)
+   * *Sky edge.* `DISTANCE(x, y) < r` of two positions that are places on the line: the partner of a row within margin m of R is
+     within m + r of R. Margins add up along a chain of sky edges.
 
    The edge must really hold for the rows in question. If the relation is not null-supplied, every output row fulfils the terms of
    WHERE and of inner ONs, so an edge among those will do. If it comes by `LEFT JOIN x ON ..`, only a term of that ON decides

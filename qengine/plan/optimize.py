@@ -1,4 +1,4 @@
-"""Station 4: rewrites that keep the statement ordinary SQL with the same rows.
+"""Station 3: rewrites that keep the statement ordinary SQL with the same rows.
 
 `RULES` is the order. A rule takes the tree and the catalogue and returns a new tree; its docstring is a pair of SQL before and
 after, and `tests/rules` runs both.

@@ -1,7 +1,7 @@
 """A join on distance as an equi-join on a grid, in SQL.
 
 `a JOIN b ON qe_distance(a.ra, a.dec, b.ra, b.dec) < r` as written would compare all pairs. Instead both sides are put on a grid
-(knowledge of what is fast: equi-joins on integers): zone `z = floor((dec + 90) / h)`, and in each zone `n(z)` cells in right
+(equi-joins on integers are what is fast): zone `z = floor((dec + 90) / h)`, and in each zone `n(z)` cells in right
 ascension, `c = floor(ra n(z) / 360)`. One side, *home*, has each row once, in its own cell; the other, *expanded*, has each
 row once in every cell that meets the circle of radius r around it. So a pair closer than r meets in exactly one cell, and the
 exact test decides.

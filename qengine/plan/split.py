@@ -3,11 +3,9 @@
 Three ways, from cheapest to most general:
 
 * **rows**: no aggregates and no windows. The leaf computes the output; DISTINCT, ORDER BY and LIMIT are applied in the leaf to
-what one
-  task can know, and again in the final part.
+  what one task can know, and again in the final part.
 * **partial**: aggregates that can be merged. The leaf groups; the final part merges COUNT and SUM by SUM, MIN and MAX by
-themselves, AVG by
-  (sum, count), variances by (n, mean, M2) (Chan, Golub & LeVeque 1979).
+  themselves, AVG by (sum, count), variances by (n, mean, M2) (Chan, Golub & LeVeque 1979).
 * **input**: everything else (windows, COUNT(DISTINCT), MEDIAN, ..). The leaf joins and filters and sends the columns that the rest
   needs; the rest runs as it is in the final part. If all aggregates ignore duplicates, the leaf sends distinct rows.
 
