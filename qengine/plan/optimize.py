@@ -171,7 +171,7 @@ def _cap_of_vertices(vertices: tuple[tuple[float, float], ...]) -> tuple[float, 
     radius = max(2 * math.asin(min(1.0, math.dist(centre, point) / 2)) for point in points)
     return (
         math.degrees(math.atan2(y, x)) % 360.0,
-        math.degrees(math.asin(centre[2])),
+        math.degrees(math.atan2(centre[2], math.hypot(centre[0], centre[1]))),
         math.degrees(radius) if radius < math.pi / 2 else 180.0,
     )
 

@@ -13,7 +13,7 @@ from sqlglot import exp
 
 from qengine.catalog.model import Table
 from qengine.plan import terms
-from qengine.sky.region import Circle, Intersection, Polygon, RaDecBox, Region, Union
+from qengine.sky.region import Circle, EverySky, Intersection, Polygon, RaDecBox, Region, Union
 
 FULL_CIRCLE_DEG = 360.0
 
@@ -64,6 +64,8 @@ def needs_position(region: Region) -> bool:
     A row with one of them NULL lies beyond the sky, but may well fulfil a comparison of the other.
     """
     match region:
+        case EverySky():
+            return False
         case Union(regions):
             return all(map(needs_position, regions))
         case Intersection(regions):
