@@ -24,23 +24,20 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-import numpy as np
 import pyarrow as pa
 
-from qengine.catalog.model import Catalog, TableSnapshot
+from qengine.catalog.model import Catalog
 from qengine.catalog.output import OutputColumn
 from qengine.catalog.types import to_arrow
 from qengine.coordinator.dispatch import Dispatcher
+from qengine.coordinator.execute import Executor
 from qengine.coordinator.merge import Merger
-from qengine.coordinator.run import Run
-from qengine.coordinator.source import TaskSource
-from qengine.errors import QEngineError
 from qengine.plan.cost import CostModel
 from qengine.plan.cut import CutQuery, cut
 from qengine.plan.explain import Explanation
-from qengine.plan.fragment import LeafFragment, PhysicalPlan, fragment, task_inputs
+from qengine.plan.fragment import PhysicalPlan, fragment
 from qengine.plan.optimize import capped, optimize
-from qengine.plan.physical import QueryId, Task, TaskId, TaskLimits
+from qengine.plan.physical import QueryId, TaskLimits
 from qengine.plan.prune import Resolved, lookups
 from qengine.sql.bind import BoundQuery, bind
 from qengine.sql.deep import run_deep
@@ -138,9 +135,10 @@ class QueryService:
     ) -> None:
         self._registry = registry
         self._dispatcher = dispatcher
-        self._merger = merger
         self._keys = keys
         self._settings = settings or ServiceSettings()
+        limits = TaskLimits(deadline_s=self._settings.deadline_s, memory_bytes=self._settings.task_memory_bytes)
+        self._executor = Executor(dispatcher, merger, limits)
 
     @property
     def dispatcher(self) -> Dispatcher:
@@ -156,7 +154,7 @@ class QueryService:
     ) -> QueryResult:
         """Plan a statement and start it. Nothing runs on workers before the first batch is asked for."""
         planned = await asyncio.to_thread(self.plan, text, language=language, maxrec=maxrec, snapshots=snapshots)
-        batches, _ = self._start(planned)
+        batches = self._executor.start(planned.id, planned.plan).batches
         return QueryResult(planned, batches, maxrec)
 
     async def explain(
@@ -166,11 +164,11 @@ class QueryService:
         planned = await asyncio.to_thread(self.plan, text, language=language, snapshots=snapshots)
         actual: tuple[Mapping[str, Any], ...] = ()
         if analyze:
-            batches, runs = self._start(planned)
-            result = QueryResult(planned, batches, None)
+            execution = self._executor.start(planned.id, planned.plan)
+            result = QueryResult(planned, execution.batches, None)
             async for _ in result.batches:
                 pass
-            actual = tuple(_actual(run) for run in runs)
+            actual = execution.actual
         return Explanation(
             statement=text, language=language, snapshots=planned.snapshots, warnings=planned.bound.warnings,
             plan=planned.plan, actual=actual,
@@ -215,24 +213,6 @@ class QueryService:
                 resolved[lookup] = self._keys.cells(director.key_index, lookup.values)
         return resolved
 
-    def _start(self, planned: PlannedQuery) -> tuple[AsyncIterator[pa.RecordBatch], list[Run]]:
-        """Stations 7 and 8: return the rows of the answer, and the runs of the leaves."""
-        limits = TaskLimits(deadline_s=self._settings.deadline_s, memory_bytes=self._settings.task_memory_bytes)
-        runs = [
-            self._dispatcher.run(_source(planned.id, leaf), query=planned.id, limits=limits, row_limit=leaf.row_limit)
-            for leaf in planned.plan.leaves
-        ]
-        if planned.plan.final_sql is None:
-            return aiter(runs[0]), runs
-        inputs: dict[str, tuple[pa.Schema, AsyncIterator[pa.RecordBatch]]] = {}
-        for leaf, run in zip(planned.plan.leaves, runs, strict=True):
-            schema = pa.schema([(name, to_arrow(found)) for name, found in leaf.columns])
-            inputs[leaf.relation] = (schema, aiter(run))
-        for name, table in planned.plan.inline:
-            data = _inline(table)
-            inputs[name] = (data.schema, _batches(data))
-        return self._merger.run(planned.plan.final_sql, inputs, deadline_s=self._settings.deadline_s), runs
-
 
 def arrow_schema(columns: tuple[OutputColumn, ...]) -> pa.Schema:
     """Return the Arrow schema of a result, with unit, UCD and description as field metadata."""
@@ -244,17 +224,6 @@ def arrow_schema(columns: tuple[OutputColumn, ...]) -> pa.Schema:
     return pa.schema(fields)
 
 
-def _source(query: QueryId, leaf: LeafFragment) -> TaskSource:
-    def make(number: int) -> Task:
-        return Task(id=TaskId(query, leaf.number, number), attempt=1, epoch=0, sql=leaf.sql, inputs=task_inputs(leaf, number))
-
-    def describe(number: int) -> str:
-        names = ", ".join(i.table.table.full_name for i in leaf.inputs)
-        return f"{names} on cells {int(leaf.bounds[number])} to {int(leaf.bounds[number + 1])}"
-
-    return TaskSource(costs=leaf.costs.astype(np.float64), cells=leaf.bounds[:-1], make=make, describe=describe)
-
-
 def _snapshots(bound: BoundQuery, catalog: Catalog) -> Mapping[str, int]:
     found = {}
     for schema, name in bound.tables:
@@ -262,29 +231,3 @@ def _snapshots(bound: BoundQuery, catalog: Catalog) -> Mapping[str, int]:
         if table is not None and table.inline is None:
             found[table.table.schema] = table.number
     return found
-
-
-def _inline(table: TableSnapshot) -> pa.Table:
-    if table.inline is None:
-        raise QEngineError(f"{table.table.full_name} has no data on the coordinator")
-    return table.inline
-
-
-async def _batches(data: pa.Table) -> AsyncIterator[pa.RecordBatch]:
-    for batch in data.to_batches():
-        yield batch
-
-
-def _actual(run: Run) -> Mapping[str, Any]:
-    report = run.report
-    return {
-        "tasks": len(report.tasks),
-        "attempts": report.attempts,
-        "retries": report.retries,
-        "rows": report.rows,
-        "result_bytes": report.result_bytes,
-        "seconds": round(report.elapsed_s, 4),
-        "worker_seconds": round(sum(w.elapsed_s for w in report.workers), 4),
-        "cpu_seconds": round(sum(w.cpu_s for w in report.workers), 4),
-        "workers": {str(w.worker): w.admitted for w in report.workers},
-    }

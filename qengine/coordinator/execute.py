@@ -1,0 +1,96 @@
+"""Stations 7 and 8: run a physical plan on the workers and make the answer of what they send."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from qengine.catalog.model import TableSnapshot
+from qengine.catalog.types import to_arrow
+from qengine.coordinator.dispatch import Dispatcher
+from qengine.coordinator.merge import Merger
+from qengine.coordinator.run import Run
+from qengine.coordinator.source import TaskSource
+from qengine.errors import BugError
+from qengine.plan.fragment import LeafFragment, PhysicalPlan, task_inputs
+from qengine.plan.physical import QueryId, Task, TaskId, TaskLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """A plan that runs. `batches` are the rows of the answer; close it when it is not read to its end."""
+
+    batches: AsyncIterator[pa.RecordBatch]
+    runs: tuple[Run, ...]
+
+    @property
+    def actual(self) -> tuple[Mapping[str, Any], ...]:
+        """What happened, one mapping of figures per leaf; complete when `batches` has ended."""
+        return tuple(_actual(run) for run in self.runs)
+
+
+class Executor:
+    """Runs plans; nothing starts before the first batch is asked for."""
+
+    def __init__(self, dispatcher: Dispatcher, merger: Merger, limits: TaskLimits) -> None:
+        self._dispatcher = dispatcher
+        self._merger = merger
+        self._limits = limits
+
+    def start(self, query: QueryId, plan: PhysicalPlan) -> Execution:
+        """Return the rows of the answer, and the runs of the leaves."""
+        runs = tuple(
+            self._dispatcher.run(_source(query, leaf), query=query, limits=self._limits, row_limit=leaf.row_limit)
+            for leaf in plan.leaves
+        )
+        if plan.final_sql is None:
+            return Execution(aiter(runs[0]), runs)
+        inputs: dict[str, tuple[pa.Schema, AsyncIterator[pa.RecordBatch]]] = {}
+        for leaf, run in zip(plan.leaves, runs, strict=True):
+            schema = pa.schema([(name, to_arrow(found)) for name, found in leaf.columns])
+            inputs[leaf.relation] = (schema, aiter(run))
+        for name, table in plan.inline:
+            data = _inline(table)
+            inputs[name] = (data.schema, _batches(data))
+        return Execution(self._merger.run(plan.final_sql, inputs, deadline_s=self._limits.deadline_s), runs)
+
+
+def _source(query: QueryId, leaf: LeafFragment) -> TaskSource:
+    def make(number: int) -> Task:
+        return Task(id=TaskId(query, leaf.number, number), attempt=1, epoch=0, sql=leaf.sql, inputs=task_inputs(leaf, number))
+
+    def describe(number: int) -> str:
+        names = ", ".join(i.table.table.full_name for i in leaf.inputs)
+        return f"{names} on cells {int(leaf.bounds[number])} to {int(leaf.bounds[number + 1])}"
+
+    return TaskSource(costs=leaf.costs.astype(np.float64), cells=leaf.bounds[:-1], make=make, describe=describe)
+
+
+def _inline(table: TableSnapshot) -> pa.Table:
+    if table.inline is None:
+        raise BugError(f"{table.table.full_name} has no data on the coordinator")
+    return table.inline
+
+
+async def _batches(data: pa.Table) -> AsyncIterator[pa.RecordBatch]:
+    for batch in data.to_batches():
+        yield batch
+
+
+def _actual(run: Run) -> Mapping[str, Any]:
+    report = run.report
+    return {
+        "tasks": len(report.tasks),
+        "attempts": report.attempts,
+        "retries": report.retries,
+        "rows": report.rows,
+        "result_bytes": report.result_bytes,
+        "seconds": round(report.elapsed_s, 4),
+        "worker_seconds": round(sum(w.elapsed_s for w in report.workers), 4),
+        "cpu_seconds": round(sum(w.cpu_s for w in report.workers), 4),
+        "workers": {str(w.worker): w.admitted for w in report.workers},
+    }
