@@ -48,10 +48,11 @@ class CostModel:
 def used_fraction(table: Table, columns: Iterable[str]) -> float:
     """Return the share of a row's bytes that the named columns take, by the width of their types."""
     used = set(columns)
-    widths = {c.name: _width(c.type) for c in table.columns}
+    widths = {c.name: width(c.type) for c in table.columns}
     return sum(w for name, w in widths.items() if name in used) / max(sum(widths.values()), 1)
 
 
-def _width(found: SqlType) -> int:
+def width(found: SqlType) -> int:
+    """Return about how many bytes a value takes."""
     narrow = {"BOOLEAN": 1, "TINYINT": 1, "UTINYINT": 1, "SMALLINT": 2, "USMALLINT": 2, "INTEGER": 4, "UINTEGER": 4, "FLOAT": 4}
     return narrow.get(found.name, 16 if found.name in ("VARCHAR", "BLOB") or found.name.endswith("[]") else 8)

@@ -75,7 +75,7 @@ def prove_locality(block: Block) -> Locality | Refusal:
     stuck = ""
     proofs = []
     for owner in candidates:
-        margins = _margins(block, owner)
+        margins = margins_from(block, owner)
         missing = [r.alias for r in sharded if r.alias not in margins]
         if missing:
             stuck = stuck or f"{missing[0]} is not tied to {owner} by its family's key or by a distance between declared positions"
@@ -92,7 +92,7 @@ def _work(block: Block, alias: str) -> int:
     return int(table.home.bytes.sum()) if table is not None else 0
 
 
-def _margins(block: Block, owner: str) -> Mapping[str, float]:
+def margins_from(block: Block, owner: str) -> Mapping[str, float]:
     """Return the least margin in degrees of every relation that can be reached from the owner."""
     return _shortest(_steps(block), owner, lambda near, far, scope: _holds_for(block, far, scope))
 
