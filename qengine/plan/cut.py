@@ -22,9 +22,10 @@ from qengine.catalog.model import Catalog, TableSnapshot
 from qengine.catalog.types import INTEGER
 from qengine.errors import BugError
 from qengine.plan import terms
+from qengine.plan.dynamic import known_facts
 from qengine.plan.lift import lift_block
 from qengine.plan.locality import Locality, Refusal, distances, prove_locality
-from qengine.plan.logical import Block, KeyFact, RangeFact, RegionFact
+from qengine.plan.logical import Block, KeyFact, PlaceFact, RangeFact, RegionFact
 from qengine.plan.skyjoin import grid_edges, grid_join
 from qengine.plan.split import Split, split, storable, typed
 
@@ -33,7 +34,7 @@ from qengine.plan.split import Split, split, storable, typed
 class Restriction:
     """A fact about a relation whose rows are within `distance_deg` of the owner's rows."""
 
-    fact: RegionFact | KeyFact | RangeFact
+    fact: RegionFact | KeyFact | RangeFact | PlaceFact
     distance_deg: float
 
 
@@ -116,7 +117,7 @@ class _Cutting:
 
     def _leaf(self, query: exp.Select, block: Block, proof: Locality) -> exp.Select:
         parts = split(query, self._next())
-        self._add(parts, block, proof, _restrictions(block, proof.owner), gathered="")
+        self._add(parts, block, proof, _restrictions(block, proof.owner, self.catalog), gathered="")
         return parts.final
 
     def _gather(self, query: exp.Select, block: Block, reason: str) -> None:
@@ -151,7 +152,10 @@ class _Cutting:
             raise BugError(f"a single table is not leaf-local: {proof.reason}")
         final = exp.Select(expressions=[exp.Star()]).from_(terms.table_node(name, name), copy=False)
         parts = Split(kind="gather", leaf=select, columns=columns, final=final, is_trivial=False, row_limit=None)
-        restrictions = (*_restrictions(own, proof.owner), *_restrictions(block, alias, others_only=True)) if proof.owner else ()
+        restrictions: tuple[Restriction, ...] = ()
+        if proof.owner:
+            others = _restrictions(block, alias, self.catalog, others_only=True)
+            restrictions = (*_restrictions(own, proof.owner, self.catalog), *others, *_known(block, alias, self.catalog))
         self._add(parts, own, proof, restrictions, gathered=reason)
         return name
 
@@ -194,7 +198,16 @@ def _is_repeatable(node: exp.Expr) -> bool:
     return not is_random and not any(node.find_all(exp.Query, exp.Rand, exp.Window))
 
 
-def _restrictions(block: Block, owner: str, *, others_only: bool = False) -> tuple[Restriction, ...]:
+def _known(block: Block, alias: str, catalog: Catalog) -> tuple[Restriction, ...]:
+    """Collect what relations whose rows are here say about a gathered one (through its own ON where a LEFT JOIN supplies it)."""
+    relation = block.relations[alias]
+    if relation.is_null_supplied and relation.side != "LEFT":
+        return ()
+    facts = known_facts(block, alias, catalog, scope=alias if relation.is_null_supplied else "")
+    return tuple(Restriction(fact=fact, distance_deg=0.0) for fact in facts)
+
+
+def _restrictions(block: Block, owner: str, catalog: Catalog, *, others_only: bool = False) -> tuple[Restriction, ...]:
     """Collect the facts that restrict the owner's rows: its own, and those of relations tied to it by edges."""
     if not owner:
         return ()
@@ -202,8 +215,9 @@ def _restrictions(block: Block, owner: str, *, others_only: bool = False) -> tup
     for alias, distance in distances(block, owner).items():
         if alias == owner and (others_only or block.relations[owner].is_null_supplied):
             continue
-        facts: list[RegionFact | KeyFact | RangeFact] = [f for f in block.regions if f.alias == alias]
+        facts: list[RegionFact | KeyFact | RangeFact | PlaceFact] = [f for f in block.regions if f.alias == alias]
         facts += [f for f in block.keys if f.alias == alias]
         facts += [f for f in block.ranges if f.alias == alias]
+        facts += known_facts(block, alias, catalog, scope="")
         found += [Restriction(fact=fact, distance_deg=distance) for fact in facts]
     return tuple(found)

@@ -76,11 +76,12 @@ def _conjuncts(select: exp.Select, relations: Mapping[str, Relation]) -> Iterato
 def _obstacle(select: exp.Select, relations: Mapping[str, Relation]) -> tuple[str, Span | None]:
     if select.args.get("with_"):
         return "WITH", terms.span_of(select)
+    is_stored = any(r.is_sharded for r in relations.values())
     for item, join in terms.from_items(select):
         if not isinstance(item, exp.Table) or not item.db:
             return f"the derived table {item.alias_or_name}", terms.span_of(item)
         relation = relations[item.alias_or_name]
-        if relation.table is None or relation.table.inline is not None:
+        if relation.table is None or (relation.table.inline is not None and not is_stored):
             return f"the coordinator's table {item.db}.{item.name}", terms.span_of(item)
         if relation.side in ("RIGHT", "FULL"):
             return f"a {relation.side} JOIN", terms.span_of(join)

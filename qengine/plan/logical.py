@@ -13,7 +13,14 @@ from sqlglot import exp
 
 from qengine.catalog.model import TableSnapshot
 from qengine.errors import Span
+from qengine.sky.cells import RangeSet
 from qengine.sky.region import Region
+
+STEPS = "qe step"
+"""Schema of the tables that steps make (`plan.broadcast`); no statement of a user can name it."""
+
+UNKNOWN = -1
+"""Snapshot number of a step's table before the step has run: nothing may be concluded from its rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +100,14 @@ class RangeFact:
     column: str
     low: float
     high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlaceFact:
+    """Rows of `alias` that fulfil the block's terms have their places on the line in `cells`."""
+
+    alias: str
+    cells: RangeSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ import numpy as np
 
 from qengine.catalog.model import Int64Array, Parts, TableSnapshot
 from qengine.plan.cut import Leaf, Restriction
-from qengine.plan.logical import KeyFact, Lookup, RangeFact, RegionFact
+from qengine.plan.logical import KeyFact, Lookup, PlaceFact, RangeFact, RegionFact
 from qengine.plan.regions import intersection, needs_position
 from qengine.sky.cells import RangeSet
 from qengine.sky.coverage import coverage, ring
@@ -47,6 +47,9 @@ def work_of(leaf: Leaf, resolved: Resolved) -> RangeSet:
             found = coverage(region, dilate_deg=distance, max_cells=MAX_CELLS)
             work = work & (found if needs_position(region) else found | (RangeSet.whole() - RangeSet.sky()))
         for restriction in near:
+            if isinstance(restriction.fact, PlaceFact):
+                places = restriction.fact.cells
+                work = work & (places | ring(places, distance) if distance > 0 else places)
             if (lookup := _lookup(leaf, restriction)) is not None and lookup in resolved:
                 cells = np.unique(resolved[lookup])
                 found = RangeSet.from_ranges(cells, cells + 1)
