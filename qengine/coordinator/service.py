@@ -3,6 +3,8 @@
 1. parse: `qengine.sql.parse.parse` makes one checked SELECT tree of the text, in the language that the user named.
 2. bind: `qengine.sql.bind.bind` resolves every name against the catalogue; from here on the tree is plain SQL in DuckDB's meaning.
 3. optimize: `qengine.plan.optimize.optimize` rewrites it into plain SQL with the same rows that prunes better.
+   What is small and independent of the rest is a step that runs first (`qengine.plan.broadcast.stage`,
+   `qengine.coordinator.steps.StagedExecution`); its rows are a replicated table for the statement that is left.
 4. cut: `qengine.plan.cut.cut` reads the facts of every block (`qengine.plan.lift.lift_block`), proves which blocks run tile by tile
    (`qengine.plan.locality.prove_locality`), and splits them (`qengine.plan.split.split`).
 5. look up: `qengine.storage.keyindex.KeyReader` finds the cells of keys that the statement names.
@@ -30,15 +32,17 @@ from qengine.catalog.model import Catalog
 from qengine.catalog.output import OutputColumn
 from qengine.catalog.types import to_arrow
 from qengine.coordinator.dispatch import Dispatcher
-from qengine.coordinator.execute import Executor
+from qengine.coordinator.execute import Execution, Executor
 from qengine.coordinator.merge import Merger
+from qengine.coordinator.planning import PlannedStep, Planner
+from qengine.coordinator.steps import StagedExecution
+from qengine.plan.broadcast import BroadcastLimits
 from qengine.plan.cost import CostModel
-from qengine.plan.cut import CutQuery, cut
-from qengine.plan.explain import Explanation
-from qengine.plan.fragment import PhysicalPlan, fragment
+from qengine.plan.explain import ExplainedStep, Explanation
+from qengine.plan.fragment import PhysicalPlan
+from qengine.plan.logical import Tree
 from qengine.plan.optimize import capped, optimize
 from qengine.plan.physical import QueryId, TaskLimits
-from qengine.plan.prune import Resolved, lookups
 from qengine.sql.bind import BoundQuery, bind
 from qengine.sql.deep import run_deep
 from qengine.sql.parse import parse
@@ -60,17 +64,22 @@ class ServiceSettings:
     deadline_s: float = 3600.0
     task_memory_bytes: int = 2 << 30
     cost: CostModel = field(default_factory=CostModel)
+    broadcast: BroadcastLimits = field(default_factory=lambda: BroadcastLimits(estimated_bytes=-1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedQuery:
-    """A statement after station 6."""
+    """A statement after station 6. While it has `steps`, `plan` is an outline: their rows are not known yet. `tree` and `catalog`
+    are what it is planned from."""
 
     id: QueryId
     statement: str
     language: str
     bound: BoundQuery
+    tree: Tree
+    catalog: Catalog
     plan: PhysicalPlan
+    steps: tuple[PlannedStep, ...]
     snapshots: Mapping[str, int]
 
 
@@ -135,10 +144,10 @@ class QueryService:
     ) -> None:
         self._registry = registry
         self._dispatcher = dispatcher
-        self._keys = keys
         self._settings = settings or ServiceSettings()
         limits = TaskLimits(deadline_s=self._settings.deadline_s, memory_bytes=self._settings.task_memory_bytes)
         self._executor = Executor(dispatcher, merger, limits)
+        self._planner = Planner(keys, self._cost, self._settings.broadcast)
 
     @property
     def dispatcher(self) -> Dispatcher:
@@ -154,24 +163,23 @@ class QueryService:
     ) -> QueryResult:
         """Plan a statement and start it. Nothing runs on workers before the first batch is asked for."""
         planned = await asyncio.to_thread(self.plan, text, language=language, maxrec=maxrec, snapshots=snapshots)
-        batches = self._executor.start(planned.id, planned.plan).batches
-        return QueryResult(planned, batches, maxrec)
+        return QueryResult(planned, self._start(planned).batches, maxrec)
 
     async def explain(
         self, text: str, *, language: str = "adql", analyze: bool = False, snapshots: Mapping[str, int] | None = None
     ) -> Explanation:
         """Return the plan of a statement; with `analyze` run it, throw its rows away, and add what happened."""
         planned = await asyncio.to_thread(self.plan, text, language=language, snapshots=snapshots)
-        actual: tuple[Mapping[str, Any], ...] = ()
+        started: _Started | None = None
         if analyze:
-            execution = self._executor.start(planned.id, planned.plan)
-            result = QueryResult(planned, execution.batches, None)
-            async for _ in result.batches:
+            started = self._start(planned)
+            async for _ in QueryResult(planned, started.batches, None).batches:
                 pass
-            actual = execution.actual
         return Explanation(
             statement=text, language=language, snapshots=planned.snapshots, warnings=planned.bound.warnings,
-            plan=planned.plan, actual=actual,
+            plan=planned.plan if started is None else started.plan,
+            actual=() if started is None else started.actual,
+            steps=_outlines(planned.steps) if started is None else started.steps,
         )  # fmt: skip
 
     async def cancel(self, query: QueryId) -> None:
@@ -195,23 +203,64 @@ class QueryService:
         catalog = self._registry.catalog(snapshots=snapshots)
         bound = bind(parse(text, language), catalog)
         tree = optimize(capped(bound.tree, maxrec), catalog)
-        pieces = cut(tree, catalog)
-        resolved = self._resolve(pieces, catalog)
-        cost = replace(self._settings.cost, slots=max(self._dispatcher.slots, 1))
-        plan = fragment(pieces, resolved, bound.columns, cost)
+        plan, steps = self._planner.outline(tree, catalog, bound.columns)
         log.info("query %s planned: %d tasks in %.1f ms", query, plan.tasks, (time.perf_counter() - began) * 1000)
         return PlannedQuery(
-            id=query, statement=text, language=language, bound=bound, plan=plan, snapshots=_snapshots(bound, catalog)
+            id=query, statement=text, language=language, bound=bound, tree=tree, catalog=catalog, plan=plan, steps=steps,
+            snapshots=_snapshots(bound, catalog),
+        )  # fmt: skip
+
+    def _cost(self) -> CostModel:
+        return replace(self._settings.cost, slots=max(self._dispatcher.slots, 1))
+
+    def _start(self, planned: PlannedQuery) -> _Started:
+        """Stations 7 and 8."""
+        if not planned.steps:
+            return _Started(planned.plan, self._executor.start(planned.id, planned.plan))
+        staged = StagedExecution(self._executor, self._planner, planned.id)
+        return _Started(planned.plan, staged, staged.run(planned.tree, planned.catalog, planned.bound.columns))
+
+
+class _Started:
+    """A query that runs, with or without steps."""
+
+    def __init__(
+        self,
+        plan: PhysicalPlan,
+        execution: Execution | StagedExecution,
+        batches: AsyncIterator[pa.RecordBatch] | None = None,
+    ) -> None:
+        self._plan = plan
+        self._execution = execution
+        if isinstance(execution, Execution):
+            self.batches = execution.batches
+        else:
+            assert batches is not None
+            self.batches = batches
+
+    @property
+    def plan(self) -> PhysicalPlan:
+        return self._plan if isinstance(self._execution, Execution) else self._execution.plan
+
+    @property
+    def actual(self) -> tuple[Mapping[str, Any], ...]:
+        return self._execution.actual
+
+    @property
+    def steps(self) -> tuple[ExplainedStep, ...]:
+        if isinstance(self._execution, Execution):
+            return ()
+        return tuple(
+            ExplainedStep(name=s.step.name, reason=s.step.reason, plan=s.plan, actual=s.execution.actual, rows=s.rows)
+            for s in self._execution.steps
         )
 
-    def _resolve(self, pieces: CutQuery, catalog: Catalog) -> Resolved:
-        wanted = {lookup for leaf in pieces.leaves for lookup in lookups(leaf)}
-        resolved = {}
-        for lookup in wanted:
-            director = catalog.find(lookup.schema, lookup.table)
-            if director is not None and director.key_index is not None:
-                resolved[lookup] = self._keys.cells(director.key_index, lookup.values)
-        return resolved
+
+def _outlines(steps: tuple[PlannedStep, ...]) -> tuple[ExplainedStep, ...]:
+    found: list[ExplainedStep] = []
+    for step in steps:
+        found += [*_outlines(step.steps), ExplainedStep(name=step.step.name, reason=step.step.reason, plan=step.plan)]
+    return tuple(found)
 
 
 def arrow_schema(columns: tuple[OutputColumn, ...]) -> pa.Schema:

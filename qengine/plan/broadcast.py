@@ -76,12 +76,12 @@ def stage(
     *,
     limits: BroadcastLimits,
     forbidden: Collection[str] = (),
-    first: int = 0,
+    prefix: str = "b",
 ) -> Staged:
-    """Take out the outermost pieces that should run first. Steps are named b<first>, b<first + 1>, .."""
+    """Take out the outermost pieces that should run first. Steps are named `prefix` and a number."""
     if not _may_have_steps(tree, catalog):
         return Staged(tree=tree, steps=())
-    work = _Staging(catalog, estimator, limits, frozenset(forbidden), first)
+    work = _Staging(catalog, estimator, limits, frozenset(forbidden), prefix)
     result = work.visit(tree.copy(), {})
     return Staged(tree=result, steps=tuple(work.steps)) if work.steps else Staged(tree=tree, steps=())
 
@@ -111,13 +111,13 @@ def _may_have_steps(tree: exp.Query, catalog: Catalog) -> bool:
 
 class _Staging:
     def __init__(
-        self, catalog: Catalog, estimator: Estimator, limits: BroadcastLimits, forbidden: frozenset[str], first: int
+        self, catalog: Catalog, estimator: Estimator, limits: BroadcastLimits, forbidden: frozenset[str], prefix: str
     ) -> None:
         self._catalog = catalog
         self._estimator = estimator
         self._limits = limits
         self._forbidden = forbidden
-        self._first = first
+        self._prefix = prefix
         self.steps: list[Step] = []
 
     # -- walking ----------------------------------------------------------------------------------------------------------
@@ -198,6 +198,7 @@ class _Staging:
         chosen_steps = best[1] if best is not None else self._pruning(block, candidate)
         for alias, step in chosen_steps.items():
             items[alias].replace(_step_table_node(self._take(step), alias))
+        _drop_unused(query)
         return bool(chosen_steps)
 
     def _pruning(self, block: Block, candidate: Callable[[str], tuple[Step, float] | None]) -> dict[str, Step]:
@@ -228,6 +229,7 @@ class _Staging:
         for item, _ in list(terms.from_items(trial)):
             if (chosen := named.get(item.alias_or_name)) is not None:
                 item.replace(_step_table_node(chosen, item.alias_or_name))
+        _drop_unused(trial)
         catalog = with_tables(self._catalog, [step_table(step, None) for step in named.values()])
         return isinstance(prove_locality(lift_block(trial, catalog)), Locality)
 
@@ -264,7 +266,7 @@ class _Staging:
         return Step(name="", tree=tree, columns=columns, reason=reason, signature=signature)
 
     def _take(self, step: Step) -> Step:
-        named = replace(step, name=f"b{self._first + len(self.steps)}")
+        named = replace(step, name=f"{self._prefix}{len(self.steps)}")
         self.steps.append(named)
         return named
 
@@ -389,6 +391,21 @@ def _with_ctes(body: exp.Query, ctes: dict[str, exp.CTE]) -> exp.Query | None:
         outer = [ctes[name].copy() for name in needed]
         body.set("with_", exp.With(expressions=[*outer, *(own.expressions if own is not None else ())]))
     return body
+
+
+def _drop_unused(query: exp.Select) -> None:
+    """Take out common table expressions of the block that nothing names any more."""
+    with_ = query.args.get("with_")
+    if with_ is None:
+        return
+    kept = list(with_.expressions)
+    query.set("with_", None)
+    while True:
+        named = {t.name for tree in (query, *(cte.this for cte in kept)) for t in tree.find_all(exp.Table) if not t.db}
+        if all(cte.alias in named for cte in kept):
+            break
+        kept = [cte for cte in kept if cte.alias in named]
+    query.set("with_", exp.With(expressions=kept) if kept else None)
 
 
 def _reading(step: Step) -> exp.Select:

@@ -13,8 +13,20 @@ from qengine.plan.fragment import LeafFragment, PhysicalPlan, Reach
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainedStep:
+    """A statement that runs before the main one. `rows` is known after ANALYZE."""
+
+    name: str
+    reason: str
+    plan: PhysicalPlan
+    actual: tuple[Mapping[str, Any], ...] = ()
+    rows: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """What would happen, and after ANALYZE what did. `actual` has one mapping of figures per leaf."""
+    """What would happen, and after ANALYZE what did. `actual` has one mapping of figures per leaf. `steps` run before; as long as
+    they have not, nothing in `plan` is pruned by their rows."""
 
     statement: str
     language: str
@@ -22,6 +34,7 @@ class Explanation:
     warnings: tuple[str, ...]
     plan: PhysicalPlan
     actual: tuple[Mapping[str, Any], ...] = ()
+    steps: tuple[ExplainedStep, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain values."""
@@ -38,6 +51,7 @@ class Explanation:
             "snapshots": dict(self.snapshots),
             "warnings": list(self.warnings),
             "columns": [{"name": c.name, "type": str(c.type), "unit": c.unit, "ucd": c.ucd} for c in self.plan.columns],
+            "steps": [_step_json(step) for step in self.steps],
             "fragments": leaves,
             "final": self.plan.final_sql,
             "coordinator_tables": [table.table.full_name for _, table in self.plan.inline],
@@ -55,6 +69,13 @@ class Explanation:
         lines = [f"Query in {self.language}, {_count(self.plan.tasks, 'task')}, reads about {_bytes(tree['estimated']['bytes'])}"]
         lines.append("  snapshots: " + (", ".join(f"{name}:{n}" for name, n in sorted(self.snapshots.items())) or "none"))
         lines += [f"  warning: {warning}" for warning in self.warnings]
+        for step in tree["steps"]:
+            rows = "" if step["rows"] is None else f", {_count(step['rows'], 'row')}"
+            lines.append(f"  step {step['name']} first, for {step['reason']}{rows}")
+            for entry in step["fragments"]:
+                lines += [f"  {line}" for line in _leaf_lines(entry)]
+            if step["final"] is not None:
+                lines.append(f"    final on the coordinator: {step['final']}")
         for entry in tree["fragments"]:
             lines += _leaf_lines(entry)
         if self.plan.inline:
@@ -65,6 +86,20 @@ class Explanation:
             lines.append(f"  final on the coordinator: {self.plan.final_sql}")
         lines.append(f"  estimated: {_count(tree['estimated']['rows'], 'row')} read, {tree['estimated']['seconds']:.3f} s")
         return "\n".join(lines)
+
+
+def _step_json(step: ExplainedStep) -> dict[str, Any]:
+    fragments = [_leaf_json(leaf) for leaf in step.plan.leaves]
+    for entry, figures in zip(fragments, step.actual, strict=False):
+        entry["actual"] = dict(figures)
+    return {
+        "name": step.name,
+        "reason": step.reason,
+        "rows": step.rows,
+        "tasks": step.plan.tasks,
+        "fragments": fragments,
+        "final": step.plan.final_sql,
+    }
 
 
 def _leaf_json(leaf: LeafFragment) -> dict[str, Any]:

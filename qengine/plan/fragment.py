@@ -31,6 +31,7 @@ from qengine.plan.skyjoin import grid_edges, grid_join
 from qengine.sky.cells import BEYOND_END, RangeSet
 from qengine.sky.coverage import ring
 from qengine.sql.render import render
+from qengine.sql.trees import copy_tree, find
 
 MAX_RANGES = 64
 """Ranges in the filter of an input that reads a ring: a tree of comparisons, of which a row takes six for 64 ranges."""
@@ -38,6 +39,9 @@ MAX_RANGES = 64
 MAX_CELLS = 1000
 """Single cells (of looked-up keys) in the filter of an input that reads at home. Other ranges become one there: it skips row
 groups by their statistics, the predicates test the rows. DuckDB skips row groups by an IN list, but not by an OR of ranges."""
+
+SHARED = "shared:"
+"""What the `uri` of a relation begins with that the coordinator has put on the workers."""
 
 FINE_PARTS = 20_000
 """A fragment that meets more parts than this is cut at borders of parts only."""
@@ -114,10 +118,12 @@ class PhysicalPlan:
         return sum(leaf.task_count for leaf in self.leaves)
 
 
-def fragment(cut_query: CutQuery, resolved: Resolved, columns: tuple[OutputColumn, ...], cost: CostModel) -> PhysicalPlan:
-    """Make the physical plan of a cut statement whose key lookups are resolved."""
+def fragment(
+    cut_query: CutQuery, resolved: Resolved, columns: tuple[OutputColumn, ...], cost: CostModel, *, first: int = 0
+) -> PhysicalPlan:
+    """Make the physical plan of a cut statement whose key lookups are resolved. Fragments are numbered from `first`."""
     final = None if cut_query.is_passthrough else render(cut_query.final)
-    leaves = tuple(_leaf_fragment(leaf, resolved, cost) for leaf in cut_query.leaves)
+    leaves = tuple(_leaf_fragment(leaf, resolved, cost, first) for leaf in cut_query.leaves)
     return PhysicalPlan(leaves=leaves, final_sql=final, inline=cut_query.inline, columns=columns, cost=cost)
 
 
@@ -133,6 +139,8 @@ def task_inputs(leaf: LeafFragment, number: int) -> tuple[TaskInput, ...]:
 
 def _task_input(i: LeafInput, home: RangeSet, bounds: tuple[int, int]) -> TaskInput:
     table = i.table.table
+    if i.table.inline is not None:
+        return _input_of_rows(i, i.table.inline)
     if i.reach is Reach.WHOLE:
         return _input(i, [(i.table.home, np.arange(len(i.table.home)))], ())
     reach = home
@@ -154,6 +162,12 @@ def _task_input(i: LeafInput, home: RangeSet, bounds: tuple[int, int]) -> TaskIn
     if i.reach is Reach.HOME:
         coarse = coarse & RangeSet.from_ranges(np.array([bounds[0]], np.int64), np.array([bounds[1]], np.int64))
     return _input(i, sources, coarse.pairs())
+
+
+def _input_of_rows(i: LeafInput, rows: pa.Table) -> TaskInput:
+    """Read a relation that the coordinator puts on the workers."""
+    ref = PartRef(digest="", uri=f"{SHARED}{i.table.table.full_name}", rows=rows.num_rows, bytes=rows.nbytes)
+    return TaskInput(name=i.name, parts=(ref,), columns=i.columns, types=i.types, line_column="")
 
 
 def _with_margin_files(i: LeafInput, home: RangeSet) -> TaskInput | None:
@@ -222,7 +236,7 @@ def part_refs(parts: Parts, selected: Int64Array) -> list[PartRef]:
 # -- fragments -------------------------------------------------------------------------------------------
 
 
-def _leaf_fragment(leaf: Leaf, resolved: Resolved, cost: CostModel) -> LeafFragment:
+def _leaf_fragment(leaf: Leaf, resolved: Resolved, cost: CostModel, first: int) -> LeafFragment:
     select = leaf.split.leaf
     edges = grid_edges(leaf.block, leaf.locality.owner)
     if edges:
@@ -232,21 +246,22 @@ def _leaf_fragment(leaf: Leaf, resolved: Resolved, cost: CostModel) -> LeafFragm
     work = work_of(leaf, resolved) if leaf.locality.owner else RangeSet.whole()
     bounds, costs, estimate = _cut_tasks(leaf, inputs, work, cost, is_heavy=bool(edges))
     return LeafFragment(
-        number=leaf.number, relation=leaf.relation, kind=leaf.split.kind, gathered=leaf.gathered, owner=leaf.locality.owner,
+        number=first + leaf.number, relation=leaf.relation, kind=leaf.split.kind, gathered=leaf.gathered, owner=leaf.locality.owner,
         sql=render(tree), columns=leaf.split.columns, inputs=inputs, work=work, bounds=bounds, costs=costs,
         row_limit=leaf.split.row_limit, estimate=estimate,
     )  # fmt: skip
 
 
 def _bind_inputs(leaf: Leaf, select: exp.Select) -> tuple[tuple[LeafInput, ...], exp.Select]:
-    tree = select.copy()
+    tree = copy_tree(select)
+    named = find(select, exp.Column)
     inputs = []
-    for number, item in enumerate([t for t in tree.find_all(exp.Table) if t.db]):
+    for number, item in enumerate([t for t in find(tree, exp.Table) if t.db]):
         alias = item.alias_or_name
         table = leaf.block.relations[alias].table
         if table is None:
             continue
-        used = {c.name for c in select.find_all(exp.Column) if c.table == alias}
+        used = {c.name for c in named if c.table == alias}
         columns = [c for c in table.table.columns if c.name in used]
         margin = leaf.locality.margin_deg.get(alias, 0.0)
         reach = Reach.WHOLE if not table.table.is_sharded else Reach.RING if margin > 0 else Reach.HOME

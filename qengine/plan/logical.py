@@ -16,6 +16,9 @@ from qengine.errors import Span
 from qengine.sky.cells import RangeSet
 from qengine.sky.region import Region
 
+Tree = exp.Query
+"""A statement, for stations that only pass it on."""
+
 STEPS = "qe step"
 """Schema of the tables that steps make (`plan.broadcast`); no statement of a user can name it."""
 
