@@ -28,6 +28,7 @@ from qengine.plan.locality import Locality, Refusal, distances, prove_locality
 from qengine.plan.logical import Block, KeyFact, PlaceFact, RangeFact, RegionFact
 from qengine.plan.skyjoin import grid_edges, grid_join
 from qengine.plan.split import Split, split, storable, typed
+from qengine.sql.trees import copy_tree, find, nodes_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,11 +66,11 @@ class CutQuery:
 
 def cut(tree: exp.Query, catalog: Catalog) -> CutQuery:
     """Cut a bound and optimized statement."""
-    taken = {name.lower() for node in tree.find_all(exp.Table, exp.TableAlias) if (name := node.name)}
+    taken = {name.lower() for node in nodes_of(tree) if isinstance(node, (exp.Table, exp.TableAlias)) and (name := node.name)}
     work = _Cutting(
         catalog=catalog, leaves=[], inline=[], prefix=_free_prefix("r", taken), inline_prefix=_free_prefix("inline", taken)
     )
-    final = work.visit(tree.copy())
+    final = work.visit(copy_tree(tree))
     is_passthrough = (
         len(work.leaves) == 1 and not work.inline and not work.leaves[0].gathered and work.leaves[0].split.is_trivial
         and final is work.leaves[0].split.final
@@ -138,12 +139,12 @@ class _Cutting:
     def _gather_table(self, query: exp.Select, block: Block, item: exp.Table, reason: str) -> str:
         alias, name = item.alias_or_name, self._next()
         used: dict[str, exp.Expr] = {}
-        for node in query.root().find_all(exp.Column):
+        for node in find(query.root(), exp.Column):
             if node.table == alias:
                 used.setdefault(node.name, node)
         columns = tuple((column, storable(terms.sql_type(node))) for column, node in used.items()) or (("one", INTEGER),)
         items = [terms.aliased(typed(node, found), node.name) for node, (_, found) in zip(used.values(), columns, strict=False)]
-        select = exp.Select(expressions=items or [terms.aliased(exp.Literal.number(1), "one")]).from_(item.copy(), copy=False)
+        select = exp.Select(expressions=items or [terms.aliased(exp.Literal.number(1), "one")]).from_(copy_tree(item), copy=False)
         if (condition := terms.all_of(pushable_terms(block, alias))) is not None:
             select = select.where(condition, copy=False)
         own = lift_block(select, self.catalog)
@@ -180,7 +181,7 @@ def _free_prefix(wanted: str, taken: set[str]) -> str:
 
 
 def _is_closed(query: exp.Select, block: Block) -> bool:
-    return all(c.table in block.relations for c in query.find_all(exp.Column))
+    return all(c.table in block.relations for c in find(query, exp.Column))
 
 
 def pushable_terms(block: Block, alias: str) -> list[exp.Expr]:
@@ -194,8 +195,10 @@ def pushable_terms(block: Block, alias: str) -> list[exp.Expr]:
 
 def _is_repeatable(node: exp.Expr) -> bool:
     """Say whether the term gives the same answer each time, and without another query."""
-    is_random = any(str(n.this).lower() == "random" for n in node.find_all(exp.Anonymous))
-    return not is_random and not any(node.find_all(exp.Query, exp.Rand, exp.Window))
+    return not any(
+        isinstance(n, (exp.Query, exp.Rand, exp.Window)) or (isinstance(n, exp.Anonymous) and str(n.this).lower() == "random")
+        for n in nodes_of(node)
+    )
 
 
 def _known(block: Block, alias: str, catalog: Catalog) -> tuple[Restriction, ...]:

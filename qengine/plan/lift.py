@@ -21,6 +21,7 @@ from qengine.errors import Span
 from qengine.plan import terms
 from qengine.plan.logical import Block, Conjunct, KeyEdge, KeyFact, RangeFact, RegionFact, Relation, SkyEdge
 from qengine.plan.regions import keys_of, range_of, region_of
+from qengine.sql.trees import find
 
 LEAST_RADIUS_DEG = 1e-9
 """Coincident places need not be in one cell: the rim of a circle has a tolerance, and a pole has many right ascensions."""
@@ -85,7 +86,7 @@ def _obstacle(select: exp.Select, relations: Mapping[str, Relation]) -> tuple[st
             return f"the coordinator's table {item.db}.{item.name}", terms.span_of(item)
         if relation.side in ("RIGHT", "FULL"):
             return f"a {relation.side} JOIN", terms.span_of(join)
-    nested = next((n for n in select.find_all(exp.Query) if n is not select and not isinstance(n, exp.Table)), None)
+    nested = next((n for n in find(select, exp.Query) if n is not select and not isinstance(n, exp.Table)), None)
     if nested is not None:
         return "a sub-query", terms.span_of(nested)
     return "", None

@@ -15,11 +15,15 @@ from qengine.catalog.model import Catalog, Table, TableKind
 from qengine.plan import terms
 from qengine.plan.regions import polygon_vertices
 from qengine.plan.split import limit_of
+from qengine.sql.trees import copy_tree, find, nodes_of
 
 Rule = Callable[[exp.Query, Catalog], exp.Query]
 
 _PAD_DEG = 1e-6
 """Boxes are larger than their shape by this much; it is far above rounding and far below anything that costs time."""
+
+
+_SHAPES = frozenset({"qe_in_circle", "qe_in_polygon", "qe_distance"})
 
 
 def optimize(tree: exp.Query, catalog: Catalog) -> exp.Query:
@@ -36,23 +40,23 @@ def capped(tree: exp.Query, maxrec: int | None) -> exp.Query:
     limit, _ = limit_of(tree)
     if limit is not None and limit <= maxrec:
         return tree
-    tree = tree.copy()
+    tree = copy_tree(tree)
     tree.set("limit", exp.Limit(expression=exp.Literal.number(maxrec + 1)))
     return tree
 
 
 def turn_right_joins(tree: exp.Query, catalog: Catalog) -> exp.Query:
     """`FROM a RIGHT JOIN b ON p` -> `FROM b LEFT JOIN a ON p`, where these two are the whole FROM."""
-    if not any(join.side == "RIGHT" for join in tree.find_all(exp.Join)):
+    if not any(join.side == "RIGHT" for join in find(tree, exp.Join)):
         return tree
-    tree = tree.copy()
-    for select in tree.find_all(exp.Select):
+    tree = copy_tree(tree)
+    for select in find(tree, exp.Select):
         joins = select.args.get("joins") or []
         if len(joins) != 1 or str(joins[0].args.get("side") or "").upper() != "RIGHT":
             continue
         (join,) = joins
         first, second = select.args["from_"].this, join.this
-        first_copy, second_copy = first.copy(), second.copy()
+        first_copy, second_copy = copy_tree(first), copy_tree(second)
         first.replace(second_copy)
         second.replace(first_copy)
         join.set("side", "LEFT")
@@ -65,16 +69,15 @@ def count_by_manifest(tree: exp.Query, catalog: Catalog) -> exp.Query:
     The manifest of a snapshot counts the rows of every part, so no row has to be read. Only for blocks that read one table, without
     terms, groups or columns.
     """
-    chosen = [select for select in tree.find_all(exp.Select) if _only_counts(select)]
-    if not chosen:
+    if not any(_only_counts(select) for select in find(tree, exp.Select)):
         return tree
-    tree = tree.copy()
-    for select in [select for select in tree.find_all(exp.Select) if _only_counts(select)]:
+    tree = copy_tree(tree)
+    for select in [select for select in find(tree, exp.Select) if _only_counts(select)]:
         item = select.args["from_"].this
         table = catalog.find(item.db, item.name) if isinstance(item, exp.Table) and item.db else None
         if table is None:
             continue
-        for count in list(select.find_all(exp.Count)):
+        for count in find(select, exp.Count):
             rows = exp.Cast(this=exp.Literal.number(table.rows), to=terms.named_type("BIGINT"))
             rows.meta.update({key: value for key, value in count.meta.items() if key != "aggregate"})
             count.replace(rows)
@@ -87,10 +90,10 @@ def _only_counts(select: exp.Select) -> bool:
         value for key, value in select.args.items() if key not in ("expressions", "from_", "kind")
     ):
         return False
-    counts = list(select.find_all(exp.Count))
+    counts = find(select, exp.Count)
     if not counts or any(not isinstance(count.this, exp.Star) or isinstance(count.parent, exp.Window) for count in counts):
         return False
-    aggregates = [node for node in select.find_all(exp.Expr) if node.meta.get("aggregate")]
+    aggregates = [node for node in nodes_of(select) if node.meta_get("aggregate")]
     return len(aggregates) == len(counts) and not any(select.find_all(exp.Column, exp.Window, exp.Subquery))
 
 
@@ -103,9 +106,11 @@ def bound_shapes(tree: exp.Query, catalog: Catalog) -> exp.Query:
     WHERE and ON and under AND and OR in them, not under NOT. Only positions that a table declares have a box, and right ascension
     is only bounded where it is known to be in [0, 360).
     """
-    tree = tree.copy()
-    tables = {t.alias_or_name: found.table for t in tree.find_all(exp.Table) if t.db and (found := catalog.find(t.db, t.name))}
-    for select in tree.find_all(exp.Select):
+    if not any(str(call.this).lower() in _SHAPES for call in find(tree, exp.Anonymous)):
+        return tree
+    tree = copy_tree(tree)
+    tables = {t.alias_or_name: found.table for t in find(tree, exp.Table) if t.db and (found := catalog.find(t.db, t.name))}
+    for select in find(tree, exp.Select):
         where = select.args.get("where")
         conditions = [where.this] if where is not None else []
         conditions += [on for join in select.args.get("joins") or () if (on := join.args.get("on")) is not None]
@@ -115,7 +120,7 @@ def bound_shapes(tree: exp.Query, catalog: Catalog) -> exp.Query:
                     ra, dec, cap = shape
                     if not _is_declared(dec, tables):
                         continue
-                    node.replace(exp.Paren(this=exp.and_(*_box(ra, dec, cap, tables), node.copy(), copy=False)))
+                    node.replace(exp.Paren(this=exp.and_(*_box(ra, dec, cap, tables), copy_tree(node), copy=False)))
     return tree
 
 
@@ -198,8 +203,8 @@ def _box(ra: exp.Expr, dec: exp.Expr, cap: tuple[float, float, float], tables: d
     if reach >= 90 or east - west >= 360:
         return box
     if west < 0 or east >= 360:
-        after = exp.GTE(this=ra.copy(), expression=_literal(west % 360.0))
-        before = exp.LTE(this=ra.copy(), expression=_literal(east % 360.0))
+        after = exp.GTE(this=copy_tree(ra), expression=_literal(west % 360.0))
+        before = exp.LTE(this=copy_tree(ra), expression=_literal(east % 360.0))
         box.append(exp.Paren(this=exp.Or(this=after, expression=before)))
     else:
         box.append(_between(ra, west, east))
@@ -207,7 +212,7 @@ def _box(ra: exp.Expr, dec: exp.Expr, cap: tuple[float, float, float], tables: d
 
 
 def _between(node: exp.Expr, low: float, high: float) -> exp.Expr:
-    return exp.Between(this=node.copy(), low=_literal(low), high=_literal(high))
+    return exp.Between(this=copy_tree(node), low=_literal(low), high=_literal(high))
 
 
 def _literal(value: float) -> exp.Expr:

@@ -22,6 +22,7 @@ from sqlglot import exp
 from qengine.catalog.types import BIGINT, DOUBLE, INTEGER, VARCHAR, SqlType
 from qengine.errors import BugError
 from qengine.plan import terms
+from qengine.sql.trees import copy_tree, nodes_of
 
 SUM_OF_INTEGERS = SqlType("DECIMAL(38,0)")
 """Type in which sums of integers travel: no sum of 64-bit integers over a catalogue can leave it."""
@@ -49,9 +50,9 @@ class Split:
 
 def split(select: exp.Select, relation: str) -> Split:
     """Split the block; the final part reads `relation`."""
-    select = select.copy()
-    aggregates = [n for n in select.find_all(exp.Expr) if n.meta.get("aggregate") and not _is_windowed(n)]
-    has_window = any(select.find_all(exp.Window)) or select.args.get("qualify") is not None
+    nodes = nodes_of(select)
+    aggregates = [n for n in nodes if n.meta_get("aggregate") and not _is_windowed(n)]
+    has_window = select.args.get("qualify") is not None or any(isinstance(n, exp.Window) for n in nodes)
     grouped = bool(aggregates or select.args.get("group") or select.args.get("having"))
     if not grouped and not has_window:
         return _split_rows(select, relation)
@@ -69,7 +70,7 @@ def storable(found: SqlType | None) -> SqlType:
 
 def typed(node: exp.Expr, found: SqlType) -> exp.Expr:
     """Return `CAST(node AS type)`."""
-    return exp.Cast(this=node.copy(), to=terms.named_type(found.name))
+    return exp.Cast(this=copy_tree(node), to=terms.named_type(found.name))
 
 
 def limit_of(select: exp.Query) -> tuple[int | None, int]:
@@ -103,17 +104,14 @@ def _is_duplicate_free(node: exp.Expr) -> bool:
 
 
 def _without(select: exp.Select, *clauses: str) -> exp.Select:
-    bare = select.copy()
-    for clause in clauses:
-        bare.set(clause, None)
-    return bare
+    return copy_tree(select, without=clauses)
 
 
 def _rewrite(node: exp.Expr, rule: Callable[[exp.Expr], exp.Expr | None]) -> exp.Expr:
     """Replace nodes from the top; where `rule` gives a replacement nothing below is looked at."""
     if (replacement := rule(node)) is not None:
         return replacement
-    copied = node.copy()
+    copied = copy_tree(node)
     _rewrite_below(copied, rule)
     return copied
 
@@ -133,7 +131,7 @@ def _split_rows(select: exp.Select, relation: str) -> Split:
     columns = tuple((item.alias_or_name, storable(terms.sql_type(item))) for item in select.expressions)
     limit, offset = limit_of(select)
     distinct, order = select.args.get("distinct"), select.args.get("order")
-    leaf = _without(select, "order", "limit", "offset")
+    leaf = _without(select, "expressions", "order", "limit", "offset")
     leaf.set("expressions", [
         terms.aliased(typed(item.unalias(), found), name)
         for item, (name, found) in zip(select.expressions, columns, strict=True)
@@ -145,14 +143,14 @@ def _split_rows(select: exp.Select, relation: str) -> Split:
     if order is not None:
         final.set("order", _order_rows(select, leaf, relation, extra))
     if distinct is not None:
-        final.set("distinct", distinct.copy())
+        final.set("distinct", copy_tree(distinct))
     if limit is not None and (order is None or distinct is None):
         if order is not None:
-            leaf.set("order", order.copy())
+            leaf.set("order", copy_tree(order))
         leaf.set("limit", exp.Limit(expression=exp.Literal.number(limit + offset)))
     for clause in ("limit", "offset"):
         if select.args.get(clause) is not None:
-            final.set(clause, select.args[clause].copy())
+            final.set(clause, copy_tree(select.args[clause]))
     is_trivial = order is None and distinct is None and offset == 0
     return Split(
         kind="rows", leaf=leaf, columns=(*columns, *extra), final=final, is_trivial=is_trivial,
@@ -172,7 +170,7 @@ def _order_rows(select: exp.Select, leaf: exp.Select, relation: str, extra: list
             found = storable(terms.sql_type(item.this))
             extra.append((name, found))
             leaf.append("expressions", terms.aliased(typed(item.this, found), name))
-        ordered = item.copy()
+        ordered = copy_tree(item)
         ordered.set("this", terms.quoted_column(relation, name))
         items.append(ordered)
     return exp.Order(expressions=items)
@@ -205,12 +203,12 @@ def _split_partial(select: exp.Select, relation: str) -> Split:
     def rule(node: exp.Expr) -> exp.Expr | None:
         for key, place in zip(keys, key_columns, strict=True):
             if node == key:
-                return place.copy()
+                return copy_tree(place)
         if not node.meta.get("aggregate"):
             return None
         if node not in merged:
             merged[node] = _merge(node, f"part {len(merged)}", emit, relation, deviations)
-        return merged[node].copy()
+        return copy_tree(merged[node])
 
     final = _without(select, "joins", "where", "from_", "group")
     for clause in ("expressions", "having", "order"):
@@ -227,8 +225,8 @@ def _split_partial(select: exp.Select, relation: str) -> Split:
         source = _with_means(relation, [name for name, _ in columns], key_columns, deviations)
     final = final.from_(source, copy=False)
     if keys:
-        final.set("group", exp.Group(expressions=[c.copy() for c in key_columns]))
-    leaf = _without(select, "having", "order", "limit", "offset", "distinct")
+        final.set("group", exp.Group(expressions=[copy_tree(c) for c in key_columns]))
+    leaf = _without(select, "expressions", "having", "order", "limit", "offset", "distinct")
     leaf.set("expressions", leaf_items or [terms.aliased(exp.Literal.number(1), "one")])
     return Split(
         kind="partial", leaf=leaf, columns=tuple(columns) or (("one", INTEGER),), final=final, is_trivial=False, row_limit=None
@@ -252,25 +250,25 @@ def _merge(
     if isinstance(node, exp.Sum):
         return exp.Sum(this=emit(name, node, _sum_type(argument)))
     if isinstance(node, exp.Avg):
-        total = exp.Sum(this=emit(name, exp.Sum(this=node.this.copy()), _sum_type(argument)))
-        count = exp.Sum(this=emit(f"{name} n", exp.Count(this=node.this.copy()), BIGINT))
+        total = exp.Sum(this=emit(name, exp.Sum(this=copy_tree(node.this)), _sum_type(argument)))
+        count = exp.Sum(this=emit(f"{name} n", exp.Count(this=copy_tree(node.this)), BIGINT))
         divisor = exp.Nullif(this=typed(count, DOUBLE), expression=exp.Literal.number(0))
         return exp.Div(this=typed(total, DOUBLE), expression=divisor)
-    value = exp.Cast(this=node.this.copy(), to=terms.named_type("DOUBLE"))
-    n = emit(f"{name} n", exp.Count(this=value.copy()), DOUBLE)
-    mean = emit(f"{name} mean", exp.Avg(this=value.copy()), DOUBLE)
-    squares = exp.Mul(this=exp.VariancePop(this=value.copy()), expression=exp.Count(this=value.copy()))
+    value = exp.Cast(this=copy_tree(node.this), to=terms.named_type("DOUBLE"))
+    n = emit(f"{name} n", exp.Count(this=copy_tree(value)), DOUBLE)
+    mean = emit(f"{name} mean", exp.Avg(this=copy_tree(value)), DOUBLE)
+    squares = exp.Mul(this=exp.VariancePop(this=copy_tree(value)), expression=exp.Count(this=copy_tree(value)))
     m2 = emit(f"{name} m2", squares, DOUBLE)
     deviations.append((n.name, mean.name))
     overall = terms.quoted_column(relation, f"{mean.name} overall")
-    offset = exp.Paren(this=exp.Sub(this=mean.copy(), expression=overall))
-    between = exp.Mul(this=exp.Mul(this=n.copy(), expression=offset), expression=offset.copy())
-    total = exp.Sum(this=exp.Add(this=m2.copy(), expression=between))
-    count = exp.Sum(this=n.copy())
+    offset = exp.Paren(this=exp.Sub(this=copy_tree(mean), expression=overall))
+    between = exp.Mul(this=exp.Mul(this=copy_tree(n), expression=offset), expression=copy_tree(offset))
+    total = exp.Sum(this=exp.Add(this=copy_tree(m2), expression=between))
+    count = exp.Sum(this=copy_tree(n))
     is_population = isinstance(node, (exp.StddevPop, exp.VariancePop))
     divisor_n: exp.Expr = count if is_population else exp.Paren(this=exp.Sub(this=count, expression=exp.Literal.number(1)))
     variance = exp.Div(this=total, expression=exp.Nullif(this=divisor_n, expression=exp.Literal.number(0)))
-    known = exp.GT(this=count.copy(), expression=exp.Literal.number(0 if is_population else 1))
+    known = exp.GT(this=copy_tree(count), expression=exp.Literal.number(0 if is_population else 1))
     is_root = isinstance(node, (exp.Stddev, exp.StddevSamp, exp.StddevPop))
     return exp.Case(ifs=[exp.If(this=known, true=exp.Sqrt(this=variance) if is_root else variance)])
 
@@ -291,7 +289,7 @@ def _with_means(relation: str, names: list[str], keys: list[exp.Column], deviati
     for n, mean in deviations:
         weighted = exp.Mul(this=terms.quoted_column(relation, n), expression=terms.quoted_column(relation, mean))
         sums = [
-            exp.Window(this=exp.Sum(this=term), partition_by=[k.copy() for k in keys])
+            exp.Window(this=exp.Sum(this=term), partition_by=[copy_tree(k) for k in keys])
             for term in (weighted, terms.quoted_column(relation, n))
         ]
         overall = exp.Div(this=sums[0], expression=exp.Nullif(this=sums[1], expression=exp.Literal.number(0)))
@@ -319,7 +317,7 @@ def _split_input(select: exp.Select, relation: str, *, aggregates: list[exp.Expr
         replacement.meta.update(node.meta)
         node.replace(replacement)
     final = final.from_(terms.table_node(relation, relation), copy=False)
-    leaf = _without(select, "having", "order", "limit", "offset", "distinct", "group", "qualify", "windows")
+    leaf = _without(select, "expressions", "having", "order", "limit", "offset", "distinct", "group", "qualify", "windows")
     leaf.set("expressions", items or [terms.aliased(exp.Literal.number(1), "one")])
     if not has_window and aggregates and all(map(_is_duplicate_free, aggregates)):
         leaf.set("distinct", exp.Distinct())

@@ -9,6 +9,7 @@ from sqlglot import exp
 
 from qengine.catalog.types import SqlType
 from qengine.errors import Span
+from qengine.sql.trees import copy_tree, find, nodes_of
 
 FLIPPED: dict[type[exp.Expr], type[exp.Expr]] = {
     exp.LT: exp.GT, exp.LTE: exp.GTE, exp.GT: exp.LT, exp.GTE: exp.LTE, exp.EQ: exp.EQ,
@@ -17,7 +18,7 @@ FLIPPED: dict[type[exp.Expr], type[exp.Expr]] = {
 
 def sql_type(node: exp.Expr) -> SqlType | None:
     """Return the type that binding gave to the node."""
-    found = node.meta.get("sql_type")
+    found = node.meta_get("sql_type")
     if found is None and isinstance(node, (exp.Alias, exp.Paren)):
         return sql_type(node.this)
     return found if isinstance(found, SqlType) else None
@@ -27,7 +28,7 @@ def span_of(node: exp.Expr | None) -> Span | None:
     """Return the place of the node, or of the first node below it that has one."""
     if node is None:
         return None
-    return next((s for n in node.walk() if isinstance(s := n.meta.get("span"), Span)), None)
+    return next((s for n in nodes_of(node) if isinstance(s := n.meta_get("span"), Span)), None)
 
 
 def bare(node: exp.Expr) -> exp.Expr:
@@ -105,12 +106,12 @@ def disjuncts(node: exp.Expr) -> Iterator[exp.Expr]:
 
 def all_of(terms: list[exp.Expr]) -> exp.Expr | None:
     """Join terms by AND; None for no terms."""
-    return exp.and_(*[t.copy() for t in terms], copy=False, wrap=True) if terms else None
+    return exp.and_(*[copy_tree(t) for t in terms], copy=False, wrap=True) if terms else None
 
 
 def aliases_of(node: exp.Expr) -> frozenset[str]:
     """Return the aliases whose columns the node names."""
-    return frozenset(c.table for c in node.find_all(exp.Column))
+    return frozenset(c.table for c in find(node, exp.Column))
 
 
 def call(node: exp.Expr, name: str) -> list[exp.Expr] | None:
@@ -143,7 +144,7 @@ def bound_below(node: exp.Expr) -> tuple[exp.Expr, float] | None:
 
 def named_type(name: str) -> exp.DataType:
     """Return a new node of a DuckDB type name."""
-    return _parsed_type(name).copy()
+    return copy_tree(_parsed_type(name))
 
 
 @cache

@@ -14,6 +14,7 @@ from sqlglot.generators.duckdb import DuckDBGenerator
 from qengine.sql.deep import run_deep
 from qengine.sql.flat import in_circle_sql, in_polygon_sql
 from qengine.sql.nodes import number_of
+from qengine.sql.trees import copy_tree, nodes_of
 
 _OPERATORS = (exp.Binary, exp.Unary, exp.Between, exp.In, exp.Case)
 _SAFE = (exp.Paren, exp.Dot)
@@ -62,13 +63,21 @@ def render(tree: exp.Expr) -> str:
 
 
 def _render(tree: exp.Expr) -> str:
-    copy = tree.copy()
-    for node in copy.walk():
+    # The generator changes some trees while it writes them, so it gets one of its own.
+    copy = copy_tree(tree)
+    for node in nodes_of(copy):
         if isinstance(node, _OPERATORS) and not isinstance(node, _SAFE):
-            for child in list(node.iter_expressions()):
-                if _needs_parentheses(node, child):
-                    child.replace(exp.Paren(this=child.copy()))
+            _protect(node)
     return _Text(identify=True, normalize_functions=False, comments=False).generate(copy, copy=False)
+
+
+def _protect(node: exp.Expr) -> None:
+    """Put operands that are operators themselves into parentheses."""
+    for child in list(node.iter_expressions()):
+        if _needs_parentheses(node, child):
+            parent, key, place = child.parent, child.arg_key, child.index
+            assert parent is not None and key is not None
+            parent.set(key, exp.Paren(this=child), place)
 
 
 def _needs_parentheses(parent: exp.Expr, child: exp.Expr) -> bool:
