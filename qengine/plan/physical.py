@@ -65,6 +65,36 @@ class TaskInput:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SkyJoin:
+    """Relations of candidate pairs that the worker's kernel makes before the task's SQL runs (`qengine.execution.skyjoin`).
+
+    `first` and `second` are SELECTs over the task's inputs. Columns of theirs that begin with `SKY_COLUMN` are for the kernel: `qe lon`,
+    `qe lat` (DOUBLE, degrees), perhaps `qe line` (cell of that position), `qe key` (BIGINT) and, on one of them, `qe radius` (DOUBLE,
+    degrees, instead of `radius_deg`). All others go into the relation `name`, which holds every pair closer than the radius whose
+    keys compare as `comparison` says (`<`, `>`, `<>`, or empty), and possibly a few more: the SQL repeats the exact tests.
+
+    If `is_wide` it has both sides' columns, named `0 <column>` and `1 <column>`. Otherwise it has the second's columns under their own
+    names and `qe row`, the number of the first's row; and the relation `<name> rows` holds the first's rows with their `qe row`.
+    """
+
+    name: str
+    first: str
+    second: str
+    radius_deg: float
+    comparison: str = ""
+    is_wide: bool = False
+
+    @property
+    def rows_name(self) -> str:
+        """Name of the relation of the first's rows."""
+        return f"{self.name} rows"
+
+
+SKY_COLUMN = "qe "
+"""How the names of columns begin that only the kernel reads."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskLimits:
     """`deadline_s` counts from the start of the attempt on the worker. `hold_bytes` is how much of a result a worker sends inline;
     beyond that it spools to disk and sends a digest."""
@@ -88,6 +118,7 @@ class Task:
     sql: str
     inputs: tuple[TaskInput, ...]
     limits: TaskLimits = field(default_factory=TaskLimits)
+    sky_joins: tuple[SkyJoin, ...] = ()
 
     @property
     def input_bytes(self) -> int:

@@ -36,6 +36,7 @@ from qengine.plan.physical import (
     PartRef,
     Progress,
     QueryId,
+    SkyJoin,
     Started,
     Task,
     TaskEvent,
@@ -102,6 +103,17 @@ def encode_run(task: Task) -> bytes:
             result_bytes=task.limits.result_bytes,
             hold_bytes=task.limits.hold_bytes,
         ),
+        sky_joins=[
+            worker_pb2.SkyJoin(
+                name=j.name,
+                first=j.first,
+                second=j.second,
+                radius_deg=j.radius_deg,
+                comparison=j.comparison,
+                is_wide=j.is_wide,
+            )
+            for j in task.sky_joins
+        ],
     )
     return bytes(request.SerializeToString())
 
@@ -134,6 +146,17 @@ def decode_run(payload: bytes) -> Task:
             memory_bytes=limits.memory_bytes,
             result_bytes=limits.result_bytes,
             hold_bytes=limits.hold_bytes,
+        ),
+        sky_joins=tuple(
+            SkyJoin(
+                name=j.name,
+                first=j.first,
+                second=j.second,
+                radius_deg=j.radius_deg,
+                comparison=j.comparison,
+                is_wide=j.is_wide,
+            )
+            for j in request.sky_joins
         ),
     )
 

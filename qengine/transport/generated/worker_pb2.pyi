@@ -27,6 +27,22 @@ class TaskInput(_message.Message):
     line_column: str
     def __init__(self, name: _Optional[str] = ..., parts: _Optional[_Iterable[_Union[_common_pb2.PartRef, _Mapping]]] = ..., columns: _Optional[_Iterable[str]] = ..., types: _Optional[_Iterable[str]] = ..., ranges: _Optional[_Iterable[int]] = ..., margin_parts: _Optional[_Iterable[_Union[_common_pb2.PartRef, _Mapping]]] = ..., nan_columns: _Optional[_Iterable[str]] = ..., line_column: _Optional[str] = ...) -> None: ...
 
+class SkyJoin(_message.Message):
+    __slots__ = ("name", "first", "second", "radius_deg", "comparison", "is_wide")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    SECOND_FIELD_NUMBER: _ClassVar[int]
+    RADIUS_DEG_FIELD_NUMBER: _ClassVar[int]
+    COMPARISON_FIELD_NUMBER: _ClassVar[int]
+    IS_WIDE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    first: str
+    second: str
+    radius_deg: float
+    comparison: str
+    is_wide: bool
+    def __init__(self, name: _Optional[str] = ..., first: _Optional[str] = ..., second: _Optional[str] = ..., radius_deg: _Optional[float] = ..., comparison: _Optional[str] = ..., is_wide: _Optional[bool] = ...) -> None: ...
+
 class TaskLimits(_message.Message):
     __slots__ = ("deadline_s", "memory_bytes", "result_bytes", "hold_bytes")
     DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
@@ -40,18 +56,20 @@ class TaskLimits(_message.Message):
     def __init__(self, deadline_s: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., result_bytes: _Optional[int] = ..., hold_bytes: _Optional[int] = ...) -> None: ...
 
 class RunRequest(_message.Message):
-    __slots__ = ("protocol", "id", "sql", "inputs", "limits")
+    __slots__ = ("protocol", "id", "sql", "inputs", "limits", "sky_joins")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     SQL_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
+    SKY_JOINS_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     id: _common_pb2.AttemptId
     sql: str
     inputs: _containers.RepeatedCompositeFieldContainer[TaskInput]
     limits: TaskLimits
-    def __init__(self, protocol: _Optional[int] = ..., id: _Optional[_Union[_common_pb2.AttemptId, _Mapping]] = ..., sql: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[TaskInput, _Mapping]]] = ..., limits: _Optional[_Union[TaskLimits, _Mapping]] = ...) -> None: ...
+    sky_joins: _containers.RepeatedCompositeFieldContainer[SkyJoin]
+    def __init__(self, protocol: _Optional[int] = ..., id: _Optional[_Union[_common_pb2.AttemptId, _Mapping]] = ..., sql: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[TaskInput, _Mapping]]] = ..., limits: _Optional[_Union[TaskLimits, _Mapping]] = ..., sky_joins: _Optional[_Iterable[_Union[SkyJoin, _Mapping]]] = ...) -> None: ...
 
 class Event(_message.Message):
     __slots__ = ("id", "started", "progress", "batch", "finished", "failed", "waiting")
