@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from qengine.sky.cells import ORDER, Int64Array, RangeSet
-from qengine.sky.healpix import Float64Array, centers, max_radius_deg, min_width_deg, neighbours
+from qengine.sky.healpix import Float64Array, cells_of, centers, max_radius_deg, min_width_deg, neighbours, neighbours_of_each
 from qengine.sky.region import Circle, Region, Union, circle_depth_deg
 
 PAD_DEG = 2e-3 / 3600
@@ -51,9 +51,10 @@ def coverage(region: Region, *, dilate_deg: float = 0.0, max_cells: int = 512) -
             return circle_depth_deg(ra[member], dec[member], radius[member], lon, lat)
 
         share = budget * len(circles) // len(members)
-        pieces.append(_descend(depth_of_circles, len(circles), dilate_deg + PAD_DEG, share))
+        start = _start(ra, dec, float(radius.max()) + dilate_deg + PAD_DEG)
+        pieces.append(_descend(depth_of_circles, start, dilate_deg + PAD_DEG, share))
     for other in others:
-        pieces.append(_descend(_depth_of(other), 1, dilate_deg + PAD_DEG, budget // len(members)))
+        pieces.append(_descend(_depth_of(other), _base_tiles(1), dilate_deg + PAD_DEG, budget // len(members)))
     return _join((piece.starts, piece.stops) for piece in pieces)
 
 
@@ -96,12 +97,32 @@ def _depth_of(region: Region) -> Depth:
     return lambda _, ra, dec: region.depth_deg(ra, dec)
 
 
-def _descend(depth_of: Depth, members: int, widen_deg: float, budget: int) -> RangeSet:
-    """Cover `members` regions, each widened, by at most about `budget` tiles."""
+_Start = tuple[int, Int64Array, Int64Array]
+"""(order, numbers of members, indexes of tiles): where a descent begins. The tiles of a member hold all of it."""
+
+
+def _base_tiles(members: int) -> _Start:
+    return 0, np.repeat(np.arange(members), 12), np.tile(np.arange(12, dtype=np.int64), members)
+
+
+def _start(ra: Float64Array, dec: Float64Array, radius_deg: float) -> _Start:
+    """Begin at the tiles of the centres and their neighbours, at the finest order where these hold circles of `radius_deg`."""
+    order = _order_for(radius_deg)
+    if order < 2:  # coarser pixels meet some neighbours twice
+        return _base_tiles(len(ra))
+    home = cells_of(ra, dec) >> (2 * (ORDER - order))
+    tiles = np.column_stack([home, neighbours_of_each(order, home)])
+    member = np.repeat(np.arange(len(ra)), tiles.shape[1])
+    is_tile = tiles.ravel() >= 0
+    return order, member[is_tile], tiles.ravel()[is_tile]
+
+
+def _descend(depth_of: Depth, start: _Start, widen_deg: float, budget: int) -> RangeSet:
+    """Cover regions, each widened, by at most about `budget` tiles."""
     kept: list[tuple[Int64Array, Int64Array]] = []
     count = 0
-    member, index = np.repeat(np.arange(members), 12), np.tile(np.arange(12, dtype=np.int64), members)
-    for order in range(ORDER + 1):
+    first, member, index = start
+    for order in range(first, ORDER + 1):
         depth = depth_of(member, *centers(order, index)) + widen_deg
         radius = max_radius_deg(order)
         is_inside = depth >= radius

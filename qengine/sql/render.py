@@ -75,9 +75,9 @@ def _protect(node: exp.Expr) -> None:
     """Put operands that are operators themselves into parentheses."""
     for child in list(node.iter_expressions()):
         if _needs_parentheses(node, child):
-            parent, key, place = child.parent, child.arg_key, child.index
-            assert parent is not None and key is not None
-            parent.set(key, exp.Paren(this=child), place)
+            key, place = child.arg_key, child.index
+            assert key is not None
+            node.set(key, exp.Paren(this=child), place)
 
 
 def _needs_parentheses(parent: exp.Expr, child: exp.Expr) -> bool:

@@ -244,3 +244,14 @@ def test_rings_of_what_has_none() -> None:
     assert ring(RangeSet.from_tiles(3, [5]), 170) == RangeSet.sky() - RangeSet.from_tiles(3, [5])
     with_beyond = RangeSet.from_tiles(3, [5]) | RangeSet.from_ranges([LINE_END], [BEYOND_END])
     assert ring(with_beyond, 0.1) == ring(RangeSet.from_tiles(3, [5]), 0.1)
+
+
+@pytest.mark.parametrize(
+    ("ra", "dec"), [(0.0, 90.0), (12.0, -89.9999), (0.0, 0.0), (359.999, 41.8), (45.0, 41.8103149), (53.1, -28.0)]
+)
+@pytest.mark.parametrize("radius", [1e-7, 1e-3, 0.3, 20.0])
+def test_circles_start_at_their_own_tiles_and_find_the_same(ra: float, dec: float, radius: float) -> None:
+    circle = Circle(ra, dec, radius)
+    from_base_tiles = Intersection((circle, EverySky()))
+    assert coverage(circle) == coverage(from_base_tiles)
+    assert coverage(circle, dilate_deg=0.01) == coverage(from_base_tiles, dilate_deg=0.01)
