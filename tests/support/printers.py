@@ -48,9 +48,11 @@ class AdqlPrinter:
         if node.where:
             parts.append(f" WHERE {self.condition(node.where)}")
         if node.group:
-            parts.append(" GROUP BY " + ", ".join(self.value(value) for value in node.group))
+            parts.append(f" GROUP BY {_groups(node, self.value)}")
         if node.having:
             parts.append(f" HAVING {self.condition(node.having)}")
+        if node.qualify:
+            parts.append(f" QUALIFY {self.condition(node.qualify)}")
         parts.append(self.order(node.order, node))
         parts.append(self.number(" OFFSET ", node.offset))
         return "".join(parts)
@@ -130,8 +132,9 @@ class AdqlPrinter:
                 return f"CASE {branches}{f' ELSE {self.value(default)}' if default else ''} END"
             case q.Cast(value=value, type=name):
                 return f"CAST({self.value(value)} AS {name})"
-            case q.Aggregate(name=name, arg=arg, distinct=distinct):
-                return f"{name}({'DISTINCT ' if distinct else ''}{'*' if arg is None else self.value(arg)})"
+            case q.Aggregate(name=name, arg=arg, distinct=distinct, only=only):
+                text = f"{name}({'DISTINCT ' if distinct else ''}{'*' if arg is None else self.value(arg)})"
+                return f"{text} FILTER (WHERE {self.condition(only)})" if only else text
             case q.Window():
                 return _window(node, self.value, "")
             case q.Scalar(query=query):
@@ -186,9 +189,8 @@ class AdqlPrinter:
                 return f"{self.contains(node)} = {0 if node.is_negated else 1}"
             case q.Within(op=op, radius=radius):
                 distance = self.distance(node.one, node.two, node.form)
-                if node.is_flipped:
-                    return f"{_adql_literal(radius)} {_mirror(op)} {distance}"
-                return f"{distance} {op} {_adql_literal(radius)}"
+                limit = self.value(radius) if isinstance(radius, q.Node) else _adql_literal(radius)
+                return f"{limit} {_mirror(op)} {distance}" if node.is_flipped else f"{distance} {op} {limit}"
             case q.Compare(op=op, left=left, right=right):
                 spelled = self.pick("<>", "!=") if op == "<>" else op
                 return f"{self.value(left)} {spelled} {self.value(right)}"
@@ -239,9 +241,11 @@ class OraclePrinter:
         if node.where:
             text += f" WHERE {self.condition(node.where)}"
         if node.group:
-            text += f" GROUP BY {', '.join(self.value(value) for value in node.group)}"
+            text += f" GROUP BY {_groups(node, self.value)}"
         if node.having:
             text += f" HAVING {self.condition(node.having)}"
+        if node.qualify:
+            text += f" QUALIFY {self.condition(node.qualify)}"
         return text
 
     def item(self, node: q.Node) -> str:
@@ -285,8 +289,9 @@ class OraclePrinter:
                 return f"CASE {branches} ELSE {self.value(default) if default else 'NULL'} END"
             case q.Cast(value=value, type=name):
                 return f"CAST({self.value(value)} AS {_ORACLE_TYPES[name]})"
-            case q.Aggregate(name=name, arg=arg, distinct=distinct):
-                return f"{name}({'DISTINCT ' if distinct else ''}{'*' if arg is None else self.value(arg)})"
+            case q.Aggregate(name=name, arg=arg, distinct=distinct, only=only):
+                text = f"{name}({'DISTINCT ' if distinct else ''}{'*' if arg is None else self.value(arg)})"
+                return f"{text} FILTER (WHERE {self.condition(only)})" if only else text
             case q.Window():
                 return _window(node, self.value, " NULLS LAST")
             case q.Scalar(query=query):
@@ -307,7 +312,8 @@ class OraclePrinter:
 
     def within(self, node: q.Within) -> str:
         points = ", ".join(f"CAST({self.value(v)} AS DOUBLE)" for v in (*node.one, *node.two))
-        return f"sky_compare({points}, {_oracle_literal(node.radius)}, '{node.op}')"
+        radius = self.value(node.radius) if isinstance(node.radius, q.Node) else _oracle_literal(node.radius)
+        return f"sky_compare({points}, CAST({radius} AS DOUBLE), '{node.op}')"
 
     def condition(self, node: q.Node) -> str:
         match node:
@@ -368,6 +374,16 @@ def _common_condition(node: q.Node, value: Callable[[q.Node], str], query: Calla
         case q.Exists(query=inner, negated=negated):
             return f"{'NOT ' if negated else ''}EXISTS ({query(inner)})"
     raise TypeError(node)
+
+
+def _groups(node: q.Select, value: Callable[[q.Node], str]) -> str:
+    keys = ", ".join(value(key) for key in node.group)
+    match node.sets:
+        case "":
+            return keys
+        case "SETS":
+            return f"GROUPING SETS ({', '.join(f'({value(key)})' for key in node.group)}, ())"
+    return f"{node.sets} ({keys})"
 
 
 def _window(node: q.Window, value: Callable[[q.Node], str], nulls: str) -> str:

@@ -93,6 +93,8 @@ class Aggregate(Node):
     name: str
     arg: Node | None
     distinct: bool = False
+    only: Node | None = None
+    """The condition of FILTER (WHERE ..)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,7 @@ class Within(Node):
     one: tuple[Node, Node]
     two: tuple[Node, Node]
     op: str
-    radius: float
+    radius: float | Node
     form: str = "points"
     is_flipped: bool = False
 
@@ -300,7 +302,10 @@ class Select(Node):
     source: Node
     where: Node | None = None
     group: tuple[Node, ...] = ()
+    sets: str = ""
+    """ROLLUP, CUBE or SETS (each key alone, and all rows): how `group` is grouped."""
     having: Node | None = None
+    qualify: Node | None = None
     order: tuple[Order, ...] = ()
     distinct: bool = False
     top: int | None = None

@@ -100,11 +100,13 @@ class QueryGenerator(RelationMixin, PredicateMixin, ValueMixin):
             items.append(self.output(value, len(items), set()))
             kinds.append(kind)
         having = self.having(relation) if self.rng.random() < (0.3 if keys else 0.08) else None
+        sets = self.choose({"": 88, "ROLLUP": 0, "CUBE": 0, "SETS": 0}) if keys else ""
         query = q.Select(
             items=tuple(items),
             source=relation.source,
             where=self.where(relation),
             group=tuple(value for value, _ in keys),
+            sets=sets,
             having=having,
         )
         hidden = [value for value, _ in keys] + [q.Aggregate("COUNT", None)]
@@ -121,6 +123,9 @@ class QueryGenerator(RelationMixin, PredicateMixin, ValueMixin):
         items.append(self.output(value, len(items), set()))
         kinds.append(kind)
         query = q.Select(items=tuple(items), source=relation.source, where=self.where(relation))
+        if self.rng.random() < 0.35:
+            rank, _ = self.window_value(relation)
+            query = replace(query, qualify=q.Compare(self.rng.choice(("=", "<=")), rank, q.Literal(self.rng.choice((1, 1, 2)))))
         return self.sorted_and_cut(query, kinds, [])
 
     def set_operation(self) -> q.SetOp:

@@ -77,6 +77,10 @@ def _own(node: q.Node) -> Iterator[q.Node]:
 
 
 def _select(node: q.Select) -> Iterator[q.Node]:
+    if node.qualify is not None:
+        yield replace(node, qualify=None)
+    if node.sets:
+        yield replace(node, sets="")
     if node.where is not None:
         yield replace(node, where=None)
     if node.having is not None:

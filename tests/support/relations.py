@@ -269,7 +269,12 @@ class RelationMixin(PredicateMixin, ValueMixin):
             on: q.Node = q.Inside(one, q.Circle(two[0], two[1], reach), self.rng.choice(("contains=1", "1=contains")))
         else:
             form = self.rng.choice(("points", "points", "numbers"))
-            on = q.Within(one, two, self.rng.choice(("<", "<", "<=")), reach, form, self.luck(0.15))
+            limit: float | q.Node = reach
+            if self.luck(0.12):
+                side = self.rng.choice((left, right))
+                sizes = [f for f in side.of(Kind.EXACT) if isinstance(f.node, q.Column)]
+                limit = q.Binary("*", self.rng.choice(sizes).node, q.Literal(reach)) if sizes else reach
+            on = q.Within(one, two, self.rng.choice(("<", "<", "<=")), limit, form, self.luck(0.15))
         return self.join(left, right, self.with_extra(on, left, right), self.kind(inner=inner))
 
     def self_near(self) -> Relation:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tests.support import query_ast as q
 from tests.support.scope import Field, Generating, Kind, Relation
 
@@ -155,7 +157,13 @@ class ValueMixin(Generating):
         return q.Aggregate(self.rng.choice(("MIN", "MAX")), value), kind
 
     def aggregate_value(self, relation: Relation) -> Valued:
-        match self.choose({"exact": 6, "avg": 3, "spread": 2, "mix": 2}):
+        value, kind = self.any_aggregate(relation)
+        if isinstance(value, q.Aggregate) and self.luck(0.1):
+            value = replace(value, only=self.predicate(relation, 0))
+        return value, kind
+
+    def any_aggregate(self, relation: Relation) -> Valued:
+        match self.choose({"exact": 6, "avg": 3, "spread": 2, "middle": 1, "mix": 2}):
             case "exact":
                 return self.exact_aggregate(relation)
             case "avg":
@@ -163,6 +171,8 @@ class ValueMixin(Generating):
                 return q.Aggregate("AVG", value), Kind.APPROX
             case "spread":
                 return q.Aggregate(self.rng.choice(("STDDEV", "VARIANCE")), self.exact(relation, 1)), Kind.APPROX
+            case "middle":
+                return q.Aggregate("MEDIAN", self.exact(relation, 1)), Kind.APPROX
         one = q.Aggregate("SUM", self.integer(relation, 1, small=True))
         two = q.Aggregate("COUNT", None)
         if self.luck(0.3):
@@ -182,6 +192,8 @@ class ValueMixin(Generating):
     def window_value(self, relation: Relation) -> Valued:
         """A window whose value does not depend on the order of peers."""
         partition = tuple(self.group_key(relation)[0] for _ in range(self.choose({0: 2, 1: 5, 2: 1})))
+        if relation.keys() and self.luck(0.3):
+            partition = (*partition, self.rng.choice(relation.keys()).node)
         keys = tuple((self.group_key(relation)[0], self.luck(0.4)) for _ in range(self.choose({1: 3, 2: 1})))
         if self.luck(0.4):
             return q.Window(q.Call(self.rng.choice(("RANK", "DENSE_RANK")), ()), partition, keys), Kind.INT
