@@ -79,7 +79,7 @@ def stage(
     prefix: str = "b",
 ) -> Staged:
     """Take out the outermost pieces that should run first. Steps are named `prefix` and a number."""
-    if not _may_have_steps(tree, catalog):
+    if _is_plainly_local(tree, catalog):
         return Staged(tree=tree, steps=())
     work = _Staging(catalog, estimator, limits, frozenset(forbidden), prefix)
     result = work.visit(tree.copy(), {})
@@ -104,9 +104,11 @@ def with_tables(catalog: Catalog, tables: Collection[TableSnapshot]) -> Catalog:
     return Catalog(tables=(*catalog.tables, *tables))
 
 
-def _may_have_steps(tree: exp.Query, catalog: Catalog) -> bool:
-    """Say whether the statement has more than one relation or block; most small queries have not."""
-    return len(list(tree.find_all(exp.Select))) > 1 or any(tree.find_all(exp.Join))
+def _is_plainly_local(tree: exp.Query, catalog: Catalog) -> bool:
+    """Say whether the statement is one block that runs tile by tile as it is: most small queries are."""
+    if not isinstance(tree, exp.Select) or any(True for node in tree.find_all(exp.Select) if node is not tree):
+        return False
+    return not tree.args.get("joins") or isinstance(prove_locality(lift_block(tree, catalog)), Locality)
 
 
 class _Staging:
