@@ -39,10 +39,13 @@ def region_of(node: exp.Expr, alias: str, table: Table) -> Region | None:
 
 
 def intersection(regions: Sequence[Region]) -> Region | None:
-    """Intersect regions; the coordinate boxes among them become one. None for no regions."""
-    boxes = [r for r in regions if isinstance(r, RaDecBox)]
-    others = [r for r in regions if not isinstance(r, RaDecBox)]
-    merged: list[Region] = list(others)
+    """Intersect regions; the coordinate boxes among them become one. None for no regions.
+
+    A box that holds one of the circles says nothing more (`plan.optimize` adds such boxes), and circles are covered fastest.
+    """
+    circles = [r for r in regions if isinstance(r, Circle)]
+    boxes = [r for r in regions if isinstance(r, RaDecBox) and not any(_holds(r, circle) for circle in circles)]
+    merged: list[Region] = [r for r in regions if not isinstance(r, RaDecBox)]
     if boxes:
         plain = [b for b in boxes if b.ra_min <= b.ra_max]
         merged += [b for b in boxes if b.ra_min > b.ra_max]
@@ -56,6 +59,18 @@ def intersection(regions: Sequence[Region]) -> Region | None:
     if not merged:
         return None
     return merged[0] if len(merged) == 1 else Intersection(tuple(merged))
+
+
+def _holds(box: RaDecBox, circle: Circle) -> bool:
+    """Say whether the whole circle is in the box; False if in doubt."""
+    if circle.dec - circle.radius < box.dec_min or circle.dec + circle.radius > box.dec_max:
+        return False
+    if box.ra_min <= 0 and box.ra_max >= FULL_CIRCLE_DEG:
+        return True
+    if abs(circle.dec) + circle.radius >= 90:
+        return False
+    reach = math.degrees(math.asin(math.sin(math.radians(circle.radius)) / math.cos(math.radians(circle.dec))))
+    return box.ra_min <= circle.ra - reach and circle.ra + reach <= box.ra_max
 
 
 def needs_position(region: Region) -> bool:

@@ -6,6 +6,7 @@ written out, and operands that are operators themselves are put in parentheses, 
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, ClassVar
 
 from sqlglot import exp
@@ -45,10 +46,36 @@ class _Text(DuckDBGenerator):
                 return in_circle_sql(self.sql(arguments[0]), self.sql(arguments[1]), (lon0, lat0, radius))
         return str(super().anonymous_sql(expression))
 
+    def datatype_sql(self, expression: exp.DataType) -> str:
+        kind = expression.this
+        if isinstance(kind, exp.DType) and not any(value for key, value in expression.args.items() if key != "this"):
+            return _type_name(kind)
+        return str(super().datatype_sql(expression))
+
+    def cast_sql(self, expression: exp.Cast, safe_prefix: str | None = None) -> str:
+        if safe_prefix is None and not any(value for key, value in expression.args.items() if key not in ("this", "to")):
+            return f"CAST({self.sql(expression, 'this')} AS {self.sql(expression, 'to')})"
+        return str(super().cast_sql(expression, safe_prefix))
+
+    def column_sql(self, expression: exp.Column) -> str:
+        name, table = expression.this, expression.args.get("table")
+        if isinstance(name, exp.Identifier) and isinstance(table, exp.Identifier) and not expression.args.get("db"):
+            return f"{_quoted(table)}.{_quoted(name)}"
+        return str(super().column_sql(expression))
+
     def ordered_sql(self, expression: exp.Ordered) -> str:
         direction = " DESC" if expression.args.get("desc") else " ASC"
         nulls = " NULLS FIRST" if expression.args.get("nulls_first") else " NULLS LAST"
         return f"{self.sql(expression, 'this')}{direction}{nulls}"
+
+
+@cache
+def _type_name(kind: exp.DType) -> str:
+    return str(DuckDBGenerator().datatype_sql(exp.DataType(this=kind)))
+
+
+def _quoted(identifier: exp.Identifier) -> str:
+    return '"' + str(identifier.this).replace('"', '""') + '"'
 
 
 def _constants(nodes: list[exp.Expr]) -> list[float] | None:
@@ -57,14 +84,16 @@ def _constants(nodes: list[exp.Expr]) -> list[float] | None:
     return known if len(known) == len(found) else None
 
 
-def render(tree: exp.Expr) -> str:
-    """Return the DuckDB text of a bound tree or of a part of one. The tree is not changed."""
-    return run_deep(lambda: _render(tree))
+def render(tree: exp.Expr, *, is_given_up: bool = False) -> str:
+    """Return the DuckDB text of a bound tree or of a part of one.
+
+    The tree is not changed, unless the caller gives it up: that saves a copy.
+    """
+    return run_deep(lambda: _render(tree if is_given_up else copy_tree(tree)))
 
 
-def _render(tree: exp.Expr) -> str:
+def _render(copy: exp.Expr) -> str:
     # The generator changes some trees while it writes them, so it gets one of its own.
-    copy = copy_tree(tree)
     for node in nodes_of(copy):
         if isinstance(node, _OPERATORS) and not isinstance(node, _SAFE):
             _protect(node)

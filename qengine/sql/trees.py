@@ -16,6 +16,9 @@ from sqlglot import exp
 E = TypeVar("E", bound=exp.Expr)
 N = TypeVar("N", bound=exp.Expr)
 
+_Node = exp.Expr
+_PLAIN = frozenset({str, bool, int, type(None)})
+
 
 def copy_tree(tree: E, *, without: Collection[str] = ()) -> E:
     """Return a copy of the tree that shares no node and no `meta` with it, and has no parent.
@@ -24,29 +27,23 @@ def copy_tree(tree: E, *, without: Collection[str] = ()) -> E:
     """
     if without:
         return _copy_without(tree, without)
-    root = tree.__class__()
+    root = _blank(tree, None, None)
     pending: list[tuple[exp.Expr, exp.Expr]] = [(tree, root)]
-    while pending:
-        node, copy = pending.pop()
-        if node.comments is not None:
-            copy.comments = list(node.comments)
-        if node._type is not None:
-            copy._type = node._type.copy()
-        if node._meta is not None:
-            copy._meta = node._meta.copy()
-        copy._hash = node._hash
+    for node, copy in pending:
         args = copy.args
         for key, value in node.args.items():
-            if isinstance(value, exp.Expr):
-                args[key] = child = value.__class__()
-                child.parent, child.arg_key = copy, key
+            if value.__class__ in _PLAIN:
+                args[key] = value
+            elif isinstance(value, _Node):
+                args[key] = child = _blank(value, copy, key)
                 pending.append((value, child))
             elif value.__class__ is list:
-                args[key] = items = []
-                for place, item in enumerate(value):
-                    if isinstance(item, exp.Expr):
-                        child = item.__class__()
-                        child.parent, child.arg_key, child.index = copy, key, place
+                items: list[object] = []
+                args[key] = items
+                for item in value:
+                    if isinstance(item, _Node):
+                        child = _blank(item, copy, key)
+                        child.index = len(items)
                         pending.append((item, child))
                         items.append(child)
                     else:
@@ -56,19 +53,29 @@ def copy_tree(tree: E, *, without: Collection[str] = ()) -> E:
     return root
 
 
+def _blank(node: E, parent: exp.Expr | None, key: str | None) -> E:
+    """Return a copy of a node without its arguments. (Its constructor would do the same, at twice the price.)"""
+    copy = node.__class__.__new__(node.__class__)
+    copy.args = {}
+    copy.parent, copy.arg_key, copy.index = parent, key, None
+    comments, meta, kind = node.comments, node._meta, node._type
+    copy.comments = None if comments is None else list(comments)
+    copy._meta = None if meta is None else meta.copy()
+    copy._type = None if kind is None else kind.copy()
+    copy._hash = node._hash
+    return copy
+
+
 def _copy_without(tree: E, without: Collection[str]) -> E:
-    root = tree.__class__()
-    if tree.comments is not None:
-        root.comments = list(tree.comments)
-    if tree._meta is not None:
-        root._meta = tree._meta.copy()
+    root = _blank(tree, None, None)
+    root._hash = None
     for key, value in tree.args.items():
         if key in without:
             continue
-        if isinstance(value, exp.Expr):
+        if isinstance(value, _Node):
             root.set(key, copy_tree(value))
         elif value.__class__ is list:
-            root.set(key, [copy_tree(item) if isinstance(item, exp.Expr) else item for item in value])
+            root.set(key, [copy_tree(item) if isinstance(item, _Node) else item for item in value])
         else:
             root.args[key] = value
     return root
@@ -79,10 +86,12 @@ def nodes_of(tree: exp.Expr) -> list[exp.Expr]:
     found = [tree]
     for node in found:
         for value in node.args.values():
-            if isinstance(value, exp.Expr):
+            if value.__class__ in _PLAIN:
+                continue
+            if isinstance(value, _Node):
                 found.append(value)
             elif value.__class__ is list:
-                found += [item for item in value if isinstance(item, exp.Expr)]
+                found += [item for item in value if isinstance(item, _Node)]
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 
 import numpy as np
@@ -12,8 +13,10 @@ import pytest
 from qengine.catalog.model import Catalog, ColumnStats
 from qengine.plan.logical import RangeFact
 from qengine.plan.prune import excluded_parts, lookups, work_of
+from qengine.plan.regions import intersection
 from qengine.sky.cells import LINE_END, RangeSet, beyond_cell
 from qengine.sky.healpix import cells_of
+from qengine.sky.region import Circle, Intersection, RaDecBox
 from tests.support.imaginary import survey
 from tests.support.planning import pieces_of
 
@@ -195,3 +198,23 @@ def test_a_hundred_thousand_tiles_are_planned_in_no_time() -> None:
         share(work("SELECT mag FROM dp.Object WHERE CONTAINS(POINT(ra, dec), CIRCLE(34, 12, 1)) = 1 AND mag > 11", catalog)) < 1e-3
     )
     assert time.perf_counter() - began < 2
+
+
+def test_box_around_a_circle_says_nothing_more() -> None:
+    circle = Circle(10.0, -60.0, 1.0)
+    width = math.degrees(math.asin(math.sin(math.radians(1.0)) / math.cos(math.radians(60.0)))) + 1e-6
+    around = RaDecBox(10.0 - width, 10.0 + width, -61.0 - 1e-6, -59.0 + 1e-6)
+    assert intersection([around, circle]) == circle
+    assert intersection([RaDecBox(0.0, 360.0, -61.1, -58.9), circle]) == circle
+    for cut in (
+        RaDecBox(10.0 - width, 10.0 + width - 0.01, -61.1, -58.9),
+        RaDecBox(9.0, 11.0, -61.1, -58.9),
+        RaDecBox(0, 360, -60.9, 0),
+    ):
+        assert intersection([cut, circle]) == Intersection((circle, cut))
+
+
+@pytest.mark.parametrize("circle", [Circle(0.0, 0.0, 1.0), Circle(359.9, 10.0, 1.0), Circle(10.0, 89.5, 1.0)])
+def test_box_beside_a_wrapping_circle_stays(circle: Circle) -> None:
+    box = RaDecBox(5.0, 359.0, -90.0, 90.0)
+    assert intersection([box, circle]) == Intersection((circle, box))
