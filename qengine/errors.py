@@ -159,6 +159,18 @@ class WorkerLostError(ClusterError):
     code = "worker_lost"
 
 
+class RelationMissingError(ClusterError):
+    """A worker does not have a relation that was put on it: it has been restarted since."""
+
+    code = "relation_missing"
+
+
+class PartitionLostError(ClusterError):
+    """Partitions of an exchange cannot be read any more; `details["partitions"]` names them."""
+
+    code = "partition_lost"
+
+
 class RangesUnavailableError(ClusterError):
     """No living worker can serve some ranges of the line; the message names them."""
 

@@ -1,12 +1,12 @@
 """The manifest: one table at one snapshot, as an immutable Parquet file of its parts.
 
 Every row is a part, of any role; a role's rows stand together, in the order of `Parts`. Numbers are plain columns, row groups
-four list columns, and every column's statistics four flat columns (`min:`, `max:`, `nulls:`, `known:` and its name). The
+four list columns, and every column's statistics five flat columns (`min:`, `max:`, `nulls:`, `known:`, `exact:` and its name). The
 definition of the table, the name and number of the snapshot, the width of the margin and the key index are in the file's
 key-value metadata; so a manifest says by itself what it is, and a lost registry can be restored from manifests.
 
 Reading is columnar: arrays go from Arrow to numpy without a loop over parts. Statistics are read when a query first asks for a
-column's (a table of 1,300 columns has 5,200 such arrays, and a query needs two or three of them), and then kept.
+column's (a table of 1,300 columns has 6,500 such arrays, and a query needs a handful of them), and then kept.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ _TABLE = b"qengine.table"
 _NUMBERS = ("rows", "bytes", "start", "stop", "lowest", "highest")
 _GROUPS = ("lowest", "highest", "rows", "bytes")
 _STATS = ("min", "max", "nulls", "known")
+_EXACT = "exact"
+"""Manifests of earlier versions lack it: their bounds prune, but answer nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +126,10 @@ class _Source:
         self._file = file
         self._lock = threading.Lock()
 
+    def has(self, column: str) -> bool:
+        """Say whether the manifest has a column of this name."""
+        return bool(self._file.schema_arrow.get_field_index(column) >= 0)
+
     def read(self, columns: list[str]) -> pa.Table:
         try:
             with self._lock:
@@ -159,9 +165,13 @@ class StoredStats(Mapping[str, ColumnStats]):
         return name in self._names
 
     def _load(self, name: str) -> ColumnStats:
-        content = self._source.read([f"{part}:{name}" for part in _STATS]).slice(*self._range)
-        minimum, maximum, nulls, known = (_numpy(content.column(f"{part}:{name}")) for part in _STATS)
-        return ColumnStats(minimum, maximum, nulls.astype(np.int64, copy=False), known.astype(np.bool_, copy=False))
+        parts = (*_STATS, _EXACT) if self._source.has(f"{_EXACT}:{name}") else _STATS
+        content = self._source.read([f"{part}:{name}" for part in parts]).slice(*self._range)
+        minimum, maximum, nulls, known, *exact = (_numpy(content.column(f"{part}:{name}")) for part in parts)
+        return ColumnStats(
+            minimum, maximum, nulls.astype(np.int64, copy=False), known.astype(np.bool_, copy=False),
+            exact[0].astype(np.bool_, copy=False) if exact else None,
+        )  # fmt: skip
 
 
 def _part_columns(roles: Sequence[Parts]) -> dict[str, pa.Array]:
@@ -181,7 +191,7 @@ def _part_columns(roles: Sequence[Parts]) -> dict[str, pa.Array]:
 
 
 def _stats_columns(name: str, roles: Sequence[Parts]) -> dict[str, pa.Array]:
-    """Return the four arrays of a column's statistics. Roles that lack them are filled with "not known", and so are those whose
+    """Return the five arrays of a column's statistics. Roles that lack them are filled with "not known", and so are those whose
     values are of another type (a role in which nothing is known has no type of its own)."""
     found = [parts.stats.get(name) for parts in roles]
     given = [stats for stats in found if stats is not None]
@@ -193,6 +203,9 @@ def _stats_columns(name: str, roles: Sequence[Parts]) -> dict[str, pa.Array]:
         f"max:{name}": pa.array(np.concatenate([s.maximum for s in filled]), kind),
         f"nulls:{name}": pa.array(np.concatenate([s.nulls for s in filled])),
         f"known:{name}": pa.array(np.concatenate([s.is_known for s in filled])),
+        f"exact:{name}": pa.array(
+            np.concatenate([np.zeros(len(s.nulls), np.bool_) if s.is_exact is None else s.is_exact for s in filled])
+        ),
     }
 
 

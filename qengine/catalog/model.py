@@ -133,16 +133,18 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class ColumnStats:
-    """Smallest and largest value and number of NULLs of one column, per part.
+    """Smallest and largest value and number of NULLs (-1: not known) of one column, per part.
 
-    `minimum` and `maximum` have the column's own type (numpy int64, float64 or object for text and times as microseconds);
-    they mean something only where `is_known`. All arrays have shape (parts,).
+    `minimum` and `maximum` are int64 (integers, booleans as 0 and 1, times and dates as microseconds), float64 (also decimals, rounded
+    outwards) or objects (text). They bound the values where `is_known`, and are values of the column where `is_exact` (None:
+    nowhere). All arrays have shape (parts,).
     """
 
     minimum: NDArray[np.generic]
     maximum: NDArray[np.generic]
     nulls: Int64Array
     is_known: NDArray[np.bool_]
+    is_exact: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, slots=True)

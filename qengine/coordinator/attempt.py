@@ -18,6 +18,7 @@ from qengine.coordinator.holding import Holding
 from qengine.coordinator.watch import Watch
 from qengine.errors import ClusterError, ProtocolError, WorkerLostError
 from qengine.plan.physical import Batch, Failed, Finished, Progress, Started, Task, TaskEvent, TaskStats
+from qengine.transport.channel import WorkerChannel
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,8 @@ class Attempt:
         Called when the attempt runs on a slot.
     on_spooled
         Awaited when the worker is done and its spool has to be fetched; returns when there is room for the rows.
+    prepare
+        Awaited before the task is sent: gives the worker what the task needs.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Attempt:
         settings: RunSettings,
         on_started: Callable[[], None],
         on_spooled: Callable[[], Awaitable[None]],
+        prepare: Callable[[WorkerChannel, Task], Awaitable[None]] | None = None,
     ) -> None:
         self.watch = watch
         self.fraction = 0.0
@@ -78,6 +82,7 @@ class Attempt:
         self._settings = settings
         self._on_started = on_started
         self._on_spooled = on_spooled
+        self._prepare = prepare
         self.holding = Holding(hold_bytes, settings.temp_dir)
         self._spooled = Holding(hold_bytes, settings.temp_dir)
         self._heard_at = asyncio.get_running_loop().time()
@@ -101,6 +106,10 @@ class Attempt:
 
     async def receive(self, task: Task) -> TaskStats:
         """Run the task and collect its whole result in `holding`. Raise what it failed with, or what is wrong with the answer."""
+        if self._prepare is not None:
+            self._is_listening = False
+            await self._prepare(self.watch.channel, task)
+            self._heard()
         stats = await self._listen(task)
         if stats is None:
             raise WorkerLostError(f"worker {self.watch.worker} ended the stream of task {task.id} without a result")

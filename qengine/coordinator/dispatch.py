@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from qengine.coordinator.attempt import RunSettings
@@ -21,6 +21,7 @@ from qengine.coordinator.placement import rank_workers
 from qengine.coordinator.report import RunProgress
 from qengine.coordinator.run import Run
 from qengine.coordinator.schedule import Policy, Scheduler
+from qengine.coordinator.shared import SharedRelations
 from qengine.coordinator.source import TaskSource
 from qengine.coordinator.watch import Health, Watch, WatchSettings
 from qengine.errors import BugError, QEngineError
@@ -52,6 +53,12 @@ class WorkerState:
     health: Health
     status: WorkerStatus | None
     error: QEngineError | None
+
+
+def part_of(query: QueryId, first: int) -> QueryId:
+    """Return the name under which workers know one of several plans of a query, whose fragments are numbered from `first`: each is
+    forgotten when it has ended, and the others go on."""
+    return QueryId(f"{query}.{first}") if first else query
 
 
 class Dispatcher:
@@ -122,6 +129,7 @@ class Dispatcher:
         is_ordered: bool = False,
         lane: Lane | None = None,
         on_progress: Callable[[RunProgress], None] | None = None,
+        shared: SharedRelations | None = None,
     ) -> Run:
         """Run all tasks of `source` and return their rows as an async iterator of batches, in any order. Nothing starts before the
         iteration does.
@@ -136,6 +144,8 @@ class Dispatcher:
             Start tasks in the given order instead of the largest first. (Rows come in any order all the same.)
         lane
             Chosen by the number of tasks if not given.
+        shared
+            Relations that tasks read. With them the caller is the one who has to `release` the query in the end.
         """
         policy = self._settings.policy
         is_limited = row_limit is not None
@@ -164,14 +174,21 @@ class Dispatcher:
             leave=self._leave,
             offer=self._offer,
             on_progress=on_progress,
+            shared=shared,
         )
 
     async def cancel(self, query: QueryId) -> None:
-        """End all runs of a query, whose readers get `QueryCancelledError`, and have every worker forget it."""
-        for run in self._runs():
-            if run.query == query:
-                run.cancel()
-        await asyncio.gather(*(watch.cancel(query, self._settings.run.stop_s) for watch in self._watches.values()))
+        """End all runs of a query and of its parts (`part_of`), whose readers get `QueryCancelledError`, and have every worker
+        forget them."""
+        runs = [run for run in self._runs() if run.query == query or run.query.startswith(f"{query}.")]
+        for run in runs:
+            run.cancel()
+        await asyncio.gather(*(self.release(part, self._watches) for part in {query, *(run.query for run in runs)}))
+
+    async def release(self, query: QueryId, workers: Iterable[WorkerId]) -> None:
+        """Have workers forget a query or a part of one."""
+        watches = [self._watches[worker] for worker in workers]
+        await asyncio.gather(*(watch.cancel(query, self._settings.run.stop_s) for watch in watches))
 
     # -- runs -------------------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +12,18 @@ import pyarrow as pa
 
 from qengine.catalog.model import TableSnapshot
 from qengine.catalog.types import to_arrow
-from qengine.coordinator.dispatch import Dispatcher
+from qengine.coordinator.attempt import close_stream
+from qengine.coordinator.dispatch import Dispatcher, part_of
 from qengine.coordinator.merge import Merger
 from qengine.coordinator.run import Run
+from qengine.coordinator.shared import SharedRelations
 from qengine.coordinator.source import TaskSource
 from qengine.errors import BugError
 from qengine.plan.fragment import LeafFragment, PhysicalPlan, task_inputs
 from qengine.plan.physical import QueryId, Task, TaskId, TaskLimits
+
+_CLOSE_S = 5.0
+"""How long the end of a plan waits for its streams to close."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +46,20 @@ class Executor:
         self._dispatcher = dispatcher
         self._merger = merger
         self._limits = limits
+        self._releasing: set[asyncio.Task[None]] = set()
 
     def start(self, query: QueryId, plan: PhysicalPlan) -> Execution:
         """Return the rows of the answer, and the runs of the leaves."""
+        part = part_of(query, plan.leaves[0].number if plan.leaves else 0)
+        shared = SharedRelations(part, _shared_tables(plan))
         runs = tuple(
-            self._dispatcher.run(_source(query, leaf), query=query, limits=self._limits, row_limit=leaf.row_limit)
+            self._dispatcher.run(_source(part, leaf), query=part, limits=self._limits, row_limit=leaf.row_limit, shared=shared)
             for leaf in plan.leaves
         )
-        if plan.final_sql is None:
-            return Execution(aiter(runs[0]), runs)
+        answer = aiter(runs[0]) if plan.final_sql is None else self._merged(plan, plan.final_sql, runs)
+        return Execution(self._until_released(answer, part, runs, shared), runs)
+
+    def _merged(self, plan: PhysicalPlan, final_sql: str, runs: tuple[Run, ...]) -> AsyncIterator[pa.RecordBatch]:
         inputs: dict[str, tuple[pa.Schema, AsyncIterator[pa.RecordBatch]]] = {}
         for leaf, run in zip(plan.leaves, runs, strict=True):
             schema = pa.schema([(name, to_arrow(found)) for name, found in leaf.columns])
@@ -56,18 +67,48 @@ class Executor:
         for name, table in plan.inline:
             data = _inline(table)
             inputs[name] = (data.schema, _batches(data))
-        return Execution(self._merger.run(plan.final_sql, inputs, deadline_s=self._limits.deadline_s), runs)
+        return self._merger.run(final_sql, inputs, deadline_s=self._limits.deadline_s)
+
+    async def _until_released(
+        self, answer: AsyncIterator[pa.RecordBatch], query: QueryId, runs: tuple[Run, ...], shared: SharedRelations
+    ) -> AsyncGenerator[pa.RecordBatch, None]:
+        """Pass the rows on; in the end, whatever it is, leave nothing behind on workers."""
+        try:
+            async for batch in answer:
+                yield batch
+        finally:
+            # Not to be cut short by a second cancellation of the reader: files would stay.
+            releasing = asyncio.create_task(self._release(answer, query, runs, shared))
+            self._releasing.add(releasing)
+            releasing.add_done_callback(self._releasing.discard)
+            await asyncio.shield(releasing)
+
+    async def _release(
+        self, answer: AsyncIterator[pa.RecordBatch], query: QueryId, runs: tuple[Run, ...], shared: SharedRelations
+    ) -> None:
+        await close_stream(answer, _CLOSE_S)
+        await shared.close()
+        await self._dispatcher.release(query, shared.workers.union(*(run.leftovers for run in runs)))
 
 
 def _source(query: QueryId, leaf: LeafFragment) -> TaskSource:
     def make(number: int) -> Task:
-        return Task(id=TaskId(query, leaf.number, number), attempt=1, epoch=0, sql=leaf.sql, inputs=task_inputs(leaf, number))
+        return Task(
+            id=TaskId(query, leaf.number, number), attempt=1, epoch=0, sql=leaf.sql, inputs=task_inputs(leaf, number),
+            sky_joins=leaf.sky_joins,
+        )  # fmt: skip
 
     def describe(number: int) -> str:
         names = ", ".join(i.table.table.full_name for i in leaf.inputs)
         return f"{names} on cells {int(leaf.bounds[number])} to {int(leaf.bounds[number + 1])}"
 
     return TaskSource(costs=leaf.costs.astype(np.float64), cells=leaf.bounds[:-1], make=make, describe=describe)
+
+
+def _shared_tables(plan: PhysicalPlan) -> Mapping[str, pa.Table]:
+    """Return the relations that the coordinator has and tasks read."""
+    tables = (i.table for leaf in plan.leaves for i in leaf.inputs)
+    return {table.table.full_name: table.inline for table in tables if table.inline is not None}
 
 
 def _inline(table: TableSnapshot) -> pa.Table:

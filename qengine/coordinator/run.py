@@ -5,6 +5,9 @@ iterates over it. For each attempt one asyncio task (`_drive`) lets an `Attempt`
 scheduler that it has finished. So rows are on the coordinator, complete and counted, before they are admitted, and no failure after
 that can take one back or double it.
 
+A run that is part of a larger execution is given its `SharedRelations`: they are put on a worker before an attempt there, and the
+owner, not the run, has the workers forget the query, because other runs of it may go on.
+
 Back-pressure: while more than `queue_bytes` of admitted rows wait to be read, the run takes no further slots and fetches no
 spools; what already runs ends in memory or on disk. A reader that leaves (`aclose`, or the end of the iteration by an error) stops
 all attempts and has the workers forget the query.
@@ -43,10 +46,11 @@ from qengine.coordinator.moves import (
 )
 from qengine.coordinator.report import DispatchReport, RunProgress
 from qengine.coordinator.schedule import Scheduler
+from qengine.coordinator.shared import SharedRelations
 from qengine.coordinator.source import TaskSource
 from qengine.coordinator.tally import Tally
 from qengine.coordinator.watch import Watch
-from qengine.errors import BugError, QEngineError, QueryCancelledError, WorkerLostError
+from qengine.errors import BugError, QEngineError, QueryCancelledError, RelationMissingError, WorkerLostError
 from qengine.plan.physical import QueryId, Task, TaskLimits, TaskStats, WorkerId
 
 log = logging.getLogger(__name__)
@@ -82,6 +86,7 @@ class Run:
         leave: Callable[[Run], None],
         offer: Callable[[], None],
         on_progress: Callable[[RunProgress], None] | None,
+        shared: SharedRelations | None,
     ) -> None:
         self.query = query
         self.lane = lane
@@ -95,6 +100,7 @@ class Run:
         self._watches = watches
         self._enter, self._leave, self._offer = enter, leave, offer
         self._on_progress = on_progress
+        self._shared = shared
         self._live: dict[tuple[int, int], _Live] = {}
         self._complete: dict[tuple[int, int], tuple[Holding, TaskStats]] = {}
         self._drivers: set[asyncio.Task[None]] = set()
@@ -128,6 +134,11 @@ class Run:
     def report(self) -> DispatchReport:
         """What happened; complete once the iteration has ended or `aclose` has returned."""
         return self._tally.report(self.lane.value)
+
+    @property
+    def leftovers(self) -> frozenset[WorkerId]:
+        """Workers that may still keep something of this run after its end; empty for a run that cleans up itself."""
+        return frozenset(self._touched) if self._needs_cancel and self._shared is not None else frozenset()
 
     def cancel(self) -> None:
         """Stop all attempts now and have the reader fail with `QueryCancelledError`. Does nothing after the end."""
@@ -188,7 +199,7 @@ class Run:
             self._ready.popleft().discard()
         if self._drivers:
             await asyncio.wait(self._drivers, timeout=self._settings.stop_s)
-        if self._needs_cancel:
+        if self._needs_cancel and self._shared is None:
             watches = [self._watches[worker] for worker in self._touched]
             await asyncio.gather(*(watch.cancel(self.query, self._settings.stop_s) for watch in watches))
         self._tally.end(self._now())
@@ -287,6 +298,7 @@ class Run:
                 settings=self._settings,
                 on_started=lambda: self.handle(TaskStarted(number, attempt, self._now())),
                 on_spooled=spooled,
+                prepare=None if self._shared is None else self._shared.prepare,
             ),
             self._pool.take(action.worker, self.lane),
         )
@@ -359,6 +371,8 @@ class Run:
         live.attempt.discard()
         if isinstance(failure, WorkerLostError):
             live.attempt.watch.suspect()
+        if isinstance(failure, RelationMissingError | WorkerLostError) and self._shared is not None:
+            self._shared.forget(live.slot.worker)
         self._fail(number, attempt, failure)
         self._offer()
 

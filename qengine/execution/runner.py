@@ -32,7 +32,18 @@ from qengine.execution.duck import DuckEngine, EngineSettings
 from qengine.execution.inputs import task_sql
 from qengine.execution.spool import Spool, SpoolWriter
 from qengine.execution.verify import PartVerifier
-from qengine.plan.physical import Batch, Failed, Finished, PartRef, Progress, Started, Task, TaskEvent, TaskStats
+from qengine.plan.physical import (
+    SHARED,
+    Batch,
+    Failed,
+    Finished,
+    PartRef,
+    Progress,
+    Started,
+    Task,
+    TaskEvent,
+    TaskStats,
+)
 
 Emit = Callable[[TaskEvent], None]
 """Takes an event; called by the running thread and by the watchdog, never by both at once."""
@@ -70,7 +81,7 @@ class _Attempt:
 class TaskRunner:
     """One slot's worth of work: an engine of its own, and what it shares with its neighbours (verifier, spool).
 
-    `settings.roots` is replaced: the runner's engine reads below `store_root` and `attached`. When a task names an absolute file
+    `settings.roots` is replaced: the runner's engine reads below `store_root`, the spool and `attached`. When a task names an absolute file
     elsewhere, `is_attach_open` says whether the engine is opened again with that catalogue's root added (about 10 ms, once per
     catalogue and slot), or the task is refused.
     """
@@ -89,7 +100,7 @@ class TaskRunner:
         self._verifier = verifier
         self._spool = spool
         self._is_attach_open = is_attach_open
-        self._settings = replace(settings, roots=(self._store_root, *(root.resolve() for root in attached)))
+        self._settings = replace(settings, roots=(self._store_root, spool.root.resolve(), *(root.resolve() for root in attached)))
         self._engine = DuckEngine(self._settings)
         self._real: dict[str, Path] = {}
         self._attempt: _Attempt | None = None
@@ -213,6 +224,10 @@ class TaskRunner:
         missing: set[Path] = set()
         for task_input in task.inputs:
             for part in (*task_input.parts, *task_input.margin_parts):
+                if part.uri.startswith(SHARED):
+                    # A file of our own spool: its size was checked when it came, and the reference only has an estimate.
+                    paths[part.uri] = (replace(part, bytes=0), self._spool.relation(task.id.query, part.uri.removeprefix(SHARED)))
+                    continue
                 path = Path(part.uri)
                 if ".." in path.parts:
                     raise BugError(f"part {part.uri} climbs out of its directory")

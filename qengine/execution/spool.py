@@ -1,9 +1,9 @@
-"""Results that are too large to send at once, kept on the worker's disk until they are pulled.
+"""What a worker keeps on its disk for queries: results that are too large to send at once, and relations that it was given.
 
 A spool is one file of frames. A frame is a length (8 bytes, little endian) and a complete Arrow IPC stream of one batch, which
 is also how a batch travels in a `Fetch`. The spool's name is `<xxh3-128 of all frames>-<random>`: whoever pulls it can check what
-arrived, and two attempts with equal rows do not share a file. Files lie in a folder per query, so that ending a query removes
-all its spools.
+arrived, and two attempts with equal rows do not share a file. A relation is a Parquet file that the coordinator has put here, to be
+read by tasks of its query. Files lie in a folder per query, so that ending a query removes all that was kept for it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from qengine.errors import IntegrityError, QueryTooLargeError
+from qengine.errors import ClusterError, IntegrityError, QueryCancelledError, QueryTooLargeError, RelationMissingError
 from qengine.plan.physical import QueryId
 from qengine.storage.digest import FastDigest
 
@@ -66,6 +66,31 @@ class Spool:
         if digest.hexdigest() != name.split("-")[0]:
             raise IntegrityError(f"spool {name} is damaged")
 
+    @property
+    def root(self) -> Path:
+        """The directory below which everything lies."""
+        return self._root
+
+    def put(self, query: QueryId, name: str, content: memoryview) -> None:
+        """Keep a relation of a query: the bytes of a Parquet file."""
+        writer = self.relation_writer(query, name)
+        try:
+            writer.write(content)
+            writer.finish("")
+        finally:
+            writer.abort()
+
+    def relation_writer(self, query: QueryId, name: str) -> FileWriter:
+        """Start to write a relation of a query; one of the same name is replaced when the new one is complete."""
+        return FileWriter(self._relation(query, name))
+
+    def relation(self, query: QueryId, name: str) -> Path:
+        """Return the file of a relation. Raise `RelationMissingError` if it was not put, or before a restart."""
+        path = self._relation(query, name)
+        if not path.is_file():
+            raise RelationMissingError(f"relation {name} is not on this worker", details={"relation": name})
+        return path
+
     def drop(self, name: str) -> None:
         """Delete a spool; one that does not exist is no error."""
         try:
@@ -85,6 +110,9 @@ class Spool:
         # The id comes over the network: it never becomes a path as it is.
         return self._root / blake2b(query.encode(), digest_size=12).hexdigest()
 
+    def _relation(self, query: QueryId, name: str) -> Path:
+        return self._folder(query) / f"{blake2b(name.encode(), digest_size=12).hexdigest()}.parquet"
+
     def _path(self, name: str) -> Path:
         if not _NAME.fullmatch(name):
             raise FileNotFoundError(name)
@@ -92,6 +120,41 @@ class Spool:
         if found is None:
             raise FileNotFoundError(name)
         return found
+
+
+class FileWriter:
+    """A file being written: it appears under its name when it is complete and its bytes are the announced ones."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._temporary = path.with_name(f"{secrets.token_hex(8)}.tmp")
+        self._digest = FastDigest()
+        self._file = self._temporary.open("wb")
+
+    def write(self, chunk: bytes | memoryview) -> None:
+        self._digest.update(chunk)
+        try:
+            self._file.write(chunk)
+        except OSError as error:
+            raise QueryTooLargeError(f"the worker has no room for a relation of the query: {error.strerror}") from error
+
+    def finish(self, digest: str) -> None:
+        """Complete the file. Raise `ClusterError` if `digest` is given and the bytes are others."""
+        if digest and self._digest.hexdigest() != digest:
+            raise ClusterError("the bytes of a relation were damaged on the way to the worker")
+        try:
+            self._file.close()
+            self._temporary.rename(self._path)
+        except FileNotFoundError as error:
+            raise QueryCancelledError("the query was cancelled while it was given a relation") from error
+        except OSError as error:
+            raise QueryTooLargeError(f"the worker has no room for a relation of the query: {error.strerror}") from error
+
+    def abort(self) -> None:
+        """Forget the file unless it is complete."""
+        self._file.close()
+        self._temporary.unlink(missing_ok=True)
 
 
 class SpoolWriter:

@@ -25,7 +25,7 @@ from qengine.catalog.types import SqlType
 from qengine.plan import terms
 from qengine.plan.cost import CostModel, used_fraction
 from qengine.plan.cut import CutQuery, Leaf, pushable_terms
-from qengine.plan.physical import PartRef, TaskInput
+from qengine.plan.physical import PartRef, TaskInput, shared_part
 from qengine.plan.prune import Resolved, work_of
 from qengine.plan.skyjoin import grid_edges, grid_join
 from qengine.sky.cells import BEYOND_END, RangeSet
@@ -39,9 +39,6 @@ MAX_RANGES = 64
 MAX_CELLS = 1000
 """Single cells (of looked-up keys) in the filter of an input that reads at home. Other ranges become one there: it skips row
 groups by their statistics, the predicates test the rows. DuckDB skips row groups by an IN list, but not by an OR of ranges."""
-
-SHARED = "shared:"
-"""What the `uri` of a relation begins with that the coordinator has put on the workers."""
 
 FINE_PARTS = 20_000
 """A fragment that meets more parts than this is cut at borders of parts only."""
@@ -166,7 +163,7 @@ def _task_input(i: LeafInput, home: RangeSet, bounds: tuple[int, int]) -> TaskIn
 
 def _input_of_rows(i: LeafInput, rows: pa.Table) -> TaskInput:
     """Read a relation that the coordinator puts on the workers."""
-    ref = PartRef(digest="", uri=f"{SHARED}{i.table.table.full_name}", rows=rows.num_rows, bytes=rows.nbytes)
+    ref = shared_part(i.table.table.full_name, rows)
     return TaskInput(name=i.name, parts=(ref,), columns=i.columns, types=i.types, line_column="")
 
 

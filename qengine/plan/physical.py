@@ -16,7 +16,7 @@ from qengine.errors import QEngineError
 QueryId = NewType("QueryId", str)
 WorkerId = NewType("WorkerId", str)
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Raised whenever a message changes its meaning; coordinator and worker refuse each other when it differs."""
 
 
@@ -32,15 +32,25 @@ class TaskId:
         return f"{self.query}/{self.fragment}/{self.number}"
 
 
+SHARED = "shared:"
+"""What the `uri` of a relation begins with that the coordinator puts on the workers for one query; its name follows."""
+
+
 @dataclass(frozen=True, slots=True)
 class PartRef:
-    """One Parquet file. `uri` is relative to the worker's store, or absolute. `digest` is the sha256 of its bytes in hexadecimal
-    (empty: unverified), `rows` what its footer must say."""
+    """One Parquet file. `uri` is relative to the worker's store, or absolute, or names a relation that was put on the worker
+    for this query (`SHARED`). `digest` is the sha256 of its bytes in hexadecimal (empty: unverified), `rows` what its footer must
+    say, `bytes` its size (for a shared relation only an estimate)."""
 
     digest: str
     uri: str
     rows: int
     bytes: int
+
+
+def shared_part(name: str, table: pa.Table) -> PartRef:
+    """Return the reference to a relation that the coordinator puts on the workers."""
+    return PartRef(digest="", uri=f"{SHARED}{name}", rows=table.num_rows, bytes=table.nbytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,13 +78,15 @@ class TaskInput:
 class SkyJoin:
     """Relations of candidate pairs that the worker's kernel makes before the task's SQL runs (`qengine.execution.skyjoin`).
 
-    `first` and `second` are SELECTs over the task's inputs. Columns of theirs that begin with `SKY_COLUMN` are for the kernel: `qe lon`,
-    `qe lat` (DOUBLE, degrees), perhaps `qe line` (cell of that position), `qe key` (BIGINT) and, on one of them, `qe radius` (DOUBLE,
-    degrees, instead of `radius_deg`). All others go into the relation `name`, which holds every pair closer than the radius whose
-    keys compare as `comparison` says (`<`, `>`, `<>`, or empty), and possibly a few more: the SQL repeats the exact tests.
+    `first` and `second` are SELECTs over the task's inputs. Their columns that begin with `SKY_COLUMN` are for the kernel:
+    `qe lon`, `qe lat` (DOUBLE, degrees), perhaps `qe line` (cell of that position), `qe key` (BIGINT) and, on one side,
+    `qe radius` (DOUBLE, degrees, instead of `radius_deg`). All others go into the relation `name`, which holds every pair
+    closer than the radius whose keys compare as `comparison` says (`<`, `>`, `<>`, or empty), and possibly a few more: the SQL
+    repeats the exact tests.
 
-    If `is_wide` it has both sides' columns, named `0 <column>` and `1 <column>`. Otherwise it has the second's columns under their own
-    names and `qe row`, the number of the first's row; and the relation `<name> rows` holds the first's rows with their `qe row`.
+    If `is_wide` it has both sides' columns, named `0 <column>` and `1 <column>`. Otherwise it has the second's columns under
+    their own names and `qe row`, the number of the first's row; and the relation `<name> rows` holds the first's rows with
+    their `qe row`.
     """
 
     name: str

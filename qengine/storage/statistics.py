@@ -5,17 +5,23 @@ NULLs of every column whose bounds can prune. `to_parts` turns the records of a 
 
 A statistic is taken only where it is certain to bound the values; all else is "not known", and nothing is pruned by it:
 
-* Integers up to 64 bits, floats, timestamps (as microseconds, rounded outwards) and text of at most 128 characters. Text compares
-  by code points, as Parquet and DuckDB do. Booleans, decimals, dates, binary and nested columns have none.
+* Integers up to 64 bits, floats, decimals (as floats, rounded outwards), booleans (0 and 1), timestamps and dates (as
+  microseconds, rounded outwards) and text. Text compares by code points, as Parquet and DuckDB do; of more than 128 characters
+  only the beginning is kept, and made larger for a maximum. Binary and nested columns have none.
 * Parquet leaves NaN out of minimum and maximum, which agrees with the rule that NaN is NULL; a bound that is NaN itself says
   nothing. -0.0 and 0.0 are one value, written as 0.0. Where files may hold NaN, a float column's NULLs are not known (-1).
 * A column is known in a part when every row group that has values has bounds. A column without any value has no bounds, but a
   number of NULLs equal to the rows.
+
+Bounds are *exact* when both are values of the column, so that they answer MIN and MAX. They are not where they were rounded or
+cut, nor for a float bound of zero (its sign is lost), nor for floats and text in files of others, who may have rounded or cut them
+without saying so.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,18 +37,25 @@ from qengine.errors import InputError
 _MAX_TEXT = 128
 _INT64 = (-(2**63), 2**63 - 1)
 _EXACT_FLOAT = 2**53
+_DAY_US = 86_400_000_000
+_LAST_CHARACTER = 0x10FFFF
+_SURROGATES = (0xD800, 0xDFFF)
 _PER_US = {"milliseconds": (1000, 1), "microseconds": (1, 1), "nanoseconds": (1, 1000)}
 
 Value = int | float | str
+Pair = tuple[Value, Value, bool]
+"""Smallest value, largest value, and whether both are values of the column."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Smallest and largest value of a column in one part (None: not known) and its NULLs (-1: not known)."""
+    """Smallest and largest value of a column in one part (None: not known) and its NULLs (-1: not known). `is_exact`: both bounds,
+    where they are known, are values of the column."""
 
     minimum: Value | None
     maximum: Value | None
     nulls: int
+    is_exact: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,8 +183,9 @@ class _Reader:
     """How the bounds of a top-level column are read from its statistics."""
 
     name: str
-    is_float: bool
-    read: Callable[[Any], tuple[Value, Value] | None]
+    read: Callable[[Any], Pair | None]
+    is_float: bool = False
+    is_text: bool = False
 
 
 def _readers(footer: pq.FileMetaData) -> dict[int, _Reader]:
@@ -187,40 +201,74 @@ def _readers(footer: pq.FileMetaData) -> dict[int, _Reader]:
         if kind is None or column.max_repetition_level > 0:
             continue
         if pa.types.is_integer(kind):
-            found[index] = _Reader(column.path, False, _integers)
+            found[index] = _Reader(column.path, _integers)
         elif pa.types.is_float32(kind) or pa.types.is_float64(kind):
-            found[index] = _Reader(column.path, True, _floats)
+            found[index] = _Reader(column.path, _floats, is_float=True)
         elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
-            found[index] = _Reader(column.path, False, _texts)
+            found[index] = _Reader(column.path, _texts, is_text=True)
+        elif pa.types.is_boolean(kind):
+            found[index] = _Reader(column.path, _booleans)
+        elif pa.types.is_date(kind) and column.physical_type == "INT32":
+            found[index] = _Reader(column.path, _dates)
+        elif pa.types.is_decimal(kind):
+            found[index] = _Reader(column.path, _decimals)
         elif pa.types.is_timestamp(kind) and column.physical_type == "INT64":
-            found[index] = _Reader(column.path, False, _times(json.loads(column.logical_type.to_json())["timeUnit"]))
+            found[index] = _Reader(column.path, _times(json.loads(column.logical_type.to_json())["timeUnit"]))
     return found
 
 
-def _integers(statistics: Any) -> tuple[Value, Value] | None:
+def _integers(statistics: Any) -> Pair | None:
     low, high = statistics.min, statistics.max
-    return (low, high) if _INT64[0] <= low <= high <= _INT64[1] else None
+    return (low, high, True) if _INT64[0] <= low <= high <= _INT64[1] else None
 
 
-def _floats(statistics: Any) -> tuple[Value, Value] | None:
+def _floats(statistics: Any) -> Pair | None:
     low, high = statistics.min, statistics.max
-    return (low + 0.0, high + 0.0) if low <= high else None  # false when either is NaN; + 0.0 makes -0.0 positive
+    if not low <= high:  # also when either is NaN
+        return None
+    return low + 0.0, high + 0.0, low != 0 and high != 0  # + 0.0 makes -0.0 positive
 
 
-def _texts(statistics: Any) -> tuple[Value, Value] | None:
+def _booleans(statistics: Any) -> Pair | None:
+    return int(statistics.min), int(statistics.max), True
+
+
+def _decimals(statistics: Any) -> Pair | None:
+    low, high = statistics.min, statistics.max
+    return (math.nextafter(float(low), -math.inf), math.nextafter(float(high), math.inf), False) if low <= high else None
+
+
+def _texts(statistics: Any) -> Pair | None:
     try:
         low, high = statistics.min, statistics.max
     except UnicodeDecodeError:  # a writer cut a bound within a character
         return None
-    return (low, high) if low <= high and max(len(low), len(high)) <= _MAX_TEXT else None
+    if not low <= high:
+        return None
+    above = high if len(high) <= _MAX_TEXT else text_above(high[:_MAX_TEXT])
+    return None if above is None else (low[:_MAX_TEXT], above, max(len(low), len(high)) <= _MAX_TEXT)
 
 
-def _times(unit: str) -> Callable[[Any], tuple[Value, Value] | None]:
+def text_above(prefix: str) -> str | None:
+    """Return the least text that is larger than every text with this prefix; None if there is none."""
+    for place in range(len(prefix) - 1, -1, -1):
+        if (code := ord(prefix[place])) < _LAST_CHARACTER:
+            following = code + 1 if not _SURROGATES[0] <= code + 1 <= _SURROGATES[1] else _SURROGATES[1] + 1
+            return prefix[:place] + chr(following)
+    return None
+
+
+def _dates(statistics: Any) -> Pair | None:
+    low, high = statistics.min_raw * _DAY_US, statistics.max_raw * _DAY_US
+    return (low, high, True) if _INT64[0] <= low <= high <= _INT64[1] else None
+
+
+def _times(unit: str) -> Callable[[Any], Pair | None]:
     factor, divisor = _PER_US[unit]
 
-    def read(statistics: Any) -> tuple[Value, Value] | None:
+    def read(statistics: Any) -> Pair | None:
         low, high = statistics.min_raw * factor // divisor, -(-statistics.max_raw * factor // divisor)
-        return (low, high) if _INT64[0] <= low <= high <= _INT64[1] else None
+        return (low, high, divisor == 1) if _INT64[0] <= low <= high <= _INT64[1] else None
 
     return read
 
@@ -236,7 +284,8 @@ def _bounds(groups: Sequence[Any], index: int, reader: _Reader, *, has_nan: bool
         nulls = -1
     if not with_values or len(low) < len(with_values):
         return Bounds(None, None, nulls)
-    return Bounds(min(low), max(high), nulls)
+    is_ours = not (has_nan and (reader.is_float or reader.is_text))
+    return Bounds(min(low), max(high), nulls, is_ours and all(bounds.is_exact for bounds in with_values))
 
 
 def _group_bounds(group: Any, index: int, reader: _Reader) -> Bounds:
@@ -245,7 +294,7 @@ def _group_bounds(group: Any, index: int, reader: _Reader) -> Bounds:
         return Bounds(None, None, -1)
     nulls = statistics.null_count if statistics.has_null_count else -1
     pair = reader.read(statistics) if statistics.has_min_max else None
-    return Bounds(None, None, nulls) if pair is None else Bounds(*pair, nulls)
+    return Bounds(None, None, nulls) if pair is None else Bounds(pair[0], pair[1], nulls, pair[2])
 
 
 def _compressed(group: Any) -> int:
@@ -271,7 +320,8 @@ def _column_stats(bounds: Sequence[Bounds | None]) -> ColumnStats | None:
     filler: Value | None = None if dtype is np.object_ else 0
     minimum = [b.minimum if b is not None and b.minimum is not None else filler for b in bounds]
     maximum = [b.maximum if b is not None and b.maximum is not None else filler for b in bounds]
-    return ColumnStats(np.array(minimum, dtype), np.array(maximum, dtype), nulls, known)
+    exact = np.array([b is not None and b.is_exact for b in bounds], np.bool_) & known
+    return ColumnStats(np.array(minimum, dtype), np.array(maximum, dtype), nulls, known, exact)
 
 
 def _int64(values: Sequence[int]) -> Int64Array:

@@ -40,8 +40,14 @@ class WorkerChannel(Protocol):
         """Yield the rows that a finished attempt spooled, then delete them there. Raise `WorkerLostError` or `IntegrityError`."""
         ...
 
+    async def put(self, query: QueryId, name: str, content: memoryview) -> None:
+        """Give the worker a relation of the query, as the bytes of a Parquet file: tasks of the query read it as
+        `plan.physical.shared_part(name, ..)` until the query is cancelled. Putting it again replaces it. Raise
+        `WorkerLostError`, `ClusterError` when the bytes were damaged, or `QueryTooLargeError` when there is no room."""
+        ...
+
     async def cancel(self, query: QueryId) -> None:
-        """End all attempts of the query on this worker and drop its spools; unknown queries are no error."""
+        """End all attempts of the query on this worker and drop its spools and relations; unknown queries are no error."""
         ...
 
     async def status(self) -> WorkerStatus:

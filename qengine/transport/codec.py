@@ -334,6 +334,37 @@ def decode_release(payload: bytes) -> str:
     return str(_parse(worker_pb2.ReleaseRequest, payload).spool)
 
 
+def encode_put(query: QueryId, name: str, digest: str) -> bytes:
+    """Return the message that begins a relation."""
+    return bytes(worker_pb2.PutRequest(protocol=PROTOCOL_VERSION, query=query, name=name, digest=digest).SerializeToString())
+
+
+def encode_put_data(data: bytes) -> bytes:
+    return bytes(worker_pb2.PutRequest(data=data).SerializeToString())
+
+
+def decode_put(payload: bytes) -> tuple[QueryId, str, str]:
+    """Return query, name and digest of the relation that begins. Raise `ProtocolError` for another version."""
+    request = _parse(worker_pb2.PutRequest, payload)
+    check_protocol(request.protocol)
+    return QueryId(request.query), request.name, request.digest
+
+
+def decode_put_data(payload: bytes) -> bytes:
+    return bytes(_parse(worker_pb2.PutRequest, payload).data)
+
+
+def encode_put_reply(error: QEngineError | None) -> bytes:
+    return bytes(worker_pb2.PutReply(error=None if error is None else _error_message(error)).SerializeToString())
+
+
+def check_put_reply(payload: bytes) -> None:
+    """Raise the error that a worker answered with, if any."""
+    reply = _parse(worker_pb2.PutReply, payload)
+    if reply.HasField("error"):
+        raise _error(reply.error)
+
+
 def encode_cancel(query: QueryId) -> bytes:
     return bytes(worker_pb2.CancelRequest(query=query).SerializeToString())
 

@@ -20,10 +20,12 @@ from qengine.plan.physical import Failed, Finished, QueryId, Task, TaskEvent, Wo
 from qengine.storage.digest import FastDigest
 from qengine.transport import codec
 from qengine.transport.channel import WorkerStatus
-from qengine.transport.grpc_options import CANCEL, CLIENT_OPTIONS, FETCH, RELEASE, RUN, STATUS, client_credentials
+from qengine.transport.grpc_options import CANCEL, CLIENT_OPTIONS, FETCH, PUT, RELEASE, RUN, STATUS, client_credentials
 from qengine.transport.tls import TlsFiles
 
 _FETCH_TRIES = 3
+_CHUNK_BYTES = 4 << 20
+_SLOWEST_BYTES_PER_S = 4e6
 _EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]
 
 
@@ -90,6 +92,22 @@ class GrpcChannel:
         if digest.hexdigest() != spool.split("-")[0]:
             raise IntegrityError(f"the rows of spool {spool} are not those that worker {self._worker} wrote")
         await self._unary(RELEASE, codec.encode_release(spool))
+
+    async def put(self, query: QueryId, name: str, content: memoryview) -> None:
+        digest = FastDigest()
+        digest.update(content)
+
+        async def messages() -> AsyncIterator[bytes]:
+            yield codec.encode_put(query, name, digest.hexdigest())
+            for start in range(0, len(content), _CHUNK_BYTES):
+                yield codec.encode_put_data(bytes(content[start : start + _CHUNK_BYTES]))
+
+        timeout_s = self._call_s + len(content) / _SLOWEST_BYTES_PER_S
+        try:
+            reply = await self._open().stream_unary(PUT, None, None)(messages(), timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise WorkerLostError(f"worker {self._worker} was lost while it was given {name}: {_said(error)}") from error
+        codec.check_put_reply(bytes(reply))
 
     async def cancel(self, query: QueryId) -> None:
         await self._unary(CANCEL, codec.encode_cancel(query))

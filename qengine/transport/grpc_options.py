@@ -18,6 +18,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 RUN = "/qengine.v1.Worker/Run"
 FETCH = "/qengine.v1.Worker/Fetch"
 RELEASE = "/qengine.v1.Worker/Release"
+PUT = "/qengine.v1.Worker/Put"
 CANCEL = "/qengine.v1.Worker/Cancel"
 STATUS = "/qengine.v1.Worker/Status"
 

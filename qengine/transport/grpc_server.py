@@ -12,7 +12,7 @@ from qengine.errors import ConfigError, QEngineError
 from qengine.plan.physical import QueryId
 from qengine.transport import codec
 from qengine.transport.channel import WorkerStatus
-from qengine.transport.grpc_options import CANCEL, FETCH, RELEASE, RUN, SERVER_OPTIONS, STATUS, server_credentials
+from qengine.transport.grpc_options import CANCEL, FETCH, PUT, RELEASE, RUN, SERVER_OPTIONS, STATUS, server_credentials
 from qengine.transport.tls import TlsFiles
 
 
@@ -30,6 +30,8 @@ class WorkerService(Protocol):
 
     async def release(self, spool: str) -> None: ...
 
+    async def put(self, query: QueryId, name: str, digest: str, chunks: AsyncIterator[bytes]) -> None: ...
+
     async def cancel(self, query: QueryId) -> None: ...
 
     def status(self) -> WorkerStatus: ...
@@ -45,6 +47,7 @@ class GrpcServer:
             RUN: grpc.unary_stream_rpc_method_handler(self._run),
             FETCH: grpc.unary_stream_rpc_method_handler(self._fetch),
             RELEASE: grpc.unary_unary_rpc_method_handler(self._release),
+            PUT: grpc.stream_unary_rpc_method_handler(self._put),
             CANCEL: grpc.unary_unary_rpc_method_handler(self._cancel),
             STATUS: grpc.unary_unary_rpc_method_handler(self._status),
         }
@@ -98,6 +101,14 @@ class GrpcServer:
     async def _release(self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         await self._service.release(codec.decode_release(request))
         return b""
+
+    async def _put(self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        try:
+            query, name, digest = codec.decode_put(await anext(requests))
+            await self._service.put(query, name, digest, (codec.decode_put_data(message) async for message in requests))
+        except QEngineError as error:
+            return codec.encode_put_reply(error)
+        return codec.encode_put_reply(None)
 
     async def _cancel(self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         await self._service.cancel(codec.decode_cancel(request))

@@ -47,6 +47,8 @@ class SpoolFiles(Protocol):
 
     def drop(self, name: str) -> None: ...
 
+    def put(self, query: QueryId, name: str, content: memoryview) -> None: ...
+
     def drop_query(self, query: QueryId) -> None: ...
 
     def clear(self) -> None: ...
@@ -123,6 +125,11 @@ class InProcessChannel:
         while (batch := await loop.run_in_executor(self._pool, next, batches, None)) is not None:
             yield batch
         self._spool.drop(spool)
+
+    async def put(self, query: QueryId, name: str, content: memoryview) -> None:
+        if self._is_closed:
+            raise WorkerLostError(f"worker {self._worker} is closed")
+        await asyncio.get_running_loop().run_in_executor(self._pool, self._spool.put, query, name, content)
 
     async def cancel(self, query: QueryId) -> None:
         for runner, task in self._running.items():

@@ -123,6 +123,15 @@ class Worker:
     async def release(self, spool: str) -> None:
         await asyncio.to_thread(self._spool.drop, spool)
 
+    async def put(self, query: QueryId, name: str, digest: str, chunks: AsyncIterator[bytes]) -> None:
+        writer = self._spool.relation_writer(query, name)
+        try:
+            async for chunk in chunks:
+                await asyncio.to_thread(writer.write, chunk)
+            writer.finish(digest)
+        finally:
+            writer.abort()
+
     async def cancel(self, query: QueryId) -> None:
         for attempt in self._attempts.values():
             if attempt.head.task.query == query:

@@ -118,6 +118,7 @@ class FakeChannel:
     closed: list[tuple[int, int]] = field(default_factory=list)
     cancelled: list[QueryId] = field(default_factory=list)
     fetched: list[str] = field(default_factory=list)
+    put_relations: list[tuple[QueryId, str]] = field(default_factory=list)
     running: int = 0
     most_running: int = 0
     is_closed: bool = False
@@ -204,6 +205,11 @@ class FakeChannel:
             if row == step.breaks_after:
                 raise WorkerLostError(f"{self.name} broke off")
             yield _batch(task, row, Rows(1))
+
+    async def put(self, query: QueryId, name: str, content: memoryview) -> None:
+        if self.is_dead:
+            raise WorkerLostError(f"{self.name} is dead")
+        self.put_relations.append((query, name))
 
     async def cancel(self, query: QueryId) -> None:
         self.cancelled.append(query)

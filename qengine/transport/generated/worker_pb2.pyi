@@ -169,6 +169,26 @@ class CancelReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class PutRequest(_message.Message):
+    __slots__ = ("protocol", "query", "name", "digest", "data")
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    QUERY_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    protocol: int
+    query: str
+    name: str
+    digest: str
+    data: bytes
+    def __init__(self, protocol: _Optional[int] = ..., query: _Optional[str] = ..., name: _Optional[str] = ..., digest: _Optional[str] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class PutReply(_message.Message):
+    __slots__ = ("error",)
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    error: _common_pb2.Error
+    def __init__(self, error: _Optional[_Union[_common_pb2.Error, _Mapping]] = ...) -> None: ...
+
 class StatusRequest(_message.Message):
     __slots__ = ("protocol",)
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
