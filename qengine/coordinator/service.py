@@ -64,7 +64,7 @@ class ServiceSettings:
     deadline_s: float = 3600.0
     task_memory_bytes: int = 2 << 30
     cost: CostModel = field(default_factory=CostModel)
-    broadcast: BroadcastLimits = field(default_factory=lambda: BroadcastLimits(estimated_bytes=-1))
+    broadcast: BroadcastLimits = field(default_factory=BroadcastLimits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
