@@ -125,10 +125,13 @@ class _Source:
         self._path = path
         self._file = file
         self._lock = threading.Lock()
+        self._names: frozenset[str] | None = None
 
     def has(self, column: str) -> bool:
         """Say whether the manifest has a column of this name."""
-        return bool(self._file.schema_arrow.get_field_index(column) >= 0)
+        if self._names is None:
+            self._names = frozenset(self._file.schema_arrow.names)
+        return column in self._names
 
     def read(self, columns: list[str]) -> pa.Table:
         try:

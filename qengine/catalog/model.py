@@ -135,9 +135,9 @@ class Table:
 class ColumnStats:
     """Smallest and largest value and number of NULLs (-1: not known) of one column, per part.
 
-    `minimum` and `maximum` are int64 (integers, booleans as 0 and 1, times and dates as microseconds), float64 (also decimals, rounded
-    outwards) or objects (text). They bound the values where `is_known`, and are values of the column where `is_exact` (None:
-    nowhere). All arrays have shape (parts,).
+    `minimum` and `maximum` are int64 (integers, booleans as 0 and 1, times and dates as microseconds), float64 (also decimals,
+    rounded outwards) or objects (text). They bound the values where `is_known`, and are values of the column where `is_exact`
+    (None: nowhere). All arrays have shape (parts,).
     """
 
     minimum: NDArray[np.generic]

@@ -123,3 +123,27 @@ def test_newer_format_is_refused(tmp_path: Path) -> None:
 def test_inline_tables_have_no_manifest(tmp_path: Path) -> None:
     with pytest.raises(BugError):
         write_manifest(replace(snapshot(), inline=pa.table({"a": [1]})), tmp_path / "m.parquet")
+
+
+def test_bounds_say_whether_they_are_values(tmp_path: Path) -> None:
+    some = parts(3)
+    exact = np.array([True, False, True])
+    written = replace(snapshot(), home=replace(some, stats={"id": replace(some.stats["id"], is_exact=exact)}))
+    write_manifest(written, tmp_path / "m.parquet")
+    found = read_manifest(tmp_path / "m.parquet")
+    assert found.home.stats["id"].is_exact is not None
+    assert found.home.stats["id"].is_exact.tolist() == exact.tolist()
+    assert not any(_exact(found.orphan.stats["id"], len(found.orphan)))
+
+
+def test_manifests_without_that_answer_nothing(tmp_path: Path) -> None:
+    write_manifest(snapshot(), tmp_path / "m.parquet")
+    whole = pq.read_table(tmp_path / "m.parquet")
+    pq.write_table(whole.drop([name for name in whole.column_names if name.startswith("exact:")]), tmp_path / "old.parquet")
+    found = read_manifest(tmp_path / "old.parquet").home.stats["id"]
+    assert found.is_exact is None
+    assert found.minimum.tolist() == snapshot().home.stats["id"].minimum.tolist()
+
+
+def _exact(stats: ColumnStats, count: int) -> list[bool]:
+    return [False] * count if stats.is_exact is None else stats.is_exact.tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import decimal
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,8 @@ def test_bounds_of_every_type(tmp_path: Path) -> None:
             "ns": pa.array([-1, None, 1500], pa.timestamp("ns")),
             "utc": pa.array(when, pa.timestamp("us", "UTC")),
             "b": pa.array([True, False, None]),
-            "date": pa.array([1, 2, 3], pa.date32()),
+            "date": pa.array([1, None, -3], pa.date32()),
+            "dec": pa.array([decimal.Decimal("0.10"), None, decimal.Decimal("-2.50")]),
             "list": pa.array([[1], [2], [3]]),
             "struct": pa.array([{"i": 1}] * 3),
             "none": pa.array([None] * 3, pa.int32()),
@@ -50,22 +52,29 @@ def test_bounds_of_every_type(tmp_path: Path) -> None:
     assert found["i"] == Bounds(-7, 3, 1)
     assert found["u"] == Bounds(None, None, 0)
     assert found["f"] == Bounds(1.5, 1.5, 1)
-    assert str(found["z"]) == str(Bounds(0.0, 0.0, 0))
+    assert str(found["z"]) == str(Bounds(0.0, 0.0, 0, is_exact=False))
     assert found["t"] == Bounds("a", "é", 0)
     assert found["d"] == Bounds("x", "y", 0)
-    assert found["long"] == Bounds(None, None, 0)
+    assert found["long"] == Bounds("x", "y" * 127 + "z", 0, is_exact=False)
     assert found["us"] == Bounds(-1, 1893456000000000, 1)
     assert found["utc"] == found["us"]
     assert found["ms"] == Bounds(-1000, 5000, 1)
-    assert found["ns"] == Bounds(-1, 2, 1)  # outwards: -1 ns is after -1 us, 1500 ns before 2 us
+    assert found["ns"] == Bounds(-1, 2, 1, is_exact=False)  # outwards: -1 ns is after -1 us, 1500 ns before 2 us
     assert found["none"] == Bounds(None, None, 3)
     assert found["nan"] == Bounds(None, None, 0)
-    assert not {"b", "date", "list", "struct", "i.list", "struct.i"} & found.keys()
+    assert found["b"] == Bounds(0, 1, 1)
+    assert found["date"] == Bounds(-3 * 86_400_000_000, 86_400_000_000, 1)
+    low, high = found["dec"].minimum, found["dec"].maximum
+    assert isinstance(low, float)
+    assert isinstance(high, float)
+    assert low < -2.5 < 0.1 < high < 0.11
+    assert not found["dec"].is_exact
+    assert not {"list", "struct", "i.list", "struct.i"} & found.keys()
 
 
 def test_nan_files_do_not_know_their_nulls(tmp_path: Path) -> None:
     found = record(tmp_path, {"f": pa.array([1.0, float("nan")]), "i": pa.array([1, None])}, has_nan=True).stats
-    assert found["f"] == Bounds(1.0, 1.0, -1)
+    assert found["f"] == Bounds(1.0, 1.0, -1, is_exact=False)
     assert found["i"] == Bounds(1, 1, 1)
 
 
