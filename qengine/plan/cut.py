@@ -14,6 +14,7 @@ economy.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlglot import exp
@@ -93,8 +94,10 @@ class _Cutting:
         if isinstance(query, exp.Select):
             block = lift_block(query, self.catalog)
             proof = prove_locality(block)
-            if isinstance(proof, Locality) and not _is_closed(query, block):
+            if isinstance(proof, Locality) and block.outer:
                 proof = Refusal(reason="the block refers to an outer block")
+            if isinstance(proof, Locality) and _has_late_query(block, proof):
+                proof = Refusal(reason="a sub-query stands where only the final part knows the rows")
             if isinstance(proof, Locality) and block.relations:
                 return self._leaf(query, block, proof)
             reason = proof.reason if isinstance(proof, Refusal) else "the block reads no table"
@@ -117,8 +120,9 @@ class _Cutting:
                 self._descend(child)
 
     def _leaf(self, query: exp.Select, block: Block, proof: Locality) -> exp.Select:
-        parts = split(query, self._next())
-        self._add(parts, block, proof, _restrictions(block, proof.owner, self.catalog), gathered="")
+        is_unique = all(g.kind != "DISTINCT" for g in proof.unfinished)
+        parts = split(query, self._next(), is_complete=is_complete(proof), is_unique=is_unique)
+        self._add(parts, block, proof, _restrictions(block, proof, self.catalog), gathered="")
         return parts.final
 
     def _gather(self, query: exp.Select, block: Block, reason: str) -> None:
@@ -155,8 +159,8 @@ class _Cutting:
         parts = Split(kind="gather", leaf=select, columns=columns, final=final, is_trivial=False, row_limit=None)
         restrictions: tuple[Restriction, ...] = ()
         if proof.owner:
-            others = _restrictions(block, alias, self.catalog, others_only=True)
-            restrictions = (*_restrictions(own, proof.owner, self.catalog), *others, *_known(block, alias, self.catalog))
+            others = _restrictions_of(block, alias, {}, self.catalog, others_only=True)
+            restrictions = (*_restrictions(own, proof, self.catalog), *others, *_known(block, alias, self.catalog))
         self._add(parts, own, proof, restrictions, gathered=reason)
         return name
 
@@ -180,14 +184,19 @@ def _free_prefix(wanted: str, taken: set[str]) -> str:
     return wanted
 
 
-def _is_closed(query: exp.Select, block: Block) -> bool:
-    return all(c.table in block.relations for c in find(query, exp.Column))
+def is_complete(proof: Locality) -> bool:
+    """Say whether groups, windows and aggregates of the block are whole in the leaf (DISTINCT and LIMIT may need a final part)."""
+    return all(g.kind in ("DISTINCT", "LIMIT") for g in proof.unfinished)
+
+
+def _has_late_query(block: Block, proof: Locality) -> bool:
+    return not is_complete(proof) and any(not nested.is_early for nested in block.nested)
 
 
 def pushable_terms(block: Block, alias: str) -> list[exp.Expr]:
     """Return the terms that may be applied to the relation before it is joined (see the module's prose)."""
     relation = block.relations[alias]
-    scope = alias if relation.is_null_supplied else ""
+    scope = alias if relation.is_null_supplied or relation.is_chosen else ""
     if relation.is_null_supplied and relation.side != "LEFT":
         return []
     return [c.node for c in block.conjuncts if c.scope == scope and c.aliases == {alias} and _is_repeatable(c.node)]
@@ -210,17 +219,33 @@ def _known(block: Block, alias: str, catalog: Catalog) -> tuple[Restriction, ...
     return tuple(Restriction(fact=fact, distance_deg=0.0) for fact in facts)
 
 
-def _restrictions(block: Block, owner: str, catalog: Catalog, *, others_only: bool = False) -> tuple[Restriction, ...]:
-    """Collect the facts that restrict the owner's rows: its own, and those of relations tied to it by edges."""
-    if not owner:
-        return ()
+def _restrictions(block: Block, proof: Locality, catalog: Catalog) -> tuple[Restriction, ...]:
+    """Collect the facts that restrict the rows of the proof's owner."""
+    return _restrictions_of(block, proof.vertex, proof.inner, catalog) if proof.owner else ()
+
+
+def _restrictions_of(
+    block: Block, owner: str, inner: Mapping[str, Locality], catalog: Catalog, *, others_only: bool = False
+) -> tuple[Restriction, ...]:
+    """Collect the facts that restrict a relation's rows: its own, and those of relations tied to it by edges. Facts of a derived
+    table are those of the block inside, and those about tables inside whose columns it puts out."""
     found = []
-    for alias, distance in distances(block, owner).items():
+    for alias, distance in distances(block, owner, inner).items():
         if alias == owner and (others_only or block.relations[owner].is_null_supplied):
             continue
-        facts: list[RegionFact | KeyFact | RangeFact | PlaceFact] = [f for f in block.regions if f.alias == alias]
-        facts += [f for f in block.keys if f.alias == alias]
-        facts += [f for f in block.ranges if f.alias == alias]
+        proof = inner.get(alias)
+        facts: list[RegionFact | KeyFact | RangeFact | PlaceFact] = [
+            f for kind in (block.regions, block.keys, block.ranges) for f in kind if f.alias == alias
+        ]
         facts += known_facts(block, alias, catalog, scope="")
-        found += [Restriction(fact=fact, distance_deg=distance) for fact in facts]
+        for fact in facts:
+            base = "" if isinstance(fact, PlaceFact) else fact.base
+            depth = proof.margin_deg.get(base, 0.0) if proof is not None else 0.0
+            found.append(Restriction(fact=fact, distance_deg=distance + depth))
+        within = block.relations[alias].inner
+        if proof is not None and proof.owner and within is not None:
+            found += [
+                Restriction(fact=r.fact, distance_deg=distance + r.distance_deg)
+                for r in _restrictions_of(within, proof.vertex, proof.inner, catalog)
+            ]
     return tuple(found)

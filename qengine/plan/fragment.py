@@ -25,7 +25,12 @@ from qengine.catalog.types import SqlType
 from qengine.plan import terms
 from qengine.plan.cost import CostModel, used_fraction
 from qengine.plan.cut import CutQuery, Leaf, pushable_terms
+<<<<<<< HEAD
+from qengine.plan.grids import with_inner_grids
+from qengine.plan.physical import PartRef, TaskInput
+=======
 from qengine.plan.physical import PartRef, TaskInput, shared_part
+>>>>>>> upstream
 from qengine.plan.prune import Resolved, work_of
 from qengine.plan.skyjoin import grid_edges, grid_join
 from qengine.sky.cells import BEYOND_END, RangeSet
@@ -234,14 +239,14 @@ def part_refs(parts: Parts, selected: Int64Array) -> list[PartRef]:
 
 
 def _leaf_fragment(leaf: Leaf, resolved: Resolved, cost: CostModel, first: int) -> LeafFragment:
-    select = leaf.split.leaf
+    select, inside = with_inner_grids(leaf.split.leaf, leaf.block)
     edges = grid_edges(leaf.block, leaf.locality.owner)
     if edges:
         pushed = {alias: pushable_terms(leaf.block, alias) for e in edges for alias in (e.home, e.expanded)}
         select = grid_join(select, edges, pushed)
     inputs, tree = _bind_inputs(leaf, select)
     work = work_of(leaf, resolved) if leaf.locality.owner else RangeSet.whole()
-    bounds, costs, estimate = _cut_tasks(leaf, inputs, work, cost, is_heavy=bool(edges))
+    bounds, costs, estimate = _cut_tasks(leaf, inputs, work, cost, is_heavy=bool(edges) or inside > 0)
     return LeafFragment(
         number=first + leaf.number, relation=leaf.relation, kind=leaf.split.kind, gathered=leaf.gathered, owner=leaf.locality.owner,
         sql=render(tree), columns=leaf.split.columns, inputs=inputs, work=work, bounds=bounds, costs=costs,
@@ -255,7 +260,7 @@ def _bind_inputs(leaf: Leaf, select: exp.Select) -> tuple[tuple[LeafInput, ...],
     inputs = []
     for number, item in enumerate([t for t in find(tree, exp.Table) if t.db]):
         alias = item.alias_or_name
-        table = leaf.block.relations[alias].table
+        table = leaf.block.table_of(alias)
         if table is None:
             continue
         used = {c.name for c in named if c.table == alias}

@@ -1,66 +1,106 @@
 """What station 4 knows of a block: read the facts of one query block out of the bound tree.
 
 Input is a SELECT whose names are resolved; output is a `Block`: relations in join order, the terms of WHERE and ON with the rows
-that they speak of, and what planning can use of them: key equalities, sky distances, regions, keys, value ranges. Nothing is
-decided here, and the tree is not changed.
+that they speak of, and what planning can use of them: key equalities, sky distances, regions, keys, value ranges. Derived tables
+and sub-queries are blocks inside it (`plan.nesting`). Nothing is decided here, and the tree is not changed.
 
 Which rows does a term speak of? A term of WHERE, or of the ON of an inner join, is fulfilled by every row that the block puts
 out: its scope is empty. A term in the ON of `LEFT JOIN x` only decides which rows of x match: its scope is x. RIGHT and FULL joins
-turn that around; they are an obstacle to leaf-local execution, and only pushdown looks at such blocks.
+turn that around. An ASOF join chooses one of the rows that fulfil its ON, so terms of WHERE come after the choice: the terms of its
+ON have its scope too.
+
+A column of a derived table that is a plain column inside it stands for that column: `d.id = f.id` where d is
+`(SELECT o.objectId AS id, .. FROM Object o ..)` is an equality of the keys of o and f, and so an edge between d and f. `resolve`
+follows such columns down.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 from sqlglot import exp
 
-from qengine.catalog.model import Catalog, Table, TableKind
+from qengine.catalog.model import Catalog, Table, TableKind, TableSnapshot
 from qengine.errors import Span
 from qengine.plan import terms
-from qengine.plan.logical import Block, Conjunct, KeyEdge, KeyFact, RangeFact, RegionFact, Relation, SkyEdge
+from qengine.plan.logical import Block, Conjunct, KeyEdge, KeyFact, Origin, Place, RangeFact, RegionFact, Relation, SkyEdge
+from qengine.plan.nesting import gatherings, holders, is_positive, is_repeatable, nested_queries, plain_outputs
+from qengine.plan.radius import upper_bound
 from qengine.plan.regions import keys_of, range_of, region_of
-from qengine.sql.trees import find
+from qengine.sql.trees import nodes_of
 
 LEAST_RADIUS_DEG = 1e-9
 """Coincident places need not be in one cell: the rim of a circle has a tolerance, and a pole has many right ascensions."""
 
+Relations = Mapping[str, Relation]
 
-def lift_block(select: exp.Select, catalog: Catalog) -> Block:
-    """Return the facts of one block."""
-    relations = _relations(select, catalog)
+
+def lift_block(select: exp.Select, catalog: Catalog, outer: Relations | None = None) -> Block:
+    """Return the facts of one block. `outer` are the relations of enclosing blocks that it may name."""
+    enclosing = dict(outer or {})
+    relations = _relations(select, catalog, enclosing)
+    visible = {**enclosing, **relations}
     found = tuple(_conjuncts(select, relations))
-    tables = {alias: r.table.table for alias, r in relations.items() if r.table is not None}
     obstacle, place = _obstacle(select, relations)
     return Block(
         relations=relations,
         conjuncts=found,
-        key_edges=tuple(_key_edges(found, tables)),
-        sky_edges=tuple(_sky_edges(found, tables)),
-        regions=tuple(_regions(found, tables)),
-        keys=tuple(_keys(found, tables)),
-        ranges=tuple(_ranges(found, tables)),
+        key_edges=tuple(_key_edges(found, relations, visible)),
+        sky_edges=tuple(_sky_edges(found, relations, visible)),
+        regions=tuple(_regions(found, relations)),
+        keys=tuple(_keys(found, relations)),
+        ranges=tuple(_ranges(found, relations)),
         obstacle=obstacle,
         span=place,
+        outputs=plain_outputs(select),
+        gatherings=gatherings(select),
+        nested=nested_queries(select, lambda node, inner: _sub_block(node, inner, catalog, visible)),
+        outer=_outer(select),
+        is_repeatable=is_repeatable(select),
     )
 
 
-def _relations(select: exp.Select, catalog: Catalog) -> Mapping[str, Relation]:
+def resolve(place: Place | None, relations: Relations, outer: Relations | None = None) -> Origin | None:
+    """Return the table's column that the column stands for, None if it is computed or of no stored table."""
+    if place is None:
+        return None
+    alias, name = place
+    relation = relations.get(alias)
+    if relation is None:
+        found = resolve(place, outer) if outer else None
+        return replace(found, alias=found.base) if found is not None else None
+    if relation.table is not None:
+        return Origin(alias=alias, base=alias, column=name, table=relation.table)
+    if relation.inner is None:
+        return None
+    inner = resolve(relation.inner.outputs.get(name), relation.inner.relations)
+    return replace(inner, alias=alias) if inner is not None else None
+
+
+# -- relations -------------------------------------------------------------------------------------------
+
+
+def _relations(select: exp.Select, catalog: Catalog, outer: Relations) -> Relations:
     relations: dict[str, Relation] = {}
     for item, join in terms.from_items(select):
         side = "" if join is None else str(join.args.get("side") or "").upper()
+        is_chosen = join is not None and str(join.args.get("method") or "").upper() == "ASOF"
         table = catalog.find(item.db, item.name) if isinstance(item, exp.Table) and item.db else None
+        query = terms.query_of(item)
+        inner = lift_block(query, catalog, {**outer, **relations}) if isinstance(query, exp.Select) else None
         if side in ("RIGHT", "FULL"):
             for alias, earlier in relations.items():
-                relations[alias] = Relation(alias=alias, table=earlier.table, side=earlier.side, is_null_supplied=True)
+                relations[alias] = replace(earlier, is_null_supplied=True)
         relations[item.alias_or_name] = Relation(
-            alias=item.alias_or_name, table=table, side=side, is_null_supplied=side in ("LEFT", "FULL")
-        )
+            alias=item.alias_or_name, table=table, side=side, is_null_supplied=side in ("LEFT", "FULL"), is_chosen=is_chosen,
+            inner=inner, is_lateral=inner is not None and bool(inner.outer),
+        )  # fmt: skip
     return relations
 
 
-def _conjuncts(select: exp.Select, relations: Mapping[str, Relation]) -> Iterator[Conjunct]:
+def _conjuncts(select: exp.Select, relations: Relations) -> Iterator[Conjunct]:
     where = select.args.get("where")
     for node in terms.conjuncts(where.this if where else None):
         yield Conjunct(node=node, aliases=terms.aliases_of(node), scope="")
@@ -69,117 +109,238 @@ def _conjuncts(select: exp.Select, relations: Mapping[str, Relation]) -> Iterato
         if join is None:
             continue
         alias = item.alias_or_name
-        scope = alias if relations[alias].side or is_turned else ""
+        scope = alias if relations[alias].side or relations[alias].is_chosen or is_turned else ""
         for node in terms.conjuncts(join.args.get("on")):
             yield Conjunct(node=node, aliases=terms.aliases_of(node), scope=scope)
 
 
-def _obstacle(select: exp.Select, relations: Mapping[str, Relation]) -> tuple[str, Span | None]:
+def _obstacle(select: exp.Select, relations: Relations) -> tuple[str, Span | None]:
     if select.args.get("with_"):
         return "WITH", terms.span_of(select)
-    is_stored = any(r.is_sharded for r in relations.values())
-    for item, join in terms.from_items(select):
-        if not isinstance(item, exp.Table) or not item.db:
-            return f"the derived table {item.alias_or_name}", terms.span_of(item)
+    for number, (item, join) in enumerate(terms.from_items(select)):
         relation = relations[item.alias_or_name]
-        if relation.table is None or (relation.table.inline is not None and not is_stored):
-            return f"the coordinator's table {item.db}.{item.name}", terms.span_of(item)
-        if relation.side in ("RIGHT", "FULL"):
+        if relation.table is None and relation.inner is None:
+            return _unread(item), terms.span_of(item)
+        if relation.side == "RIGHT" or (relation.side == "FULL" and number != 1):
             return f"a {relation.side} JOIN", terms.span_of(join)
-    nested = next((n for n in find(select, exp.Query) if n is not select and not isinstance(n, exp.Table)), None)
-    if nested is not None:
-        return "a sub-query", terms.span_of(nested)
+        if join is not None and str(join.args.get("kind") or "").upper() in ("SEMI", "ANTI"):
+            return f"a {join.args['kind']} JOIN", terms.span_of(join)
+        if join is not None and (join.args.get("method") or "") and not relation.is_chosen:
+            return f"a {join.args['method']} JOIN", terms.span_of(join)
     return "", None
 
 
-def _locality_key(place: tuple[str, str] | None, tables: Mapping[str, Table]) -> Table | None:
-    if place is None or (table := tables.get(place[0])) is None:
+def _unread(item: exp.Expr) -> str:
+    alias = item.alias_or_name
+    if isinstance(item, exp.Table):
+        return f"the common table expression {alias}" if not item.db else f"the unknown table {item.db}.{item.name}"
+    return f"the derived table {alias}, which is not one SELECT"
+
+
+def _outer(select: exp.Select) -> frozenset[str]:
+    """Return the aliases that are used inside and defined outside."""
+    nodes = nodes_of(select)
+    defined = {n.alias_or_name for n in nodes if isinstance(n, (exp.Table, exp.Subquery, exp.Lateral))}
+    return frozenset(n.table for n in nodes if isinstance(n, exp.Column) and n.table and n.table not in defined)
+
+
+# -- edges -----------------------------------------------------------------------------------------------
+
+
+def _locality_key(place: Place | None, relations: Relations, outer: Relations | None = None) -> Origin | None:
+    origin = resolve(place, relations, outer)
+    if origin is None or not origin.table.table.locality_key or origin.table.table.locality_key != origin.column:
         return None
-    return table if table.locality_key and table.locality_key == place[1] else None
+    return origin
 
 
-def _key_edges(found: tuple[Conjunct, ...], tables: Mapping[str, Table]) -> Iterator[KeyEdge]:
+def _key_edge(left: Origin | None, right: Origin | None, scope: str) -> KeyEdge | None:
+    if left is None or right is None or left.alias == right.alias or left.table.table.family != right.table.table.family:
+        return None
+    return KeyEdge(left=left.alias, right=right.alias, scope=scope, left_base=left.base, right_base=right.base)
+
+
+def _key_edges(found: tuple[Conjunct, ...], relations: Relations, visible: Relations) -> Iterator[KeyEdge]:
     for conjunct in found:
         node = terms.bare(conjunct.node)
         if not isinstance(node, exp.EQ):
             continue
-        left, right = terms.plain_column(node.this), terms.plain_column(node.expression)
-        one, two = _locality_key(left, tables), _locality_key(right, tables)
-        if left and right and one and two and left[0] != right[0] and one.family == two.family:
-            yield KeyEdge(left=left[0], right=right[0], scope=conjunct.scope)
+        one, two = (_locality_key(terms.plain_column(side), relations, visible) for side in (node.this, node.expression))
+        if (edge := _key_edge(one, two, conjunct.scope)) is not None:
+            yield edge
 
 
-def _sky_edges(found: tuple[Conjunct, ...], tables: Mapping[str, Table]) -> Iterator[SkyEdge]:
+def _sky_edges(found: tuple[Conjunct, ...], relations: Relations, visible: Relations) -> Iterator[SkyEdge]:
+    def largest(node: exp.Expr) -> float | None:
+        return upper_bound(node, lambda place: resolve(place, relations, visible))
+
     for conjunct in found:
         pair = distance_pair(conjunct.node)
-        if pair is None:
+        bound = None if pair is None else pair[1] if isinstance(pair[1], float) else largest(pair[1])
+        if pair is None or bound is None:
             continue
-        positions, radius = pair
-        (left, left_columns), (right, right_columns) = positions
+        (left, left_columns), (right, right_columns) = pair[0]
         columns = {left: left_columns, right: right_columns}
+        one, two = (_position(alias, names, relations, visible) for alias, names in columns.items())
         yield SkyEdge(
-            left=left, right=right, radius_deg=max(radius, LEAST_RADIUS_DEG), scope=conjunct.scope, node=conjunct.node,
-            columns=columns,
-            is_on_line=all(alias in tables and _is_on_line(tables[alias], place) for alias, place in columns.items()),
+            left=one.alias if one else left, right=two.alias if two else right,
+            radius_deg=max(bound, LEAST_RADIUS_DEG), scope=conjunct.scope, node=conjunct.node, columns=columns,
+            is_on_line=one is not None and two is not None,
+            left_base=one.base if one else left, right_base=two.base if two else right,
         )  # fmt: skip
 
 
-def distance_pair(node: exp.Expr) -> tuple[tuple[tuple[str, tuple[str, str]], tuple[str, tuple[str, str]]], float] | None:
-    """Read `qe_distance(a.ra, a.dec, b.ra, b.dec) < r` or `qe_in_circle(a.ra, a.dec, b.ra, b.dec, r)` with a constant r.
+Positions = tuple[tuple[str, tuple[str, str]], tuple[str, tuple[str, str]]]
 
-    Return (((a, (ra, dec)), (b, (ra, dec))), r in degrees), or None.
+
+def distance_pair(node: exp.Expr) -> tuple[Positions, float | exp.Expr] | None:
+    """Read `qe_distance(a.ra, a.dec, b.ra, b.dec) < r` or `qe_in_circle(a.ra, a.dec, b.ra, b.dec, r)`.
+
+    Return (((a, (ra, dec)), (b, (ra, dec))), r in degrees, or the expression that it is if it is no constant), or None.
     """
-    if (found := terms.bound_below(node)) and (arguments := terms.call(found[0], "qe_distance")):
-        radius: float | int | None = found[1]
+    radius: exp.Expr
+    if (found := terms.side_below(node)) and (arguments := terms.call(found[0], "qe_distance")):
+        radius = found[1]
     elif arguments := terms.call(node, "qe_in_circle"):
-        radius = terms.number(arguments[4])
+        radius = arguments[4]
     else:
         return None
-    places = [terms.column(a) for a in arguments[:4]]
-    if radius is None or radius < 0:
-        return None
-    ra1, dec1, ra2, dec2 = places
+    ra1, dec1, ra2, dec2 = (terms.column(a) for a in arguments[:4])
     if ra1 is None or dec1 is None or ra2 is None or dec2 is None:
         return None
     if ra1[0] != dec1[0] or ra2[0] != dec2[0] or ra1[0] == ra2[0]:
         return None
-    return ((ra1[0], (ra1[1], dec1[1])), (ra2[0], (ra2[1], dec2[1]))), float(radius)
+    value = terms.number(radius)
+    if value is not None and value < 0:
+        return None
+    return ((ra1[0], (ra1[1], dec1[1])), (ra2[0], (ra2[1], dec2[1]))), radius if value is None else float(value)
 
 
-def _is_on_line(table: Table, place: tuple[str, str]) -> bool:
-    return table.kind is TableKind.DIRECTOR and place == (table.ra, table.dec) and bool(table.line_column)
+def _position(alias: str, names: tuple[str, str], relations: Relations, visible: Relations) -> Origin | None:
+    """Return where the position comes from if it is a place on the line."""
+    ra, dec = (resolve((alias, name), relations, visible) for name in names)
+    if ra is None or dec is None or ra.base != dec.base:
+        return None
+    table = ra.table.table
+    is_place = table.kind is TableKind.DIRECTOR and (ra.column, dec.column) == (table.ra, table.dec) and bool(table.line_column)
+    return ra if is_place else None
 
 
-def _regions(found: tuple[Conjunct, ...], tables: Mapping[str, Table]) -> Iterator[RegionFact]:
+# -- sub-queries -----------------------------------------------------------------------------------------
+
+
+def _sub_block(node: exp.Expr, query: exp.Select, catalog: Catalog, visible: Relations) -> Block:
+    """Return the facts of a sub-query. `x IN (SELECT y ..)` looks only for rows with y = x, which is an edge if they are keys."""
+    block = lift_block(query, catalog, visible)
+    holder = holders(node)
+    if not isinstance(holder, exp.In) or len(query.expressions) != 1:
+        return block
+    place = terms.plain_column(query.expressions[0].unalias())
+    left = _locality_key(terms.plain_column(holder.this), {}, visible)
+    right = _locality_key(place, block.relations)
+    edge = _key_edge(left, right, "")
+    if edge is None or place is None or not all(place in g.places for g in block.gatherings):
+        return block
+    if not is_positive(holder):
+        # The answer is FALSE or NULL, which depends on NULLs that may be anywhere.
+        is_null_possible = _may_be_null(terms.plain_column(holder.this), visible) or (
+            _may_be_null(place, block.relations) and not _is_kept_not_null(place, block)
+        )
+        if is_null_possible:
+            return block
+    return replace(block, key_edges=(*block.key_edges, edge))
+
+
+def _may_be_null(place: Place | None, relations: Relations) -> bool:
+    """Say whether the files may hold a NULL in the column, or a join may put one there."""
+    relation = relations.get(place[0]) if place is not None else None
+    if relation is None or relation.table is None or relation.is_null_supplied or place is None:
+        return True
+    return has_nulls(relation.table, place[1])
+
+
+def has_nulls(table: TableSnapshot, column: str) -> bool:
+    """Say whether the statistics leave it possible that the column is NULL in a row."""
+    for parts in (table.home, table.orphan):
+        stats = parts.stats.get(column)
+        if len(parts) and (stats is None or bool(np.any(stats.nulls != 0))):
+            return True
+    return False
+
+
+def _is_kept_not_null(place: Place, block: Block) -> bool:
+    """Say whether a term of WHERE drops the rows where the column is NULL."""
+    for conjunct in block.conjuncts:
+        node = terms.bare(conjunct.node)
+        if conjunct.scope or not isinstance(node, exp.Not):
+            continue
+        test = terms.bare(node.this)
+        if isinstance(test, exp.Is) and isinstance(test.expression, exp.Null) and terms.plain_column(test.this) == place:
+            return True
+    return False
+
+
+# -- facts -----------------------------------------------------------------------------------------------
+
+
+def _views(alias: str, relation: Relation) -> Iterator[tuple[str, Table]]:
+    """Yield (base, table) for a table; for a derived table each table inside whose position it puts out, under the names that it
+    gives them."""
+    if relation.table is not None:
+        yield alias, relation.table.table
+        return
+    if relation.inner is None:
+        return
+    names: dict[str, dict[str, str]] = {}
+    tables: dict[str, Table] = {}
+    for output, place in relation.inner.outputs.items():
+        if (origin := resolve(place, relation.inner.relations)) is not None:
+            names.setdefault(origin.base, {}).setdefault(origin.column, output)
+            tables[origin.base] = origin.table.table
+    for base, table in tables.items():
+        if table.ra in names[base] and table.dec in names[base]:
+            yield base, replace(table, ra=names[base][table.ra], dec=names[base][table.dec])
+
+
+def _regions(found: tuple[Conjunct, ...], relations: Relations) -> Iterator[RegionFact]:
     for conjunct in found:
         if conjunct.scope or len(conjunct.aliases) != 1:
             continue
         (alias,) = conjunct.aliases
-        table = tables.get(alias)
-        if table is not None and (region := region_of(conjunct.node, alias, table)) is not None:
-            yield RegionFact(alias=alias, region=region, is_on_line=table.kind is TableKind.DIRECTOR)
+        if (relation := relations.get(alias)) is None:
+            continue
+        for base, table in _views(alias, relation):
+            if (region := region_of(conjunct.node, alias, table)) is not None:
+                yield RegionFact(alias=alias, base=base, region=region, is_on_line=table.kind is TableKind.DIRECTOR)
 
 
-def _keys(found: tuple[Conjunct, ...], tables: Mapping[str, Table]) -> Iterator[KeyFact]:
+def _keys(found: tuple[Conjunct, ...], relations: Relations) -> Iterator[KeyFact]:
     for conjunct in found:
         if conjunct.scope:
             continue
-        if hit := keys_of(conjunct.node, lambda place: _locality_key(place, tables) is not None):
-            yield KeyFact(alias=hit[0], family=tables[hit[0]].family, values=hit[1])
+        places: list[Origin] = []
+
+        def is_key(place: Place, places: list[Origin] = places) -> bool:
+            if (origin := _locality_key(place, relations)) is not None:
+                places.append(origin)
+            return origin is not None
+
+        if (hit := keys_of(conjunct.node, is_key)) and len({p.base for p in places}) == 1:
+            yield KeyFact(alias=hit[0], base=places[0].base, family=places[0].table.table.family, values=hit[1])
 
 
-def _ranges(found: tuple[Conjunct, ...], tables: Mapping[str, Table]) -> Iterator[RangeFact]:
+def _ranges(found: tuple[Conjunct, ...], relations: Relations) -> Iterator[RangeFact]:
     for conjunct in found:
         if conjunct.scope or (hit := range_of(conjunct.node)) is None:
             continue
-        (alias, name), low, high = hit
-        table = tables.get(alias)
-        column = table.column(name) if table else None
-        if column is not None and column.type.is_numeric:
+        place, low, high = hit
+        origin = resolve(place, relations)
+        column = origin.table.table.column(origin.column) if origin else None
+        if origin is not None and column is not None and column.type.is_numeric:
             if column.type.name == "FLOAT":
                 # DuckDB compares a FLOAT with an integer after rounding the integer to FLOAT.
                 low, high = min(low, _rounded(low)), max(high, _rounded(high))
-            yield RangeFact(alias=alias, column=name, low=low, high=high)
+            yield RangeFact(alias=origin.alias, base=origin.base, column=origin.column, low=low, high=high)
 
 
 def _rounded(value: float) -> float:

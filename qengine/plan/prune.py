@@ -56,14 +56,17 @@ def work_of(leaf: Leaf, resolved: Resolved) -> RangeSet:
                 work = work & (found | ring(found & RangeSet.sky(), distance) if distance > 0 else found)
     for restriction in leaf.restrictions:
         fact = restriction.fact
-        if isinstance(fact, RangeFact) and restriction.distance_deg == 0 and (table := _table(leaf, fact.alias)) is not None:
+        if (
+            isinstance(fact, RangeFact)
+            and restriction.distance_deg == 0
+            and (table := _table(leaf, fact.base or fact.alias)) is not None
+        ):
             work = _narrow_by_statistics(work, table, fact)
     return work
 
 
 def _table(leaf: Leaf, alias: str) -> TableSnapshot | None:
-    relation = leaf.block.relations.get(alias)
-    return relation.table if relation is not None else None
+    return leaf.block.table_of(alias)
 
 
 def _lookup(leaf: Leaf, restriction: Restriction) -> Lookup | None:

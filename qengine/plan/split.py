@@ -2,8 +2,8 @@
 
 Three ways, from cheapest to most general:
 
-* **rows**: no aggregates and no windows. The leaf computes the output; DISTINCT, ORDER BY and LIMIT are applied in the leaf to
-  what one task can know, and again in the final part.
+* **rows**: no aggregates and no windows, or such that one task knows all their rows. The leaf computes the output; DISTINCT, ORDER
+  BY and LIMIT are applied in the leaf to what one task can know, and again in the final part.
 * **partial**: aggregates that can be merged. The leaf groups; the final part merges COUNT and SUM by SUM, MIN and MAX by
   themselves, AVG by (sum, count), variances by (n, mean, M2) (Chan, Golub & LeVeque 1979).
 * **input**: everything else (windows, COUNT(DISTINCT), MEDIAN, ..). The leaf joins and filters and sends the columns that the rest
@@ -22,7 +22,8 @@ from sqlglot import exp
 from qengine.catalog.types import BIGINT, DOUBLE, INTEGER, VARCHAR, SqlType
 from qengine.errors import BugError
 from qengine.plan import terms
-from qengine.sql.trees import copy_tree, nodes_of
+from qengine.plan.nesting import aggregates_of, has_plain_groups, windows_of
+from qengine.sql.trees import copy_tree
 
 SUM_OF_INTEGERS = SqlType("DECIMAL(38,0)")
 """Type in which sums of integers travel: no sum of 64-bit integers over a catalogue can leave it."""
@@ -48,15 +49,16 @@ class Split:
     row_limit: int | None
 
 
-def split(select: exp.Select, relation: str) -> Split:
-    """Split the block; the final part reads `relation`."""
-    nodes = nodes_of(select)
-    aggregates = [n for n in nodes if n.meta_get("aggregate") and not _is_windowed(n)]
-    has_window = select.args.get("qualify") is not None or any(isinstance(n, exp.Window) for n in nodes)
+def split(select: exp.Select, relation: str, *, is_complete: bool = False, is_unique: bool = False) -> Split:
+    """Split the block; the final part reads `relation`. `is_complete` says that the leaf knows whole groups and windows,
+    `is_unique`
+    that rows which DISTINCT makes one are in one leaf."""
+    aggregates = aggregates_of(select)
+    has_window = bool(windows_of(select)) or select.args.get("qualify") is not None
     grouped = bool(aggregates or select.args.get("group") or select.args.get("having"))
-    if not grouped and not has_window:
-        return _split_rows(select, relation)
-    if not has_window and all(map(_is_mergeable, aggregates)) and _has_plain_groups(select):
+    if is_complete or (not grouped and not has_window):
+        return _split_rows(select, relation, is_unique=is_unique)
+    if not has_window and all(map(_is_mergeable, aggregates)) and has_plain_groups(select):
         return _split_partial(select, relation)
     return _split_input(select, relation, aggregates=aggregates, has_window=has_window)
 
@@ -81,22 +83,10 @@ def limit_of(select: exp.Query) -> tuple[int | None, int]:
     return (None if count is None else int(count)), int(skip or 0)
 
 
-def _is_windowed(node: exp.Expr) -> bool:
-    parent = node.parent
-    while isinstance(parent, (exp.Filter, exp.IgnoreNulls, exp.WithinGroup)):
-        parent = parent.parent
-    return isinstance(parent, exp.Window) and parent.this is not None and node in parent.this.walk()
-
-
 def _is_mergeable(node: exp.Expr) -> bool:
     if not isinstance(node, _MERGEABLE) or isinstance(node.parent, (exp.Filter, exp.WithinGroup)):
         return False
     return not isinstance(node.this, exp.Distinct) and not isinstance(node.this, exp.Order) and len(node.expressions) == 0
-
-
-def _has_plain_groups(select: exp.Select) -> bool:
-    group = select.args.get("group")
-    return group is None or not any(value for key, value in group.args.items() if key != "expressions")
 
 
 def _is_duplicate_free(node: exp.Expr) -> bool:
@@ -127,10 +117,10 @@ def _rewrite_below(node: exp.Expr, rule: Callable[[exp.Expr], exp.Expr | None]) 
 # -- rows ------------------------------------------------------------------------------------------------
 
 
-def _split_rows(select: exp.Select, relation: str) -> Split:
+def _split_rows(select: exp.Select, relation: str, *, is_unique: bool) -> Split:
     columns = tuple((item.alias_or_name, storable(terms.sql_type(item))) for item in select.expressions)
     limit, offset = limit_of(select)
-    distinct, order = select.args.get("distinct"), select.args.get("order")
+    distinct, order = None if is_unique else select.args.get("distinct"), select.args.get("order")
     leaf = _without(select, "expressions", "order", "limit", "offset")
     leaf.set("expressions", [
         terms.aliased(typed(item.unalias(), found), name)

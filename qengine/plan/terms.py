@@ -130,6 +130,21 @@ def comparison(node: exp.Expr) -> tuple[type[exp.Expr], exp.Expr, exp.Expr] | No
     return None
 
 
+def side_below(node: exp.Expr) -> tuple[exp.Expr, exp.Expr] | None:
+    """Return (smaller, larger) if the node says smaller < larger or <=, written either way round."""
+    if (found := comparison(node)) is None or found[0] is exp.EQ:
+        return None
+    operator, left, right = found
+    return (left, right) if operator in (exp.LT, exp.LTE) else (right, left)
+
+
+def query_of(item: exp.Expr) -> exp.Query | None:
+    """Return the query of a derived table, LATERAL or not."""
+    while isinstance(item, (exp.Subquery, exp.Lateral)):
+        item = item.this
+    return item if isinstance(item, (exp.Select, exp.SetOperation)) else None
+
+
 def bound_below(node: exp.Expr) -> tuple[exp.Expr, float] | None:
     """Return (expression, constant) if the node says expression < constant or <= constant, written either way round."""
     if (found := comparison(node)) is None:

@@ -177,9 +177,10 @@ def test_replicated_relations_alone_are_single() -> None:
 @pytest.mark.parametrize(
     ("text", "obstacle"),
     [
-        ("SELECT o.mag FROM dp.Object o FULL JOIN dp.ForcedSource f ON f.objectId = o.objectId", "FULL JOIN"),
+        ("SELECT o.mag FROM dp.Object o FULL JOIN dp.ForcedSource f ON f.flux = o.mag", "FULL JOIN"),
         ("SELECT o.mag FROM dp.Object o JOIN dp.Source s ON s.objectId = o.objectId RIGHT JOIN dp.ForcedSource f ON f.objectId = o.objectId", "RIGHT JOIN"),
-        ("SELECT mag FROM (SELECT mag FROM dp.Object) AS q", "derived table q"),
+        ("SELECT mag FROM (SELECT mag FROM dp.Object UNION ALL SELECT mag FROM ext.Star) AS q", "derived table q"),
+        ("SELECT mag FROM (SELECT TOP 3 mag FROM dp.Object) AS q", "derived table q, LIMIT needs rows"),
         ("SELECT mag FROM dp.Object WHERE mag > (SELECT AVG(mag) FROM ext.Star)", "sub-query"),
         ("WITH q AS (SELECT mag FROM dp.Object) SELECT mag FROM q", "WITH"),
     ],
@@ -211,7 +212,7 @@ def test_terms_are_not_pushed_where_they_decide_less_or_more() -> None:
         pieces = cut(optimize(bind(parse(text, "adql"), CATALOG).tree, CATALOG), CATALOG)
         return [leaf.split.leaf.args.get("where") is not None for leaf in pieces.leaves]
 
-    on = "ON f.objectId = o.objectId"
+    on = "ON f.flux = o.mag"
     assert pushed(f"SELECT o.mag, f.flux FROM dp.Object o FULL JOIN dp.ForcedSource f {on} WHERE o.mag > 3 AND f.flux > 3") == [
         False,
         False,

@@ -1,0 +1,27 @@
+"""Blocks inside blocks: what runs whole in the leaf, and that it gives the rows of one database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.unit.plan.world import World, sorted_rows
+
+CASES = [line for line in (Path(__file__).parent / "nested.sql").read_text().splitlines() if line and not line.startswith("--")]
+
+
+def how(world: World, text: str, language: str) -> str:
+    """Return `local` when one leaf makes the rows, `final` when a final part completes them, `gather` else."""
+    pieces = world.pieces(text, language)
+    if len(pieces.leaves) > 1 or any(leaf.gathered for leaf in pieces.leaves):
+        return "gather"
+    return "local" if pieces.is_passthrough else "final"
+
+
+@pytest.mark.parametrize("line", CASES)
+def test_a_block_runs_where_it_can_and_gives_the_same_rows(plan_world: World, line: str) -> None:
+    expected, _, rest = line.partition("|")
+    language, _, text = rest.partition(":") if rest.startswith("sql:") else ("adql", "", rest)
+    assert how(plan_world, text, language) == expected
+    assert sorted_rows(plan_world.answer(text, language=language)) == sorted_rows(plan_world.truth(text, language=language))
