@@ -21,6 +21,7 @@ from qengine.plan.lift import lift_block
 from qengine.plan.logical import Block
 from qengine.plan.regions import region_of
 from qengine.plan.split import limit_of
+from qengine.sql.lists import integers_of
 
 _GROUPS = 0.1
 
@@ -113,10 +114,16 @@ def reading(query: exp.Select, block: Block, item: exp.Table) -> exp.Select:
     return select.where(condition, copy=False) if condition is not None else select
 
 
+def _choices(node: exp.In) -> int:
+    if not node.expressions:
+        return 1
+    return len(integers_of(node.expressions[0]) or node.expressions)
+
+
 def _kept(term: exp.Expr) -> float:
     node = terms.bare(term)
     if isinstance(node, exp.In):
-        return min(1.0, 0.05 * max(len(node.expressions), 1)) if node.args.get("query") is None else 0.25
+        return min(1.0, 0.05 * _choices(node)) if node.args.get("query") is None else 0.25
     if isinstance(node, (exp.EQ, exp.Like, exp.ILike, exp.Is)):
         return 0.05
     if isinstance(node, (exp.LT, exp.LTE, exp.GT, exp.GTE, exp.Between)):

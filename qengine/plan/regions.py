@@ -184,7 +184,7 @@ def keys_of(node: exp.Expr, is_key: Callable[[tuple[str, str]], bool]) -> tuple[
             return None
         return known[0][0], tuple(dict.fromkeys(v for _, values in known for v in values))
     if isinstance(node, exp.In) and node.expressions and not node.args.get("query"):
-        place, constants = terms.plain_column(node.this), [terms.constant(e) for e in node.expressions]
+        place, constants = terms.plain_column(node.this), terms.constants_in(node)
     elif isinstance(node, exp.EQ):
         left, right = terms.constant(node.this), terms.constant(node.expression)
         place = terms.plain_column(node.this if left is None else node.expression)
@@ -208,7 +208,7 @@ def range_of(node: exp.Expr) -> tuple[tuple[str, str], float, float] | None:
         place, low, high = terms.column(node.this), terms.number(node.args["low"]), terms.number(node.args["high"])
         return (place, float(low), float(high)) if place and low is not None and high is not None else None
     if isinstance(node, exp.In) and node.expressions and not node.args.get("query"):
-        place, values = terms.column(node.this), [terms.number(e) for e in node.expressions]
+        place, values = terms.column(node.this), terms.numbers_in(node)
         known = [float(v) for v in values if v is not None]
         return (place, min(known), max(known)) if place and len(known) == len(values) else None
     if (found := terms.comparison(node)) is None:

@@ -9,6 +9,7 @@ from sqlglot import exp
 
 from qengine.catalog.types import SqlType
 from qengine.errors import Span
+from qengine.sql.lists import integers_of
 from qengine.sql.trees import copy_tree, find, nodes_of
 
 FLIPPED: dict[type[exp.Expr], type[exp.Expr]] = {
@@ -64,6 +65,18 @@ def constant(node: exp.Expr) -> int | float | str | None:
     if isinstance(node, exp.Literal) and node.is_string:
         return str(node.this)
     return number(node)
+
+
+def constants_in(node: exp.In) -> list[int | float | str | None]:
+    """Return the constants of a list, None where there is none."""
+    integers = integers_of(node.expressions[0])
+    return [constant(item) for item in node.expressions] if integers is None else list(integers)
+
+
+def numbers_in(node: exp.In) -> list[int | float | None]:
+    """Return the numbers of a list, None where there is none."""
+    integers = integers_of(node.expressions[0])
+    return [number(item) for item in node.expressions] if integers is None else list(integers)
 
 
 def plain_column(node: exp.Expr | None) -> tuple[str, str] | None:

@@ -8,11 +8,14 @@ beyond the language is refused by `qengine.sql.tokens` before parsing and `qengi
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from sqlglot import exp, parser, tokens
 from sqlglot.dialects.dialect import Dialect
 from sqlglot.tokenizer_core import TokenType
+
+from qengine.sql.lists import Lists, list_node
 
 _STANDARD = (
     "SELECT", "FROM", "WHERE", "GROUP BY", "HAVING", "ORDER BY", "OFFSET", "WITH", "AS", "ASC", "DESC", "DISTINCT", "ALL",
@@ -23,7 +26,7 @@ _STANDARD = (
     "ESCAPE", "TRUE", "FALSE", "FIRST", "==", "<=>", "::",
 )  # fmt: skip
 
-_EXTENDED = ("LIMIT", "DIV")
+_EXTENDED = ("LIMIT", "DIV", "&&")
 
 
 def _keywords(words: tuple[str, ...]) -> dict[str, TokenType]:
@@ -45,11 +48,51 @@ class _ExtendedTokenizer(tokens.Tokenizer):
     KEYWORDS: ClassVar[Any] = _keywords(_STANDARD + _EXTENDED)
 
 
-class _Parser(parser.Parser):
+class LanguageParser(parser.Parser):
+    """The parser of all profiles. `lists` are the long lists of integers that were taken out of the text."""
+
+    lists: Lists = MappingProxyType({})
+
     FUNCTIONS: ClassVar[Any] = {}
     FUNCTION_PARSERS: ClassVar[Any] = {"CAST": lambda self: self.parse_cast_arguments()}
     NO_PAREN_FUNCTIONS: ClassVar[Any] = {}
     NO_PAREN_FUNCTION_PARSERS: ClassVar[Any] = {"CASE": parser.Parser.NO_PAREN_FUNCTION_PARSERS["CASE"]}
+
+    def _parse_conjunction(self) -> exp.Expr | None:
+        """XOR binds weaker than AND and stronger than OR, as in MySQL."""
+        this = super()._parse_conjunction()
+        while self._match(TokenType.XOR):
+            this = self.expression(exp.Xor(this=this, expression=super()._parse_conjunction()))
+        return this
+
+    def _parse_in(self, this: exp.Expr | None, alias: bool = False) -> exp.In:
+        """Read a list of plain numbers or texts, which may have thousands of members, without climbing the grammar for each."""
+        last = self._list_end()
+        if last is None:
+            return super()._parse_in(this, alias=alias)
+        self._advance()
+        first, items = self._index, []
+        for token in self._tokens[first:last]:
+            if token.token_type is not TokenType.COMMA:
+                literal = exp.Literal(this=token.text, is_string=token.token_type is TokenType.STRING)
+                items.append(literal.update_positions(token))
+        self._advance(last - first + 1)
+        return self.expression(exp.In(this=this, expressions=items))
+
+    def _list_end(self) -> int | None:
+        """Return the place of the bracket that closes a list of literals which opens here, None if it is no such list."""
+        tokens = self._tokens
+        place = self._index
+        if place >= len(tokens) or tokens[place].token_type is not TokenType.L_PAREN:
+            return None
+        while place + 2 < len(tokens) and tokens[place + 1].token_type in (TokenType.NUMBER, TokenType.STRING):
+            kind = tokens[place + 2].token_type
+            if kind is TokenType.R_PAREN:
+                return place + 2
+            if kind is not TokenType.COMMA:
+                return None
+            place += 2
+        return None
 
     def _parse_join(self, *args: Any, **kwargs: Any) -> exp.Join | None:
         """Remember which joins were written as commas: `t, u` and the unfinished `t JOIN u` give the same node."""
@@ -58,6 +101,16 @@ class _Parser(parser.Parser):
         if join is not None and first and first.token_type is TokenType.COMMA:
             join.meta["comma"] = True
         return join
+
+    def _parse_in(self, this: exp.Expr | None, alias: bool = False) -> exp.In:
+        """Put the node of a long list in its place."""
+        opening = self._curr
+        found = super()._parse_in(this, alias)
+        if opening and (values := self.lists.get(opening.start)) is not None:
+            node = list_node(values)
+            node.meta.update(start=opening.start, end=self._prev.end)
+            found.set("expressions", [node])
+        return found
 
     def parse_cast_arguments(self) -> exp.Expr:
         """Parse `value AS word [word] [(n)]`; the target is kept as written, in upper case, for the binder to judge."""
@@ -87,12 +140,12 @@ class ADQL(Dialect):
 
     NULL_ORDERING = "nulls_are_last"
     Tokenizer = _StrictTokenizer
-    Parser = _Parser
+    Parser = LanguageParser
 
 
 class ExtendedADQL(Dialect):
-    """The same with LIMIT, DIV and block comments."""
+    """The same with LIMIT, DIV, && and block comments. More words are made keywords where they stand (`contextual`)."""
 
     NULL_ORDERING = "nulls_are_last"
     Tokenizer = _ExtendedTokenizer
-    Parser = _Parser
+    Parser = LanguageParser

@@ -16,6 +16,7 @@ from qengine.errors import QueryError, QueryTypeError, UnsupportedQueryError
 from qengine.sql.casts import bind_cast, canonical_time
 from qengine.sql.coercion import are_comparable, arithmetic_type, common_type, is_temporal
 from qengine.sql.language import Language
+from qengine.sql.lists import integers_of, list_node
 from qengine.sql.nodes import (
     cast,
     inner,
@@ -317,6 +318,11 @@ class Expressions:
             return typed(exp.In(this=paren(subject), query=exp.Subquery(this=bound)), BOOLEAN)
         if not node.expressions:
             raise self.error(QueryTypeError, node, "the list of IN is empty")
+        if (values := integers_of(node.expressions[0])) is not None:
+            # An integer is never changed to suit the other side, so the one that needs the most room speaks for all.
+            subject, largest = self.comparable(subject, number(max(values, key=abs)), node.expressions[0])
+            listed = typed(list_node(values), type_of(largest), self.context.places.span(node.expressions[0]))
+            return typed(exp.In(this=paren(subject), expressions=[listed]), BOOLEAN)
         items = []
         for part in node.expressions:
             first, item = self.comparable(subject, self.value(part), part)

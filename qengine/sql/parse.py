@@ -15,11 +15,12 @@ from sqlglot.tokenizer_core import Token
 
 from qengine.errors import QEngineError, QuerySyntaxError
 from qengine.sql.deep import run_deep
-from qengine.sql.dialect import ADQL, ExtendedADQL
+from qengine.sql.dialect import ADQL, ExtendedADQL, LanguageParser
 from qengine.sql.language import Language, language_of
+from qengine.sql.lists import Lists, take_lists
 from qengine.sql.shape import check_shape
 from qengine.sql.spans import span_at
-from qengine.sql.tokens import tokenize
+from qengine.sql.tokens import check_count, tokenize
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +36,11 @@ class ParsedQuery:
 def parse(text: str, language: str) -> ParsedQuery:
     """Parse one statement in the profile `language`. Raise `QuerySyntaxError` with a position if it is not one."""
     profile = language_of(language)
-    found = tokenize(text, profile)
+    shown, lists = take_lists(text)
+    found = tokenize(shown, profile)
+    check_count(len(found) + 2 * sum(map(len, lists.values())))
     try:
-        return run_deep(lambda: _parse(text, profile, found))
+        return run_deep(lambda: _parse(text, profile, found, lists))
     except QEngineError:
         raise
     except ParseError as error:
@@ -51,9 +54,12 @@ def parse_adql(text: str) -> ParsedQuery:
     return parse(text, "adql-strict")
 
 
-def _parse(text: str, profile: Language, found: list[Token]) -> ParsedQuery:
+def _parse(text: str, profile: Language, found: list[Token], lists: Lists) -> ParsedQuery:
     dialect = ExtendedADQL() if profile.has_extensions else ADQL()
-    trees = dialect.parser(error_level=ErrorLevel.IMMEDIATE).parse(found, text)
+    parser = dialect.parser(error_level=ErrorLevel.IMMEDIATE)
+    assert isinstance(parser, LanguageParser)
+    parser.lists = lists
+    trees = parser.parse(found, text)
     if len(trees) != 1 or not isinstance(trees[0], exp.Query):
         raise QuerySyntaxError("a statement is one SELECT query", span=span_at(text, 0, len(text)))
     tree = trees[0]

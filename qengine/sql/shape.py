@@ -42,7 +42,7 @@ _ALLOWED: dict[type[exp.Expr], tuple[str, ...]] = {
     exp.Alias: ("this", "alias"), exp.Column: ("this", "table", "db", "catalog"), exp.Identifier: ("this", "quoted"),
     exp.Dot: _BINARY, exp.Star: (),
     exp.Literal: ("this", "is_string"), exp.Null: (), exp.Boolean: ("this",), exp.Paren: ("this",),
-    exp.Anonymous: ("this", "expressions"), exp.Cast: ("this", "to"), exp.Var: ("this",), exp.Neg: ("this",),
+    exp.Anonymous: ("this", "expressions"), exp.Cast: ("this", "to"), exp.Var: ("this", "integers"), exp.Neg: ("this",),
     exp.Add: _BINARY, exp.Sub: _BINARY, exp.Mul: _BINARY, exp.Div: (*_BINARY, "typed", "safe"), exp.DPipe: (*_BINARY, "safe"),
     exp.Mod: _BINARY, exp.IntDiv: _BINARY,
     exp.EQ: _BINARY, exp.NEQ: _BINARY, exp.LT: _BINARY, exp.LTE: _BINARY, exp.GT: _BINARY, exp.GTE: _BINARY,

@@ -56,8 +56,7 @@ def tokenize(text: str, language: Language) -> list[Token]:
         found = list(dialect.tokenize(text.replace("\u00a0", " ")))
     except TokenError as error:
         raise QuerySyntaxError("the statement ends inside a string, a delimited name or a comment") from error
-    if len(found) > MAX_TOKENS:
-        raise QuerySyntaxError(f"the statement has more than {MAX_TOKENS} words", hint="upload long lists as a table")
+    check_count(len(found))
     if found and found[-1].token_type is TokenType.SEMICOLON:
         found.pop()
     if not found:
@@ -70,6 +69,12 @@ def tokenize(text: str, language: Language) -> list[Token]:
         if language.is_strict:
             _check_strict(text, found, index)
     return found
+
+
+def check_count(words: int) -> None:
+    """Raise `QuerySyntaxError` if these are more words than a statement may have."""
+    if words > MAX_TOKENS:
+        raise QuerySyntaxError(f"the statement has more than {MAX_TOKENS} words", hint="upload long lists as a table")
 
 
 def _check_text(text: str) -> None:
