@@ -30,6 +30,7 @@ import pyarrow as pa
 from qengine.errors import BugError, IntegrityError, QEngineError, QueryCancelledError, QueryTimeoutError, QueryTooLargeError
 from qengine.execution.duck import DuckEngine, EngineSettings
 from qengine.execution.inputs import task_sql
+from qengine.execution.skyjoin import SkyRelations
 from qengine.execution.spool import Spool, SpoolWriter
 from qengine.execution.verify import PartVerifier
 from qengine.plan.physical import (
@@ -151,7 +152,7 @@ class TaskRunner:
         paths = self._resolve(task)
         digests = self._verifier.open(paths.values())
         try:
-            held, spooled, stats = self._rows(attempt, task_sql(task, lambda part: str(paths[part.uri][1])))
+            held, spooled, stats = self._joined_rows(attempt, lambda part: str(paths[part.uri][1]))
         except QEngineError:
             # A damaged part makes DuckDB fail in any way: the digest knows better what is wrong.
             if not attempt.must_stop:
@@ -173,6 +174,27 @@ class TaskRunner:
             spool=spooled.finish() if spooled else "",
         )
         self._end(attempt, Finished(task=task.id, attempt=task.attempt, epoch=task.epoch, stats=stats))
+
+    def _joined_rows(
+        self, attempt: _Attempt, resolve: Callable[[PartRef], str]
+    ) -> tuple[list[pa.RecordBatch], SpoolWriter | None, TaskStats]:
+        """Make the relations of the task's sky joins, if it has any, and compute all rows."""
+        task = attempt.task
+        sql = task_sql(task, resolve)
+        if not task.sky_joins:
+            return self._rows(attempt, sql)
+
+        def read(side: str) -> pa.Table:
+            with self._engine.stream(task_sql(replace(task, sql=side), resolve)) as reader:
+                return reader.read_all()
+
+        relations = SkyRelations(self._engine, read, lambda: attempt.must_stop)
+        try:
+            for join in task.sky_joins:
+                relations.add(join)
+            return self._rows(attempt, sql)
+        finally:
+            relations.close()
 
     def _rows(self, attempt: _Attempt, sql: str) -> tuple[list[pa.RecordBatch], SpoolWriter | None, TaskStats]:
         """Compute all rows: return them held in memory, or the spool that has them instead."""

@@ -25,14 +25,11 @@ from qengine.catalog.types import SqlType
 from qengine.plan import terms
 from qengine.plan.cost import CostModel, used_fraction
 from qengine.plan.cut import CutQuery, Leaf, pushable_terms
-<<<<<<< HEAD
 from qengine.plan.grids import with_inner_grids
-from qengine.plan.physical import PartRef, TaskInput
-=======
-from qengine.plan.physical import PartRef, TaskInput, shared_part
->>>>>>> upstream
+from qengine.plan.physical import PartRef, SkyJoin, TaskInput, shared_part
 from qengine.plan.prune import Resolved, work_of
 from qengine.plan.skyjoin import grid_edges, grid_join
+from qengine.plan.skypairs import sky_pairs
 from qengine.sky.cells import BEYOND_END, RangeSet
 from qengine.sky.coverage import ring
 from qengine.sql.render import render
@@ -99,6 +96,7 @@ class LeafFragment:
     costs: Int64Array
     row_limit: int | None
     estimate: Estimate
+    sky_joins: tuple[SkyJoin, ...] = ()
 
     @property
     def task_count(self) -> int:
@@ -241,16 +239,20 @@ def part_refs(parts: Parts, selected: Int64Array) -> list[PartRef]:
 def _leaf_fragment(leaf: Leaf, resolved: Resolved, cost: CostModel, first: int) -> LeafFragment:
     select, inside = with_inner_grids(leaf.split.leaf, leaf.block)
     edges = grid_edges(leaf.block, leaf.locality.owner)
-    if edges:
+    tables = {alias: r.table for alias, r in leaf.block.relations.items() if r.table is not None}
+    if (pairs := sky_pairs(select, tables)) is not None:
+        select = pairs.tree
+    elif edges:
         pushed = {alias: pushable_terms(leaf.block, alias) for e in edges for alias in (e.home, e.expanded)}
         select = grid_join(select, edges, pushed)
     inputs, tree = _bind_inputs(leaf, select)
+    tree, sky_joins = pairs.take_out(tree) if pairs is not None else (tree, ())
     work = work_of(leaf, resolved) if leaf.locality.owner else RangeSet.whole()
-    bounds, costs, estimate = _cut_tasks(leaf, inputs, work, cost, is_heavy=bool(edges) or inside > 0)
+    bounds, costs, estimate = _cut_tasks(leaf, inputs, work, cost, is_heavy=bool(edges) or inside > 0 or pairs is not None)
     return LeafFragment(
         number=first + leaf.number, relation=leaf.relation, kind=leaf.split.kind, gathered=leaf.gathered, owner=leaf.locality.owner,
-        sql=render(tree), columns=leaf.split.columns, inputs=inputs, work=work, bounds=bounds, costs=costs,
-        row_limit=leaf.split.row_limit, estimate=estimate,
+        sql=render(tree, is_given_up=True), columns=leaf.split.columns, inputs=inputs, work=work, bounds=bounds, costs=costs,
+        row_limit=leaf.split.row_limit, estimate=estimate, sky_joins=sky_joins,
     )  # fmt: skip
 
 

@@ -65,12 +65,6 @@ def neighbours_of_each(order: int, index: ArrayLike) -> Int64Array:
     return np.asarray(healpy.get_all_neighbours(2**order, np.asarray(index, np.int64), nest=True), np.int64).T
 
 
-def neighbour_table(order: int, index: ArrayLike) -> Int64Array:
-    """Return the eight pixels around each of the given ones, -1 where there is none (corners of base pixels); shape (n, 8)."""
-    found = healpy.get_all_neighbours(2**order, np.asarray(index, np.int64), nest=True)
-    return np.ascontiguousarray(np.asarray(found, np.int64).T)
-
-
 @cache
 def max_radius_deg(order: int) -> float:
     """Return an upper bound of the distance from a pixel's centre to its corners."""

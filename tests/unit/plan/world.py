@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,7 @@ from qengine.catalog.model import (
     TableSnapshot,
 )
 from qengine.catalog.types import BIGINT, BOOLEAN, DOUBLE, FLOAT, INTEGER, VARCHAR, SqlType, to_arrow
+from qengine.execution.skyjoin import SkyRelations
 from qengine.plan.cost import CostModel
 from qengine.plan.cut import CutQuery, cut
 from qengine.plan.fragment import LeafFragment, PhysicalPlan, fragment, task_inputs
@@ -341,11 +342,18 @@ class World:
         pieces = []
         for number in range(leaf.task_count):
             inputs = ", ".join(f'"{i.name}" AS ({self.input_sql(i)})' for i in task_inputs(leaf, number))
+            relations = SkyRelations(self.worker, self._reader(inputs), lambda: False)
+            for join in leaf.sky_joins:
+                relations.add(join)
             found = self.worker.execute(f"WITH {inputs} SELECT * FROM ({leaf.sql})").to_arrow_table()
+            relations.close()
             assert found.column_names == schema.names
             assert [f.type for f in found.schema] == [f.type for f in schema], (found.schema, schema, leaf.sql)
             pieces.append(found)
         return pa.concat_tables(pieces) if pieces else schema.empty_table()
+
+    def _reader(self, inputs: str) -> Callable[[str], pa.Table]:
+        return lambda side: self.worker.execute(f"WITH {inputs} SELECT * FROM ({side})").to_arrow_table()
 
     def input_sql(self, task_input: TaskInput) -> str:
         """The rows that a worker would read, as the contract of `TaskInput` says."""
