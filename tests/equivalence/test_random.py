@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import grpc_cluster
+from tests.support.cluster import NO_BROADCASTS, grpc_cluster
 from tests.support.harness import Harness
 from tests.support.oracle import Oracle
 from tests.support.sky_builder import Sky
 
-QUERIES = 300
-MANY_QUERIES = 2000
+QUERIES = 200
+MANY_QUERIES = 5000
 
 NEIGHBOURS = {"self_near": 4, "two_near": 4, "child_near": 2, "near_chain": 3, "three_near": 2}
 
@@ -36,14 +36,33 @@ def test_cluster_gives_the_rows_of_one_database(harness: Harness) -> None:
     assert report.empty < 0.5 * QUERIES
 
 
+@pytest.fixture(scope="module")
+def gathering(store_root: Path, skies: list[Sky], oracle: Oracle) -> Iterator[Harness]:
+    """A cluster that takes nothing for small."""
+    with grpc_cluster(store_root, workers=2, broadcast=NO_BROADCASTS) as cluster:
+        yield Harness(cluster, skies, oracle=oracle)
+
+
+def test_cluster_that_broadcasts_nothing_gives_them_too(gathering: Harness) -> None:
+    report = gathering.run(range(10_000, 10_000 + QUERIES))
+    assert not report.findings, str(report)
+
+
 def test_cluster_finds_every_pair_of_neighbours(harness: Harness) -> None:
     report = harness.run((f"near {seed}" for seed in range(30)), sources=NEIGHBOURS)
     assert not report.findings, str(report)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_cluster_gives_the_rows_of_one_database_in_many_queries(harness: Harness) -> None:
     report = harness.run(range(QUERIES, QUERIES + MANY_QUERIES))
     assert not report.findings, str(report)
     assert report.asked > 0.9 * MANY_QUERIES
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_many_queries_without_broadcasts(gathering: Harness) -> None:
+    report = gathering.run(range(20_000, 20_000 + MANY_QUERIES))
+    assert not report.findings, str(report)

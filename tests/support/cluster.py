@@ -19,6 +19,7 @@ from qengine.client.local import LocalClient
 from qengine.coordinator.service import ServiceSettings
 from qengine.loader.load import load
 from qengine.loader.request import LoadRequest
+from qengine.plan.broadcast import BroadcastLimits
 from qengine.plan.cost import CostModel
 from qengine.storage.objects import Store
 from qengine.transport.channel import WorkerChannel
@@ -62,9 +63,17 @@ def _request(folder: Path, sky: Sky, table: SkyTable) -> LoadRequest:
     )
 
 
-def service_settings(tasks_per_slot: int) -> ServiceSettings:
+NO_BROADCASTS = BroadcastLimits(estimated_bytes=-1)
+"""In a small sky everything is small: without this hardly anything would be gathered or exchanged."""
+
+
+def service_settings(tasks_per_slot: int, broadcast: BroadcastLimits | None = None) -> ServiceSettings:
     """Settings under which even tables of a hundred rows are cut into many tasks."""
-    return ServiceSettings(deadline_s=60, cost=CostModel(min_task_s=1e-9, tasks_per_slot=tasks_per_slot))
+    return ServiceSettings(
+        deadline_s=60,
+        cost=CostModel(min_task_s=1e-9, tasks_per_slot=tasks_per_slot),
+        broadcast=broadcast or BroadcastLimits(),
+    )
 
 
 class LocalCluster:
@@ -83,9 +92,11 @@ class LocalCluster:
 
 
 @contextmanager
-def grpc_cluster(store_root: Path, *, workers: int = 3, tasks_per_slot: int = 4) -> Iterator[LocalCluster]:
+def grpc_cluster(
+    store_root: Path, *, workers: int = 3, tasks_per_slot: int = 4, broadcast: BroadcastLimits | None = None
+) -> Iterator[LocalCluster]:
     """Start `workers` worker processes over the store, reached by gRPC on loopback; stop them at the end."""
-    settings = ClusterSettings(workers=workers, service=service_settings(tasks_per_slot))
+    settings = ClusterSettings(workers=workers, service=service_settings(tasks_per_slot, broadcast))
     with LocalClient(cluster(store_root, settings)) as client:
         yield LocalCluster(client)
 
