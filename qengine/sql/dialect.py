@@ -66,7 +66,17 @@ class LanguageParser(parser.Parser):
         return this
 
     def _parse_in(self, this: exp.Expr | None, alias: bool = False) -> exp.In:
-        """Read a list of plain numbers or texts, which may have thousands of members, without climbing the grammar for each."""
+        """Read a list of plain numbers or texts, which may have thousands of members, without climbing the grammar for each.
+
+        A long list of integers is not in the text any more: its node is put in its place.
+        """
+        opening = self._curr
+        if opening and (values := self.lists.get(opening.start)) is not None:
+            found = super()._parse_in(this, alias=alias)
+            node = list_node(values)
+            node.meta.update(start=opening.start, end=self._prev.end)
+            found.set("expressions", [node])
+            return found
         last = self._list_end()
         if last is None:
             return super()._parse_in(this, alias=alias)
@@ -101,16 +111,6 @@ class LanguageParser(parser.Parser):
         if join is not None and first and first.token_type is TokenType.COMMA:
             join.meta["comma"] = True
         return join
-
-    def _parse_in(self, this: exp.Expr | None, alias: bool = False) -> exp.In:
-        """Put the node of a long list in its place."""
-        opening = self._curr
-        found = super()._parse_in(this, alias)
-        if opening and (values := self.lists.get(opening.start)) is not None:
-            node = list_node(values)
-            node.meta.update(start=opening.start, end=self._prev.end)
-            found.set("expressions", [node])
-        return found
 
     def parse_cast_arguments(self) -> exp.Expr:
         """Parse `value AS word [word] [(n)]`; the target is kept as written, in upper case, for the binder to judge."""

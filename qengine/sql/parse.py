@@ -20,7 +20,7 @@ from qengine.sql.language import Language, language_of
 from qengine.sql.lists import Lists, take_lists
 from qengine.sql.shape import check_shape
 from qengine.sql.spans import span_at
-from qengine.sql.tokens import check_count, tokenize
+from qengine.sql.tokens import MAX_TOKENS, tokenize
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,8 @@ def parse(text: str, language: str) -> ParsedQuery:
     profile = language_of(language)
     shown, lists = take_lists(text)
     found = tokenize(shown, profile)
-    check_count(len(found) + 2 * sum(map(len, lists.values())))
+    if len(found) + 2 * sum(map(len, lists.values())) > MAX_TOKENS:
+        raise QuerySyntaxError(f"the statement has more than {MAX_TOKENS} words", hint="upload long lists as a table")
     try:
         return run_deep(lambda: _parse(text, profile, found, lists))
     except QEngineError:
