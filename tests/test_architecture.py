@@ -126,7 +126,8 @@ def test_worker_side_process_loads_no_planner(folder: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT, timeout=60)
     loaded = set(done.stdout.split())
     foreign = sorted(name for name in loaded if name in NOT_ON_WORKERS)
-    allowed = {"qengine.plan", "qengine.plan.physical", "qengine.sql", "qengine.sql.macros"}
+    macros = {f"qengine.sql.{name}" for name in ("macros", "macros_sky", "macros_scisql")}
+    allowed = {"qengine.plan", "qengine.plan.physical", "qengine.sql", *macros}
     planner = sorted(
         n for n in loaded if n.startswith(("qengine.plan", "qengine.sql", "qengine.catalog.registry")) and n not in allowed
     )

@@ -7,6 +7,7 @@ A `SqlType` is what a column or an expression has. Its `name` is DuckDB's spelli
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -111,6 +112,8 @@ def to_arrow(sql_type: SqlType) -> pa.DataType:
     name = sql_type.name
     if name.endswith("[]"):
         return pa.list_(to_arrow(SqlType(name[:-2])))
+    if name.startswith("STRUCT("):
+        return pa.struct([pa.field(field, to_arrow(kind)) for field, kind in struct_fields(sql_type).items()])
     if found := _TABLE.get(name):
         return found[0]
     if match := re.fullmatch(r"DECIMAL\((\d+),\s*(\d+)\)", name):
@@ -139,10 +142,37 @@ def from_arrow(arrow: pa.DataType) -> SqlType:
         return SqlType(f"DECIMAL({arrow.precision},{arrow.scale})")
     if pa.types.is_list(arrow) or pa.types.is_large_list(arrow) or pa.types.is_fixed_size_list(arrow):
         return SqlType(from_arrow(arrow.value_type).name + "[]")
+    if pa.types.is_struct(arrow):
+        return struct_type({field.name: from_arrow(field.type) for field in arrow})
     for name, (candidate, _, _) in _TABLE.items():
         if arrow == candidate:
             return TIMESTAMP if name == "TIMESTAMP" else SqlType(name)
     raise SchemaError(f"columns of Arrow type {arrow} are not supported", hint="convert the column or leave it out")
+
+
+def struct_type(fields: Mapping[str, SqlType]) -> SqlType:
+    """Return the type of a structure; its fields are in order."""
+    parts = ", ".join(f'"{name.replace(chr(34), chr(34) * 2)}" {kind.name}' for name, kind in fields.items())
+    return SqlType(f"STRUCT({parts})")
+
+
+def struct_fields(sql_type: SqlType) -> dict[str, SqlType]:
+    """Return names and types of the fields of a structure, in order; empty for other types."""
+    name = sql_type.name
+    if not (name.startswith("STRUCT(") and name.endswith(")")):
+        return {}
+    found: dict[str, SqlType] = {}
+    inside, start, depth, is_quoted = name[len("STRUCT(") : -1] + ",", 0, 0, False
+    for place, character in enumerate(inside):
+        is_quoted ^= character == '"'
+        depth += 0 if is_quoted else {"(": 1, ")": -1}.get(character, 0)
+        if character == "," and depth == 0 and not is_quoted:
+            match = re.fullmatch(r'\s*(?:"((?:[^"]|"")*)"|(\S+))\s+(.*)', inside[start:place], re.DOTALL)
+            if match is not None:
+                label = match[1].replace('""', '"') if match[1] is not None else match[2]
+                found[label] = TIMESTAMP if match[3] == "TIMESTAMP" else SqlType(match[3])
+            start = place + 1
+    return found
 
 
 def to_votable(sql_type: SqlType) -> VOTableType:

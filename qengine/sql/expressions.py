@@ -112,8 +112,10 @@ class Expressions:
                 return self._concatenation(node)
             case exp.Case():
                 return self._case(node)
-            case exp.Window() | exp.Filter():
-                return self.window(self, exp.Window(this=node) if isinstance(node, exp.Filter) else node)
+            case exp.Window():
+                return self.window(self, node)
+            case exp.Filter() | exp.WithinGroup():
+                return self.window(self, exp.Window(this=node))
             case exp.Subquery() if isinstance(node.this, exp.Query):
                 return self._scalar_subquery(node)
             case _ if isinstance(node, _ARITHMETIC):

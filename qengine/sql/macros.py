@@ -13,9 +13,12 @@ NULL coordinates give NULL.
 
 from __future__ import annotations
 
+from qengine.sql.macros_scisql import SCISQL_MACROS
+from qengine.sql.macros_sky import SKY_MACROS
+
 _TOLERANCE = "1e-10"
 
-MACROS: tuple[str, ...] = (
+_GEOMETRY: tuple[str, ...] = (
     # longitude in [0, 360)
     "CREATE MACRO qe_lon(x) AS x - 360e0 * floor(x / 360e0)",
     "CREATE MACRO qe__sin2(x) AS sin(radians(x) / 2) * sin(radians(x) / 2)",
@@ -63,3 +66,6 @@ MACROS: tuple[str, ...] = (
     "CREATE MACRO qe_in_polygon(lon, lat, v) AS CASE WHEN (lon + lat) IS NOT NULL AND v IS NOT NULL THEN list_transform("
     "[{'p': qe__vector(lon, lat), 'f': qe__frame(v), 's': qe__edges(v)}], lambda t: qe__inside(t.p, t.f, t.s))[1] END",
 )
+
+MACROS: tuple[str, ...] = (*_GEOMETRY, *SKY_MACROS, *SCISQL_MACROS)
+"""Everything that rendered SQL calls, in the order in which it has to be created."""

@@ -1,0 +1,34 @@
+"""Units: the factor between two VOUnits. The only user of astropy in the engine, loaded when a statement needs it.
+
+Only factors are constants; a unit whose conversion is anything else (magnitudes to fluxes, Celsius to Kelvin) is refused.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+
+from qengine.errors import QueryTypeError
+
+
+@cache
+def factor(found: str, wanted: str) -> float:
+    """Return the number of `wanted` units in one `found`; raise `QueryTypeError` if one is no unit or they differ in kind."""
+    if found == wanted:
+        return 1.0
+    from astropy import units
+
+    parsed = []
+    for text in (found, wanted):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                parsed.append(units.Unit(text, format="vounit"))
+        except (ValueError, TypeError) as error:
+            raise QueryTypeError(f"'{text}' is not a unit", hint="write a VOUnit such as mas, km.s**-1, deg or Jy") from error
+    try:
+        return float(parsed[0].to(parsed[1]))
+    except (units.UnitConversionError, units.UnitTypeError, TypeError) as error:
+        raise QueryTypeError(
+            f"{found} cannot be converted to {wanted}", hint="both have to measure the same kind of thing"
+        ) from error
