@@ -15,6 +15,7 @@ from qengine.catalog.types import to_arrow
 from qengine.coordinator.attempt import close_stream
 from qengine.coordinator.dispatch import Dispatcher, part_of
 from qengine.coordinator.merge import Merger
+from qengine.coordinator.report import RunProgress
 from qengine.coordinator.run import Run
 from qengine.coordinator.shared import SharedRelations
 from qengine.coordinator.source import TaskSource
@@ -37,6 +38,11 @@ class Execution:
     def actual(self) -> tuple[Mapping[str, Any], ...]:
         """What happened, one mapping of figures per leaf; complete when `batches` has ended."""
         return tuple(_actual(run) for run in self.runs)
+
+    @property
+    def progress(self) -> tuple[RunProgress, ...]:
+        """How far it is, one entry per run; may be asked at any time."""
+        return tuple(run.progress for run in self.runs)
 
 
 class Executor:

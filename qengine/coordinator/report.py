@@ -9,7 +9,8 @@ from qengine.plan.physical import QueryId, WorkerId
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunProgress:
-    """A run so far. `fraction` weighs tasks by their estimated cost."""
+    """A run so far. `done_cost` of `total_cost` weighs tasks by their estimated bytes, running ones by what their workers say;
+    `fraction` is their ratio, 1 for a run that needs no more tasks (`is_over`)."""
 
     query: QueryId
     tasks: int
@@ -17,6 +18,9 @@ class RunProgress:
     running: int
     rows: int
     fraction: float
+    done_cost: float = 0.0
+    total_cost: float = 0.0
+    is_over: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -136,6 +136,25 @@ class Run:
         return self._tally.report(self.lane.value)
 
     @property
+    def progress(self) -> RunProgress:
+        """How far the run is; may be asked at any time, also before it begins and after its end."""
+        running = sum(live.attempt.fraction * float(self._source.costs[number]) for (number, _), live in self._live.items())
+        # A task that runs twice may say more than its share.
+        done = min(self._done_cost + running, self._total_cost)
+        is_over = isinstance(self._outcome, FinishQuery)
+        return RunProgress(
+            query=self.query,
+            tasks=len(self._source),
+            finished=len(self._tally.tasks),
+            running=len(self._live),
+            rows=self._tally.rows,
+            fraction=done / self._total_cost if self._total_cost > 0 and not is_over else 1.0,
+            done_cost=self._total_cost if is_over else done,
+            total_cost=self._total_cost,
+            is_over=is_over,
+        )
+
+    @property
     def leftovers(self) -> frozenset[WorkerId]:
         """Workers that may still keep something of this run after its end; empty for a run that cleans up itself."""
         return frozenset(self._touched) if self._needs_cancel and self._shared is not None else frozenset()
@@ -396,19 +415,8 @@ class Run:
             self._pool.give_back(live.slot)
 
     def _report_progress(self) -> None:
-        if self._on_progress is None:
-            return
-        running = sum(live.attempt.fraction * float(self._source.costs[number]) for (number, _), live in self._live.items())
-        self._on_progress(
-            RunProgress(
-                query=self.query,
-                tasks=len(self._source),
-                finished=len(self._tally.tasks),
-                running=len(self._live),
-                rows=self._tally.rows,
-                fraction=min(1.0, (self._done_cost + running) / self._total_cost) if self._total_cost > 0 else 1.0,
-            )
-        )
+        if self._on_progress is not None:
+            self._on_progress(self.progress)
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

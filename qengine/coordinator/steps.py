@@ -59,6 +59,7 @@ class StagedExecution:
         self._query = query
         self._numbers = itertools.count(1)
         self._main: tuple[PhysicalPlan, Execution] | None = None
+        self._started: list[Execution] = []
 
     @property
     def plan(self) -> PhysicalPlan:
@@ -71,6 +72,16 @@ class StagedExecution:
     def actual(self) -> tuple[Mapping[str, Any], ...]:
         """What happened in the main statement, one mapping of figures per leaf; complete when the rows have ended."""
         return self._main[1].actual if self._main is not None else ()
+
+    @property
+    def executions(self) -> tuple[Execution, ...]:
+        """All that runs or has run so far, steps first."""
+        return (*self._started, *(() if self._main is None else (self._main[1],)))
+
+    @property
+    def has_main(self) -> bool:
+        """Whether the main statement is planned: until then how much there is to do is not known."""
+        return self._main is not None
 
     async def run(self, tree: Tree, catalog: Catalog, columns: tuple[OutputColumn, ...]) -> AsyncGenerator[pa.RecordBatch, None]:
         """Run the steps, then the statement; yield its rows."""
@@ -113,6 +124,7 @@ class StagedExecution:
         first = next(self._numbers) * _FRAGMENTS
         plan = await _in_thread(partial(self._planner.plan, tree, catalog, columns, first=first))
         execution = self._executor.start(self._query, plan)
+        self._started.append(execution)
         schema = pa.schema([(column.name, to_arrow(column.type)) for column in columns])
         batches: list[pa.RecordBatch] = []
         size = 0
