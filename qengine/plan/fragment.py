@@ -237,14 +237,17 @@ def part_refs(parts: Parts, selected: Int64Array) -> list[PartRef]:
 
 
 def _leaf_fragment(leaf: Leaf, resolved: Resolved, cost: CostModel, first: int) -> LeafFragment:
-    select, inside = with_inner_grids(leaf.split.leaf, leaf.block)
+    select, inside = leaf.split.leaf, 0
     edges = grid_edges(leaf.block, leaf.locality.owner)
-    tables = {alias: r.table for alias, r in leaf.block.relations.items() if r.table is not None}
-    if (pairs := sky_pairs(select, tables)) is not None:
+    tables = {t.alias_or_name: leaf.block.table_of(t.alias_or_name) for t in find(select, exp.Table) if t.db}
+    pairs = sky_pairs(select, {a: t for a, t in tables.items() if t is not None}, [{e.home, e.expanded} for e in edges])
+    if pairs is not None:
         select = pairs.tree
-    elif edges:
-        pushed = {alias: pushable_terms(leaf.block, alias) for e in edges for alias in (e.home, e.expanded)}
-        select = grid_join(select, edges, pushed)
+    else:
+        select, inside = with_inner_grids(select, leaf.block)
+        if edges:
+            pushed = {alias: pushable_terms(leaf.block, alias) for e in edges for alias in (e.home, e.expanded)}
+            select = grid_join(select, edges, pushed)
     inputs, tree = _bind_inputs(leaf, select)
     tree, sky_joins = pairs.take_out(tree) if pairs is not None else (tree, ())
     work = work_of(leaf, resolved) if leaf.locality.owner else RangeSet.whole()

@@ -30,7 +30,8 @@ that leaves a distance without a kernel, and nothing else ties its relations, th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from sqlglot import exp
@@ -107,13 +108,18 @@ class _Edge:
         return frozenset((self.first, self.second))
 
 
-def sky_pairs(select: exp.Select, tables: Mapping[str, TableSnapshot]) -> SkyPairs | None:
-    """Return the leaf's SELECT over pairs, or None if no distance in it is for the kernel. `tables` are the base tables by
-    alias."""
+def sky_pairs(
+    select: exp.Select, tables: Mapping[str, TableSnapshot], needed: Collection[AbstractSet[str]] = ()
+) -> SkyPairs | None:
+    """Return the leaf's SELECT over pairs, or None if no distance in it is for the kernel.
+
+    `tables` are the base tables by alias; `needed` are pairs of aliases that a grid would join: if the kernel cannot tie all of
+    them, it is not used.
+    """
     tree = copy_tree(select)
     items = {item.alias: item for item in _items(tree) if item.alias in tables}
     edges = _chosen(list(_edges(tree, items)))
-    if not edges:
+    if not edges or not all(_is_tied(pair, edges) for pair in needed):
         return None
     is_wide = len(edges) == 1 and edges[0].is_inner
     joins, ctes = [], []
@@ -253,7 +259,7 @@ def _chosen(edges: Sequence[_Edge]) -> list[_Edge]:
         chosen.append(fitting[0])
         firsts.add(fitting[0].first)
         seconds.add(fitting[0].second)
-    return [] if any(edge.is_inner and not _is_tied(edge, chosen) for edge in left) else chosen
+    return [] if any(edge.is_inner and not _is_tied(edge.pair, chosen) for edge in left) else chosen
 
 
 def _cost(edge: _Edge) -> float:
@@ -262,12 +268,12 @@ def _cost(edge: _Edge) -> float:
     return max(radius, 1e-9) * (1.0 if is_plain else _OFF_LINE)
 
 
-def _is_tied(edge: _Edge, chosen: Sequence[_Edge]) -> bool:
-    """Say whether chosen edges lead from one relation to the other."""
-    reached = {edge.first}
+def _is_tied(pair: AbstractSet[str], chosen: Sequence[_Edge]) -> bool:
+    """Say whether chosen edges lead from one relation of the pair to the other."""
+    reached = {next(iter(pair))}
     while more := {alias for e in chosen if e.pair & reached for alias in e.pair} - reached:
         reached |= more
-    return edge.second in reached
+    return pair <= reached
 
 
 def _comparison(edge: _Edge, tables: Mapping[str, TableSnapshot]) -> tuple[str, Mapping[str, exp.Expr]]:
