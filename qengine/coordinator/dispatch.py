@@ -108,8 +108,8 @@ class Dispatcher:
 
     @property
     def slots(self) -> int:
-        """Slots of all living workers: what task sizes are computed from."""
-        return self._pool.count
+        """Slots of all living workers that scans use at once: what task sizes are computed from."""
+        return self._pool.scan_count
 
     @property
     def workers(self) -> tuple[WorkerState, ...]:

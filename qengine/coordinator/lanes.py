@@ -62,6 +62,11 @@ class SlotPool:
         """Slots of all living workers together."""
         return sum(slots.count for slots in self._workers.values())
 
+    @property
+    def scan_count(self) -> int:
+        """How many of them scans use at once."""
+        return sum(max(1, slots.count - 1) for slots in self._workers.values())
+
     def add(self, worker: WorkerId, count: int) -> None:
         """A worker with this many slots can be used, and nothing runs on it."""
         self._incarnations += 1

@@ -38,7 +38,12 @@ class CostModel:
         target = min(max(share, self.min_task_s * rate), self.max_task_s * rate)
         # A query of a few tasks' time still uses all slots, as long as a task is worth its dispatch.
         even = max(total / max(self.slots, 1), self.least_task_s * rate)
-        return max(1, int(min(target, even)))
+        target = max(1, int(min(target, even)))
+        tasks = -(-total // target)
+        if self.slots < tasks < self.tasks_per_slot * self.slots:
+            # As many for each slot: of seven equal tasks on two slots the last one would run alone.
+            return -(-total // (-(-tasks // self.slots) * self.slots))
+        return target
 
     def seconds(self, total: int) -> float:
         """Return the estimated time to read `total` bytes on all slots."""

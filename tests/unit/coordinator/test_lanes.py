@@ -87,3 +87,9 @@ def test_any_history_keeps_the_promises(count: int, steps: list[tuple[str, Lane,
     while held:
         pool.give_back(held.pop())
     assert len(fill(pool, Lane.INTERACTIVE)) == count
+
+
+def test_scans_count_the_slots_that_they_use_at_once() -> None:
+    pool = pool_of(a=3, b=1, c=2)
+    assert pool.scan_count == 2 + 1 + 1
+    assert len(fill(pool, Lane.SCAN)) == pool.scan_count

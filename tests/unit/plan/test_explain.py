@@ -71,6 +71,8 @@ def test_analyze_adds_what_happened() -> None:
         (40_000_000, 4, 10_000_000),  # a small query uses all slots
         (10**9, 4, 10**9 // 24),
         (10**12, 4, 250_000_000),
+        (170_000_000, 2, 21_250_000),  # eight of them, where seven would leave one slot idle at the end
+        (60_000_000, 2, 15_000_000),
         (10**9, 0, 10**9 // 6),
     ],
 )
