@@ -31,7 +31,7 @@ OWNERS = {
     "grpc": ("transport/",),
     "google": ("transport/",),
     "sqlglot": ("sql/", "plan/"),
-    "sqlalchemy": ("catalog/registry.py", "catalog/records.py", "catalog/migrations/", "tap/jobs.py"),
+    "sqlalchemy": ("catalog/registry.py", "catalog/records.py", "catalog/rates.py", "catalog/migrations/", "tap/jobs.py"),
     "alembic": ("catalog/registry.py", "catalog/migrations/"),
     "felis": ("catalog/schema.py",),
     "starlette": ("tap/", "portal/"),

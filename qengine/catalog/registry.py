@@ -38,8 +38,9 @@ from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 
 from qengine.catalog import definition, durable, migrations
 from qengine.catalog.manifest import read_manifest, write_manifest
-from qengine.catalog.migrations.tables import CATALOGS, LOADS, SNAPSHOT_TABLES, SNAPSHOTS
+from qengine.catalog.migrations.tables import CATALOGS, LOADS, RATES, SNAPSHOT_TABLES, SNAPSHOTS
 from qengine.catalog.model import Catalog, Table, TableSnapshot
+from qengine.catalog.rates import Observed, read_rates, record_rates
 from qengine.catalog.records import ManifestRef, SnapshotRecord, read_records, record_path, write_record
 from qengine.catalog.tap_schema import tap_schema
 from qengine.errors import ConflictError, RegistryError, SchemaError
@@ -100,17 +101,20 @@ class Registry:
         `RegistryError` if it cannot be opened or was made by a newer qengine.
         """
         root = Path(store_root).expanduser().absolute()
+        may_write = True
         if url is None:
             root.mkdir(parents=True, exist_ok=True)
+            may_write = _may_write(root)
             url = f"sqlite:///{root / 'registry.sqlite'}"
-            engine = _engine(url) if _may_write(root) else _reading_engine(url, root / "registry.sqlite")
+            engine = _engine(url) if may_write else _reading_engine(url, root / "registry.sqlite")
         else:
             engine = _engine(url)
         registry = cls(root, engine)
         try:
             with registry._transaction(is_writing=False) as connection:
-                is_current = migrations.is_current(connection)
-            if not is_current:
+                # What older versions lack, readers do without.
+                is_usable = migrations.is_current(connection) or (not may_write and migrations.is_older(connection))
+            if not is_usable:
                 with registry._transaction() as connection:
                     migrations.upgrade(connection)
         except BaseException:
@@ -182,6 +186,16 @@ class Registry:
             )
             for row in rows
         )  # fmt: skip
+
+    def rates(self) -> Mapping[str, float]:
+        """Return the measured rates by name; empty before anything was measured, or where an old registry cannot be written to."""
+        with self._transaction(is_writing=False) as connection:
+            return read_rates(connection) if sa.inspect(connection).has_table(RATES.name) else {}
+
+    def record_rates(self, observed: Mapping[str, Observed], defaults: Mapping[str, float]) -> None:
+        """Move the measured rates towards what was observed (`catalog.rates`). Raise `RegistryError` where it may only be read."""
+        with self._transaction() as connection:
+            record_rates(connection, observed, defaults)
 
     # -- loads and publishing -------------------------------------------------------------------------------------------------
 

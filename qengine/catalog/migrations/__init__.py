@@ -23,6 +23,11 @@ def is_current(connection: Connection) -> bool:
     return _version(connection) == _script().get_current_head()
 
 
+def is_older(connection: Connection) -> bool:
+    """Return whether the database has a version that this qengine knows."""
+    return _version(connection) in {revision.revision for revision in _script().walk_revisions()}
+
+
 def upgrade(connection: Connection) -> None:
     """Bring the database to the newest version within the caller's transaction.
 

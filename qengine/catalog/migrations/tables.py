@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, DateTime, ForeignKey, Integer, MetaData, String, Table, Text, UniqueConstraint
+from sqlalchemy import Column, DateTime, Float, ForeignKey, Integer, MetaData, String, Table, Text, UniqueConstraint
 
 METADATA = MetaData(
     naming_convention={
@@ -52,4 +52,13 @@ SNAPSHOT_TABLES = Table(
     Column("manifest_uri", Text, nullable=False),
     Column("manifest_digest", String(64), nullable=False),
     Column("definition", Text, nullable=False),
+)
+
+RATES = Table(
+    "rates",
+    METADATA,
+    Column("name", String(64), primary_key=True),
+    Column("value", Float, nullable=False),
+    Column("weight_s", Float, nullable=False),
+    Column("updated", DateTime, nullable=False),
 )
