@@ -5,7 +5,8 @@
 1. resolve the parts to files, check their sizes and footers, and start their digests (`verify`);
 2. build the statement (`inputs`) and let DuckDB stream it (`duck`);
 3. hold the rows, up to the task's `hold_bytes`; beyond that write all of them to a spool (`spool`). Rows count only when the
-   attempt is finished, so nothing is lost by holding them, and an attempt that fails has sent nothing;
+   attempt is finished, so nothing is lost by holding them, and an attempt that fails has sent nothing. The rows of a partitioned
+   task go to one file per partition instead (`partition`);
 4. wait for the digests, then emit the batches and `Finished`. Any failure, whatever happened before, is one `Failed`.
 
 Meanwhile the runner's watchdog thread emits `Progress` every second, and when the deadline passes or somebody cancels it interrupts
@@ -27,9 +28,18 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from qengine.errors import BugError, IntegrityError, QEngineError, QueryCancelledError, QueryTimeoutError, QueryTooLargeError
+from qengine.errors import (
+    BugError,
+    IntegrityError,
+    PartitionLostError,
+    QEngineError,
+    QueryCancelledError,
+    QueryTimeoutError,
+    QueryTooLargeError,
+)
 from qengine.execution.duck import DuckEngine, EngineSettings
 from qengine.execution.inputs import task_sql
+from qengine.execution.partition import PartitionWriter, partitioned_sql
 from qengine.execution.skyjoin import SkyRelations
 from qengine.execution.spool import Spool, SpoolWriter
 from qengine.execution.verify import PartVerifier
@@ -44,6 +54,7 @@ from qengine.plan.physical import (
     Task,
     TaskEvent,
     TaskStats,
+    partition_of,
 )
 
 Emit = Callable[[TaskEvent], None]
@@ -82,9 +93,9 @@ class _Attempt:
 class TaskRunner:
     """One slot's worth of work: an engine of its own, and what it shares with its neighbours (verifier, spool).
 
-    `settings.roots` is replaced: the runner's engine reads below `store_root`, the spool and `attached`. When a task names an absolute file
-    elsewhere, `is_attach_open` says whether the engine is opened again with that catalogue's root added (about 10 ms, once per
-    catalogue and slot), or the task is refused.
+    `settings.roots` is replaced: the runner's engine reads below `store_root`, the spool and `attached`. When a task names an
+    absolute file elsewhere, `is_attach_open` says whether the engine is opened again with that catalogue's root added (about 10 ms,
+    once per catalogue and slot), or the task is refused.
     """
 
     def __init__(
@@ -171,16 +182,19 @@ class TaskRunner:
             stats,
             elapsed_s=time.monotonic() - attempt.started,
             cpu_s=used,
-            spool=spooled.finish() if spooled else "",
+            spool=spooled.finish() if isinstance(spooled, SpoolWriter) else "",
+            partitions=spooled.finish() if isinstance(spooled, PartitionWriter) else (),
         )
         self._end(attempt, Finished(task=task.id, attempt=task.attempt, epoch=task.epoch, stats=stats))
 
     def _joined_rows(
         self, attempt: _Attempt, resolve: Callable[[PartRef], str]
-    ) -> tuple[list[pa.RecordBatch], SpoolWriter | None, TaskStats]:
+    ) -> tuple[list[pa.RecordBatch], SpoolWriter | PartitionWriter | None, TaskStats]:
         """Make the relations of the task's sky joins, if it has any, and compute all rows."""
         task = attempt.task
         sql = task_sql(task, resolve)
+        if task.partition is not None:
+            sql = partitioned_sql(sql, task.partition)
         if not task.sky_joins:
             return self._rows(attempt, sql)
 
@@ -196,11 +210,12 @@ class TaskRunner:
         finally:
             relations.close()
 
-    def _rows(self, attempt: _Attempt, sql: str) -> tuple[list[pa.RecordBatch], SpoolWriter | None, TaskStats]:
-        """Compute all rows: return them held in memory, or the spool that has them instead."""
-        task, limits = attempt.task, attempt.task.limits
+    def _rows(self, attempt: _Attempt, sql: str) -> tuple[list[pa.RecordBatch], SpoolWriter | PartitionWriter | None, TaskStats]:
+        """Compute all rows: return them held in memory, or the files that have them instead."""
+        task, limits, partition = attempt.task, attempt.task.limits, attempt.task.partition
+        hold_bytes = limits.hold_bytes if partition is None else min(limits.hold_bytes, partition.threshold_bytes)
         held: list[pa.RecordBatch] = []
-        spooled: SpoolWriter | None = None
+        spooled: SpoolWriter | PartitionWriter | None = None
         rows = size = 0
         try:
             reader = self._engine.stream(sql)
@@ -215,8 +230,11 @@ class TaskRunner:
                             f"the result of one task is larger than {limits.result_bytes} bytes",
                             hint="select fewer columns or rows, or aggregate",
                         )
-                    if spooled is None and size > limits.hold_bytes:
-                        spooled = self._spool.writer(task.id.query)
+                    if spooled is None and size > hold_bytes:
+                        if partition is None:
+                            spooled = self._spool.writer(task.id.query)
+                        else:
+                            spooled = PartitionWriter(self._spool, task.id.query, partition.count)
                         for earlier in held:
                             spooled.write(earlier)
                         held.clear()
@@ -244,8 +262,15 @@ class TaskRunner:
     def _resolve(self, task: Task) -> dict[str, tuple[PartRef, Path]]:
         paths: dict[str, tuple[PartRef, Path]] = {}
         missing: set[Path] = set()
+        lost: list[PartitionLostError] = []
         for task_input in task.inputs:
             for part in (*task_input.parts, *task_input.margin_parts):
+                if (found := partition_of(part)) is not None:
+                    try:
+                        paths[part.uri] = (part, self._spool.partition(task.id.query, found[0]))
+                    except PartitionLostError as error:
+                        lost.append(error)
+                    continue
                 if part.uri.startswith(SHARED):
                     # A file of our own spool: its size was checked when it came, and the reference only has an estimate.
                     paths[part.uri] = (replace(part, bytes=0), self._spool.relation(task.id.query, part.uri.removeprefix(SHARED)))
@@ -261,6 +286,9 @@ class TaskRunner:
                     if not any(path.is_relative_to(root) for root in self._settings.roots):
                         missing.add(catalog_root(path))
                 paths[part.uri] = (part, path)
+        if lost:
+            gone = [name for error in lost for name in error.details["partitions"]]
+            raise PartitionLostError(f"{lost[0].message} (and {len(lost) - 1} more)", details={"partitions": gone})
         if missing and not self._is_attach_open:
             names = ", ".join(sorted(map(str, missing)))
             raise IntegrityError(f"this worker may not read below {names}", hint="start it with these attached roots")

@@ -3,11 +3,13 @@
 A spool is one file of frames. A frame is a length (8 bytes, little endian) and a complete Arrow IPC stream of one batch, which
 is also how a batch travels in a `Fetch`. The spool's name is `<xxh3-128 of all frames>-<random>`: whoever pulls it can check what
 arrived, and two attempts with equal rows do not share a file. A relation is a Parquet file that the coordinator has put here, to be
-read by tasks of its query. Files lie in a folder per query, so that ending a query removes all that was kept for it.
+read by tasks of its query. A partition is a Parquet file with some rows of a task's result, written here or fetched from another
+worker, and named like a spool. Files lie in a folder per query, so that ending a query removes all that was kept for it.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
 import secrets
@@ -18,12 +20,20 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from qengine.errors import ClusterError, IntegrityError, QueryCancelledError, QueryTooLargeError, RelationMissingError
+from qengine.errors import (
+    ClusterError,
+    IntegrityError,
+    PartitionLostError,
+    QueryCancelledError,
+    QueryTooLargeError,
+    RelationMissingError,
+)
 from qengine.plan.physical import QueryId
 from qengine.storage.digest import FastDigest
 
 _NAME = re.compile(r"[0-9a-f]{32}-[0-9a-f]{16}")
 _SUFFIX = ".frames"
+_PIECE_BYTES = 4 << 20
 
 
 class Spool:
@@ -91,6 +101,57 @@ class Spool:
             raise RelationMissingError(f"relation {name} is not on this worker", details={"relation": name})
         return path
 
+    def partition_file(self, query: QueryId) -> PartitionFile:
+        """Start a new partition of a result."""
+        folder = self._folder(query)
+        folder.mkdir(parents=True, exist_ok=True)
+        return PartitionFile(folder)
+
+    def has_partition(self, query: QueryId, name: str) -> bool:
+        return _is_name(name) and self._partition(query, name).is_file()
+
+    def partition(self, query: QueryId, name: str) -> Path:
+        """Return the file of a partition that was written or fetched here, after a look at its bytes.
+
+        Raise `PartitionLostError` if it is not here or not what was written; a damaged file is deleted, not looked at again.
+        """
+        path = self._partition(query, name)
+        try:
+            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                digest = FastDigest()
+                digest.update(memoryview(content))
+        except (OSError, ValueError) as error:
+            raise lost_partition(name, "is not on this worker") from error
+        if digest.hexdigest() != name.split("-")[0]:
+            path.unlink(missing_ok=True)
+            raise lost_partition(name, "is damaged")
+        return path
+
+    def partition_bytes(self, query: QueryId, name: str) -> Iterator[bytes]:
+        """Yield the file of a partition in pieces, unchecked: whoever fetches it compares. Raise `PartitionLostError`."""
+        try:
+            file = self._partition(query, name).open("rb")
+        except OSError as error:
+            raise lost_partition(name, "is not on this worker") from error
+        with file:
+            while piece := file.read(_PIECE_BYTES):
+                yield piece
+
+    def partition_writer(self, query: QueryId, name: str) -> FileWriter:
+        """Start to write a partition that is fetched; give its digest to `FileWriter.finish`."""
+        return FileWriter(self._partition(query, name))
+
+    def adopt(self, query: QueryId, name: str, neighbour: Path) -> None:
+        """Take a partition from the spool directory of a neighbour on this machine. Raise `PartitionLostError`."""
+        path = self._partition(query, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(Spool(neighbour)._partition(query, name), path)
+        except FileExistsError:
+            return
+        except OSError as error:
+            raise lost_partition(name, f"cannot be taken from {neighbour}: {error.strerror}") from error
+
     def drop(self, name: str) -> None:
         """Delete a spool; one that does not exist is no error."""
         try:
@@ -112,6 +173,11 @@ class Spool:
 
     def _relation(self, query: QueryId, name: str) -> Path:
         return self._folder(query) / f"{blake2b(name.encode(), digest_size=12).hexdigest()}.parquet"
+
+    def _partition(self, query: QueryId, name: str) -> Path:
+        if not _is_name(name):
+            raise lost_partition(name, "is no name of a partition")
+        return self._folder(query) / f"{name}.parquet"
 
     def _path(self, name: str) -> Path:
         if not _NAME.fullmatch(name):
@@ -157,6 +223,30 @@ class FileWriter:
         self._temporary.unlink(missing_ok=True)
 
 
+class PartitionFile:
+    """A partition being written: somebody writes a Parquet file to `path`, and `finish` gives it its name."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._token = secrets.token_hex(8)
+        self.path = folder / f"{self._token}.tmp"
+
+    def finish(self) -> tuple[str, int]:
+        """Return the name and the size of the complete file."""
+        digest = FastDigest()
+        size = 0
+        with self.path.open("rb") as file:
+            while piece := file.read(_PIECE_BYTES):
+                digest.update(piece)
+                size += len(piece)
+        name = f"{digest.hexdigest()}-{self._token}"
+        self.path.rename(self._folder / f"{name}.parquet")
+        return name, size
+
+    def abort(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+
 class SpoolWriter:
     """One spool being written."""
 
@@ -189,6 +279,15 @@ class SpoolWriter:
     def abort(self) -> None:
         self._file.close()
         self._temporary.unlink(missing_ok=True)
+
+
+def lost_partition(name: str, why: str) -> PartitionLostError:
+    """Return the error that says which partition must be made again."""
+    return PartitionLostError(f"partition {name} {why}", details={"partitions": [name]})
+
+
+def _is_name(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None
 
 
 def encode_frame(batch: pa.RecordBatch) -> memoryview:

@@ -36,16 +36,31 @@ SHARED = "shared:"
 """What the `uri` of a relation begins with that the coordinator puts on the workers for one query; its name follows."""
 
 
+EXCHANGE = "exchange:"
+"""What the `uri` of a partition begins with; `<name>@<address of the worker that has it>` follows."""
+
+PARTITION = "qe partition"
+"""Column with the number of the partition, the last one of rows of a partitioned task that are sent inline."""
+
+
 @dataclass(frozen=True, slots=True)
 class PartRef:
-    """One Parquet file. `uri` is relative to the worker's store, or absolute, or names a relation that was put on the worker
-    for this query (`SHARED`). `digest` is the sha256 of its bytes in hexadecimal (empty: unverified), `rows` what its footer must
-    say, `bytes` its size (for a shared relation only an estimate)."""
+    """One Parquet file. `uri` is relative to the worker's store, or absolute, or names a relation that was put on the worker for
+    this query (`SHARED`), or a partition that a worker wrote (`EXCHANGE`). `digest` is the sha256 of its bytes in hexadecimal
+    (empty: unverified), `rows` what its footer must say, `bytes` its size (for a shared relation only an estimate)."""
 
     digest: str
     uri: str
     rows: int
     bytes: int
+
+
+def partition_of(part: PartRef) -> tuple[str, str] | None:
+    """Return (name, address) if the reference is to a partition."""
+    if not part.uri.startswith(EXCHANGE):
+        return None
+    name, _, address = part.uri.removeprefix(EXCHANGE).partition("@")
+    return name, address
 
 
 def shared_part(name: str, table: pa.Table) -> PartRef:
@@ -118,6 +133,31 @@ class TaskLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Partitioning:
+    """How the rows of a task fall into `count` partitions: by the hash of columns, each cast to a DuckDB type in which values that
+    have to meet are equal. A result of more than `threshold_bytes` is written to files, one per partition that has rows."""
+
+    keys: tuple[tuple[str, str], ...]
+    count: int
+    threshold_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """The rows of one partition that an attempt wrote: a Parquet file, known by `name` on the worker that has it. The name begins
+    with the xxh3-128 of the file."""
+
+    number: int
+    name: str
+    rows: int
+    bytes: int
+
+    def at(self, address: str) -> PartRef:
+        """Return the reference for tasks that read it, when the worker is at `address`."""
+        return PartRef(digest="", uri=f"{EXCHANGE}{self.name}@{address}", rows=self.rows, bytes=self.bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """One attempt at a unit of work: `sql` (one SELECT, rendered by us) over `inputs`.
 
@@ -131,6 +171,7 @@ class Task:
     inputs: tuple[TaskInput, ...]
     limits: TaskLimits = field(default_factory=TaskLimits)
     sky_joins: tuple[SkyJoin, ...] = ()
+    partition: Partitioning | None = None
 
     @property
     def input_bytes(self) -> int:
@@ -171,7 +212,8 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskStats:
-    """What an attempt did. `spool` is the digest under which the worker keeps the rows when they were not sent inline."""
+    """What an attempt did. `spool` is the digest under which the worker keeps the rows when they were not sent inline, `partitions`
+    are the files in which it keeps them when they were partitioned."""
 
     rows: int
     result_bytes: int
@@ -179,6 +221,7 @@ class TaskStats:
     elapsed_s: float
     cpu_s: float
     spool: str = ""
+    partitions: tuple[Partition, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,10 @@ class WorkerStatus:
     store: str
 
 
+LOCAL = "dir:"
+"""What the address of a worker begins with that is found by its directory: only workers of one process exchange like that."""
+
+
 class WorkerChannel(Protocol):
     """One worker as the coordinator sees it.
 
@@ -33,6 +37,11 @@ class WorkerChannel(Protocol):
 
     @property
     def worker(self) -> WorkerId: ...
+
+    @property
+    def address(self) -> str:
+        """Where other workers find its partitions: host:port, or `LOCAL` and the spool directory of a worker of this process."""
+        ...
 
     def run(self, task: Task) -> AsyncIterator[TaskEvent]: ...
 

@@ -33,6 +33,8 @@ from qengine.plan.physical import (
     Batch,
     Failed,
     Finished,
+    Partition,
+    Partitioning,
     PartRef,
     Progress,
     QueryId,
@@ -45,6 +47,7 @@ from qengine.plan.physical import (
     TaskLimits,
     TaskStats,
     WorkerId,
+    partition_of,
 )
 from qengine.transport.channel import WorkerStatus
 from qengine.transport.generated import common_pb2, worker_pb2
@@ -66,13 +69,15 @@ _BASES: dict[common_pb2.Blame, type[QEngineError]] = {
 
 @dataclass(frozen=True, slots=True)
 class RunHead:
-    """What a worker's front needs to know of a request to run: all but the work itself."""
+    """What a worker's front needs to know of a request to run: all but the work itself. `pulls` are names and addresses of
+    partitions that must be here before a slot can run it."""
 
     protocol: int
     task: TaskId
     attempt: int
     epoch: int
     deadline_s: float
+    pulls: tuple[tuple[str, str], ...] = ()
 
 
 # -- tasks --------------------------------------------------------------------------------------------------------------------
@@ -114,6 +119,7 @@ def encode_run(task: Task) -> bytes:
             )
             for j in task.sky_joins
         ],
+        partition=None if task.partition is None else _partitioning_message(task.partition),
     )
     return bytes(request.SerializeToString())
 
@@ -158,13 +164,16 @@ def decode_run(payload: bytes) -> Task:
             )
             for j in request.sky_joins
         ),
+        partition=_partitioning(request),
     )
 
 
 def decode_run_head(payload: bytes) -> RunHead:
     """Return who asks for what in a request, without its work."""
     request = _parse(worker_pb2.RunRequest, payload)
-    return RunHead(request.protocol, _task_id(request.id), request.id.attempt, request.id.epoch, request.limits.deadline_s)
+    references = (PartRef(p.digest, p.uri, p.rows, p.bytes) for i in request.inputs for p in i.parts)
+    pulls = tuple(found for part in references if (found := partition_of(part)) is not None)
+    return RunHead(request.protocol, _task_id(request.id), request.id.attempt, request.id.epoch, request.limits.deadline_s, pulls)
 
 
 def check_protocol(theirs: int) -> None:
@@ -199,6 +208,9 @@ def encode_event(event: TaskEvent) -> bytes:
                     elapsed_s=stats.elapsed_s,
                     cpu_s=stats.cpu_s,
                     spool=stats.spool,
+                    partitions=[
+                        worker_pb2.Partition(number=p.number, name=p.name, rows=p.rows, bytes=p.bytes) for p in stats.partitions
+                    ],
                 )
             )
         case Failed():
@@ -235,6 +247,7 @@ def decode_event(payload: bytes) -> TaskEvent | None:
                 elapsed_s=done.elapsed_s,
                 cpu_s=done.cpu_s,
                 spool=done.spool,
+                partitions=tuple(Partition(p.number, p.name, p.rows, p.bytes) for p in done.partitions),
             )
             return Finished(task=task, attempt=attempt, epoch=epoch, stats=stats)
         case "failed":
@@ -334,6 +347,17 @@ def decode_release(payload: bytes) -> str:
     return str(_parse(worker_pb2.ReleaseRequest, payload).spool)
 
 
+def encode_pull(query: QueryId, name: str) -> bytes:
+    return bytes(worker_pb2.PullRequest(protocol=PROTOCOL_VERSION, query=query, name=name).SerializeToString())
+
+
+def decode_pull(payload: bytes) -> tuple[QueryId, str]:
+    """Return query and name of the wanted partition. Raise `ProtocolError` for another version."""
+    request = _parse(worker_pb2.PullRequest, payload)
+    check_protocol(request.protocol)
+    return QueryId(request.query), request.name
+
+
 def encode_put(query: QueryId, name: str, digest: str) -> bytes:
     """Return the message that begins a relation."""
     return bytes(worker_pb2.PutRequest(protocol=PROTOCOL_VERSION, query=query, name=name, digest=digest).SerializeToString())
@@ -420,6 +444,24 @@ def _attempt_id(task: TaskId, attempt: int, epoch: int) -> common_pb2.AttemptId:
 
 def _task_id(message: common_pb2.AttemptId) -> TaskId:
     return TaskId(QueryId(message.task.query), message.task.fragment, message.task.number)
+
+
+def _partitioning_message(partition: Partitioning) -> Any:
+    return worker_pb2.Partitioning(
+        columns=[name for name, _ in partition.keys],
+        types=[kind for _, kind in partition.keys],
+        count=partition.count,
+        threshold_bytes=partition.threshold_bytes,
+    )
+
+
+def _partitioning(request: Any) -> Partitioning | None:
+    if not request.HasField("partition"):
+        return None
+    given = request.partition
+    return Partitioning(
+        keys=tuple(zip(given.columns, given.types, strict=True)), count=given.count, threshold_bytes=given.threshold_bytes
+    )
 
 
 def _parts(parts: Iterable[PartRef]) -> list[common_pb2.PartRef]:

@@ -20,7 +20,7 @@ from qengine.plan.physical import Failed, Finished, QueryId, Task, TaskEvent, Wo
 from qengine.storage.digest import FastDigest
 from qengine.transport import codec
 from qengine.transport.channel import WorkerStatus
-from qengine.transport.grpc_options import CANCEL, CLIENT_OPTIONS, FETCH, PUT, RELEASE, RUN, STATUS, client_credentials
+from qengine.transport.grpc_options import CANCEL, CLIENT_OPTIONS, FETCH, PULL, PUT, RELEASE, RUN, STATUS, client_credentials
 from qengine.transport.tls import TlsFiles
 
 _FETCH_TRIES = 3
@@ -46,6 +46,10 @@ class GrpcChannel:
     @property
     def worker(self) -> WorkerId:
         return self._worker
+
+    @property
+    def address(self) -> str:
+        return self._address
 
     async def run(self, task: Task) -> AsyncIterator[TaskEvent]:
         if self._is_closed:
@@ -92,6 +96,19 @@ class GrpcChannel:
         if digest.hexdigest() != spool.split("-")[0]:
             raise IntegrityError(f"the rows of spool {spool} are not those that worker {self._worker} wrote")
         await self._unary(RELEASE, codec.encode_release(spool))
+
+    async def pull(self, query: QueryId, name: str) -> AsyncIterator[bytes]:
+        """Yield the file of a partition that the worker has, for another worker. Raise `PartitionLostError` if it does not have it,
+        `WorkerLostError` if it cannot be reached."""
+        call = self._stream(PULL)(codec.encode_pull(query, name))
+        try:
+            async for piece in self._frames(call):
+                yield piece
+        except (grpc.aio.AioRpcError, TimeoutError) as error:
+            said = _said(error) if isinstance(error, grpc.aio.AioRpcError) else f"it was silent for {self._idle_s:g} s"
+            raise WorkerLostError(f"worker {self._worker} was lost with partition {name}: {said}") from error
+        finally:
+            call.cancel()
 
     async def put(self, query: QueryId, name: str, content: memoryview) -> None:
         digest = FastDigest()

@@ -19,6 +19,7 @@ RUN = "/qengine.v1.Worker/Run"
 FETCH = "/qengine.v1.Worker/Fetch"
 RELEASE = "/qengine.v1.Worker/Release"
 PUT = "/qengine.v1.Worker/Put"
+PULL = "/qengine.v1.Worker/Pull"
 CANCEL = "/qengine.v1.Worker/Cancel"
 STATUS = "/qengine.v1.Worker/Status"
 

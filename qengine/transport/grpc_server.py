@@ -12,7 +12,7 @@ from qengine.errors import ConfigError, QEngineError
 from qengine.plan.physical import QueryId
 from qengine.transport import codec
 from qengine.transport.channel import WorkerStatus
-from qengine.transport.grpc_options import CANCEL, FETCH, PUT, RELEASE, RUN, SERVER_OPTIONS, STATUS, server_credentials
+from qengine.transport.grpc_options import CANCEL, FETCH, PULL, PUT, RELEASE, RUN, SERVER_OPTIONS, STATUS, server_credentials
 from qengine.transport.tls import TlsFiles
 
 
@@ -32,6 +32,10 @@ class WorkerService(Protocol):
 
     async def put(self, query: QueryId, name: str, digest: str, chunks: AsyncIterator[bytes]) -> None: ...
 
+    def pieces(self, query: QueryId, name: str) -> AsyncIterator[bytes]:
+        """Yield the file of a partition."""
+        ...
+
     async def cancel(self, query: QueryId) -> None: ...
 
     def status(self) -> WorkerStatus: ...
@@ -47,6 +51,7 @@ class GrpcServer:
             RUN: grpc.unary_stream_rpc_method_handler(self._run),
             FETCH: grpc.unary_stream_rpc_method_handler(self._fetch),
             RELEASE: grpc.unary_unary_rpc_method_handler(self._release),
+            PULL: grpc.unary_stream_rpc_method_handler(self._pull),
             PUT: grpc.stream_unary_rpc_method_handler(self._put),
             CANCEL: grpc.unary_unary_rpc_method_handler(self._cancel),
             STATUS: grpc.unary_unary_rpc_method_handler(self._status),
@@ -101,6 +106,14 @@ class GrpcServer:
     async def _release(self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         await self._service.release(codec.decode_release(request))
         return b""
+
+    async def _pull(self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> AsyncIterator[bytes]:
+        try:
+            query, name = codec.decode_pull(request)
+            async for piece in self._service.pieces(query, name):
+                yield codec.encode_frame_message(piece)
+        except QEngineError as error:
+            yield codec.encode_frame_message(error)
 
     async def _put(self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         try:

@@ -21,9 +21,9 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from qengine.errors import QueryTimeoutError, WorkerLostError
-from qengine.plan.physical import PROTOCOL_VERSION, Failed, Finished, QueryId, Task, TaskEvent, WorkerId
-from qengine.transport.channel import WorkerStatus
+from qengine.errors import PartitionLostError, QueryTimeoutError, WorkerLostError
+from qengine.plan.physical import PROTOCOL_VERSION, Failed, Finished, QueryId, Task, TaskEvent, WorkerId, partition_of
+from qengine.transport.channel import LOCAL, WorkerStatus
 from qengine.transport.version import qengine_version
 
 GRACE_S = 2.0
@@ -48,6 +48,13 @@ class SpoolFiles(Protocol):
     def drop(self, name: str) -> None: ...
 
     def put(self, query: QueryId, name: str, content: memoryview) -> None: ...
+
+    @property
+    def root(self) -> Path: ...
+
+    def has_partition(self, query: QueryId, name: str) -> bool: ...
+
+    def adopt(self, query: QueryId, name: str, neighbour: Path) -> None: ...
 
     def drop_query(self, query: QueryId) -> None: ...
 
@@ -79,9 +86,18 @@ class InProcessChannel:
     def worker(self) -> WorkerId:
         return self._worker
 
+    @property
+    def address(self) -> str:
+        return f"{LOCAL}{self._spool.root.resolve()}"
+
     async def run(self, task: Task) -> AsyncIterator[TaskEvent]:
         if self._is_closed:
             yield _failed(task, WorkerLostError(f"worker {self._worker} is closed"))
+            return
+        try:
+            await self._adopt(task)
+        except PartitionLostError as lost:
+            yield _failed(task, lost)
             return
         runner = await self._idle.get()
         loop = asyncio.get_running_loop()
@@ -118,6 +134,24 @@ class InProcessChannel:
                 settling = asyncio.create_task(self._settle(runner, thread))
                 self._settling.add(settling)
                 settling.add_done_callback(self._settling.discard)
+
+    async def _adopt(self, task: Task) -> None:
+        """Take the partitions that the task reads from their workers, which are others of this process."""
+        wanted = [found for i in task.inputs for part in i.parts if (found := partition_of(part)) is not None]
+        if wanted:
+            await asyncio.get_running_loop().run_in_executor(self._pool, self._adopt_all, task.id.query, wanted)
+
+    def _adopt_all(self, query: QueryId, wanted: list[tuple[str, str]]) -> None:
+        lost: dict[str, str] = {}
+        for name, address in wanted:
+            if self._spool.has_partition(query, name):
+                continue
+            try:
+                self._spool.adopt(query, name, Path(address.removeprefix(LOCAL)))
+            except PartitionLostError as error:
+                lost[name] = error.message
+        if lost:
+            raise PartitionLostError("; ".join(lost.values())[:1000], details={"partitions": list(lost)})
 
     async def fetch(self, spool: str) -> AsyncIterator[pa.RecordBatch]:
         loop = asyncio.get_running_loop()
@@ -185,5 +219,5 @@ class InProcessChannel:
             self._idle.put_nowait(self._make_runner())
 
 
-def _failed(task: Task, error: QueryTimeoutError | WorkerLostError) -> Failed:
+def _failed(task: Task, error: QueryTimeoutError | WorkerLostError | PartitionLostError) -> Failed:
     return Failed(task=task.id, attempt=task.attempt, epoch=task.epoch, error=error)

@@ -8,6 +8,8 @@ The front computes nothing and decodes no rows, so it always answers. What it de
 * *Deaths.* A slot that dies in an attempt fails it with `WorkerLostError`, which is tried again. A query whose attempts have
   killed two slots on this worker gets `QueryTooLargeError`, and nothing of it runs here any more: no retry brings it to an end. A
   slot that says nothing for `SILENCE_S` hangs, and is killed like that.
+* *Partitions.* What an attempt reads of other workers' partitions is fetched before it takes a slot (`worker.peers`): slots have no
+  network.
 * *Epochs.* An attempt of an older epoch than one that was seen for the same query is refused: a newer coordinator has taken over.
 
 A slot is free as soon as it has delivered its last frame to the front; the front holds what the caller has not read yet, which is
@@ -42,12 +44,13 @@ from qengine.errors import (
     WorkerLostError,
 )
 from qengine.execution.spool import Spool
-from qengine.plan.physical import PROTOCOL_VERSION, Failed, QueryId, WorkerId
+from qengine.plan.physical import PROTOCOL_VERSION, Failed, Progress, QueryId, WorkerId
 from qengine.transport import codec
 from qengine.transport.channel import WorkerStatus
 from qengine.transport.grpc_server import GrpcServer
 from qengine.transport.version import qengine_version
 from qengine.worker.frames import Frame
+from qengine.worker.peers import Peers
 from qengine.worker.settings import WorkerSettings
 from qengine.worker.slots import SlotPool, SlotProcess
 
@@ -84,6 +87,7 @@ class Worker:
         self._settings = settings
         self._pool = pool
         self._spool = spool
+        self._peers = Peers(spool, settings.tls)
         self._serials = itertools.count(1)
         self._attempts: dict[int, _Attempt] = {}
         self._pumps: set[asyncio.Task[None]] = set()
@@ -123,6 +127,11 @@ class Worker:
     async def release(self, spool: str) -> None:
         await asyncio.to_thread(self._spool.drop, spool)
 
+    async def pieces(self, query: QueryId, name: str) -> AsyncIterator[bytes]:
+        pieces = self._spool.partition_bytes(query, name)
+        while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+            yield piece
+
     async def put(self, query: QueryId, name: str, digest: str, chunks: AsyncIterator[bytes]) -> None:
         writer = self._spool.relation_writer(query, name)
         try:
@@ -137,6 +146,10 @@ class Worker:
             if attempt.head.task.query == query:
                 attempt.cancelled.set()
         await asyncio.to_thread(self._spool.drop_query, query)
+
+    async def close(self) -> None:
+        """Close the connections to other workers."""
+        await self._peers.close()
 
     def status(self) -> WorkerStatus:
         return WorkerStatus(
@@ -165,6 +178,8 @@ class Worker:
     async def _pump(self, attempt: _Attempt, request: bytes) -> None:
         """Bring an attempt through a slot; whatever happens, the caller gets a last message and then None."""
         try:
+            if attempt.head.pulls:
+                await self._pull(attempt)
             slot = await self._take(attempt)
             try:
                 await self._relay(attempt, slot, request)
@@ -174,6 +189,30 @@ class Worker:
             attempt.out.put_nowait(_failed(attempt.head, error))
         finally:
             attempt.out.put_nowait(None)
+
+    async def _pull(self, attempt: _Attempt) -> None:
+        """Fetch the partitions that the attempt reads, unless it is cancelled before."""
+        head = attempt.head
+
+        def on_piece() -> None:
+            attempt.out.put_nowait(
+                codec.encode_event(Progress(task=head.task, attempt=head.attempt, epoch=head.epoch, fraction=0.0))
+            )
+
+        pulling = asyncio.create_task(self._peers.fetch(head.task.query, head.pulls, on_piece))
+        cancelled = asyncio.create_task(attempt.cancelled.wait())
+        try:
+            await asyncio.wait({pulling, cancelled}, timeout=head.deadline_s, return_when=asyncio.FIRST_COMPLETED)
+            if not pulling.done():
+                raise (
+                    QueryCancelledError("the query was cancelled")
+                    if cancelled.done()
+                    else QueryTimeoutError(f"the deadline of {head.deadline_s:g} s passed")
+                )
+            await pulling
+        finally:
+            for task in (pulling, cancelled):
+                task.cancel()
 
     async def _take(self, attempt: _Attempt) -> SlotProcess:
         """Wait for a slot, unless the attempt is cancelled before."""
@@ -263,12 +302,14 @@ async def serve_worker(settings: WorkerSettings) -> None:
     spool.clear()
     pool = SlotPool(settings, work_dir)
     try:
-        server = GrpcServer(Worker(settings, pool, spool), settings.listen, tls=settings.tls)
+        worker = Worker(settings, pool, spool)
+        server = GrpcServer(worker, settings.listen, tls=settings.tls)
         await pool.start()
         await server.start()
         print(f"listening on {server.address}", flush=True)
         is_draining = await _until_told(settings.parent_fd)
         await server.stop(settings.drain_s if is_draining else 0.0)
+        await worker.close()
     finally:
         await pool.close()
         spool.clear()

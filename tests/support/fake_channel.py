@@ -129,6 +129,10 @@ class FakeChannel:
     def worker(self) -> WorkerId:
         return WorkerId(self.name)
 
+    @property
+    def address(self) -> str:
+        return f"fake:{self.name}"
+
     def kill(self) -> None:
         """Die: running attempts lose their connection, and nobody answers."""
         self.is_dead = True

@@ -72,6 +72,10 @@ class FaultyChannel:
     def worker(self) -> WorkerId:
         return self._inner.worker
 
+    @property
+    def address(self) -> str:
+        return self._inner.address
+
     async def run(self, task: Task) -> AsyncIterator[TaskEvent]:
         fault = self._plan(task)
         if fault is not Fault.NONE:

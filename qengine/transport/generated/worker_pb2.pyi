@@ -56,20 +56,34 @@ class TaskLimits(_message.Message):
     def __init__(self, deadline_s: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., result_bytes: _Optional[int] = ..., hold_bytes: _Optional[int] = ...) -> None: ...
 
 class RunRequest(_message.Message):
-    __slots__ = ("protocol", "id", "sql", "inputs", "limits", "sky_joins")
+    __slots__ = ("protocol", "id", "sql", "inputs", "limits", "sky_joins", "partition")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     SQL_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     SKY_JOINS_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     id: _common_pb2.AttemptId
     sql: str
     inputs: _containers.RepeatedCompositeFieldContainer[TaskInput]
     limits: TaskLimits
     sky_joins: _containers.RepeatedCompositeFieldContainer[SkyJoin]
-    def __init__(self, protocol: _Optional[int] = ..., id: _Optional[_Union[_common_pb2.AttemptId, _Mapping]] = ..., sql: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[TaskInput, _Mapping]]] = ..., limits: _Optional[_Union[TaskLimits, _Mapping]] = ..., sky_joins: _Optional[_Iterable[_Union[SkyJoin, _Mapping]]] = ...) -> None: ...
+    partition: Partitioning
+    def __init__(self, protocol: _Optional[int] = ..., id: _Optional[_Union[_common_pb2.AttemptId, _Mapping]] = ..., sql: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[TaskInput, _Mapping]]] = ..., limits: _Optional[_Union[TaskLimits, _Mapping]] = ..., sky_joins: _Optional[_Iterable[_Union[SkyJoin, _Mapping]]] = ..., partition: _Optional[_Union[Partitioning, _Mapping]] = ...) -> None: ...
+
+class Partitioning(_message.Message):
+    __slots__ = ("columns", "types", "count", "threshold_bytes")
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    TYPES_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_BYTES_FIELD_NUMBER: _ClassVar[int]
+    columns: _containers.RepeatedScalarFieldContainer[str]
+    types: _containers.RepeatedScalarFieldContainer[str]
+    count: int
+    threshold_bytes: int
+    def __init__(self, columns: _Optional[_Iterable[str]] = ..., types: _Optional[_Iterable[str]] = ..., count: _Optional[int] = ..., threshold_bytes: _Optional[int] = ...) -> None: ...
 
 class Event(_message.Message):
     __slots__ = ("id", "started", "progress", "batch", "finished", "failed", "waiting")
@@ -109,21 +123,35 @@ class Batch(_message.Message):
     arrow: bytes
     def __init__(self, arrow: _Optional[bytes] = ...) -> None: ...
 
+class Partition(_message.Message):
+    __slots__ = ("number", "name", "rows", "bytes")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    name: str
+    rows: int
+    bytes: int
+    def __init__(self, number: _Optional[int] = ..., name: _Optional[str] = ..., rows: _Optional[int] = ..., bytes: _Optional[int] = ...) -> None: ...
+
 class Finished(_message.Message):
-    __slots__ = ("rows", "result_bytes", "input_bytes", "elapsed_s", "cpu_s", "spool")
+    __slots__ = ("rows", "result_bytes", "input_bytes", "elapsed_s", "cpu_s", "spool", "partitions")
     ROWS_FIELD_NUMBER: _ClassVar[int]
     RESULT_BYTES_FIELD_NUMBER: _ClassVar[int]
     INPUT_BYTES_FIELD_NUMBER: _ClassVar[int]
     ELAPSED_S_FIELD_NUMBER: _ClassVar[int]
     CPU_S_FIELD_NUMBER: _ClassVar[int]
     SPOOL_FIELD_NUMBER: _ClassVar[int]
+    PARTITIONS_FIELD_NUMBER: _ClassVar[int]
     rows: int
     result_bytes: int
     input_bytes: int
     elapsed_s: float
     cpu_s: float
     spool: str
-    def __init__(self, rows: _Optional[int] = ..., result_bytes: _Optional[int] = ..., input_bytes: _Optional[int] = ..., elapsed_s: _Optional[float] = ..., cpu_s: _Optional[float] = ..., spool: _Optional[str] = ...) -> None: ...
+    partitions: _containers.RepeatedCompositeFieldContainer[Partition]
+    def __init__(self, rows: _Optional[int] = ..., result_bytes: _Optional[int] = ..., input_bytes: _Optional[int] = ..., elapsed_s: _Optional[float] = ..., cpu_s: _Optional[float] = ..., spool: _Optional[str] = ..., partitions: _Optional[_Iterable[_Union[Partition, _Mapping]]] = ...) -> None: ...
 
 class Failed(_message.Message):
     __slots__ = ("error",)
@@ -140,6 +168,16 @@ class FetchRequest(_message.Message):
     spool: str
     skip_frames: int
     def __init__(self, protocol: _Optional[int] = ..., spool: _Optional[str] = ..., skip_frames: _Optional[int] = ...) -> None: ...
+
+class PullRequest(_message.Message):
+    __slots__ = ("protocol", "query", "name")
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    QUERY_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    protocol: int
+    query: str
+    name: str
+    def __init__(self, protocol: _Optional[int] = ..., query: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
 
 class Frame(_message.Message):
     __slots__ = ("arrow", "error")
