@@ -26,7 +26,7 @@ from qengine.plan import terms
 from qengine.plan.dynamic import known_facts
 from qengine.plan.lift import lift_block
 from qengine.plan.locality import Locality, Refusal, distances, prove_locality
-from qengine.plan.logical import Block, KeyFact, PlaceFact, RangeFact, RegionFact
+from qengine.plan.logical import Block, KeyFact, PlaceFact, RangeFact, RegionFact, ValueFact
 from qengine.plan.skyjoin import grid_edges, grid_join
 from qengine.plan.split import Split, split, storable, typed
 from qengine.sql.trees import copy_tree, find, nodes_of
@@ -36,7 +36,7 @@ from qengine.sql.trees import copy_tree, find, nodes_of
 class Restriction:
     """A fact about a relation whose rows are within `distance_deg` of the owner's rows."""
 
-    fact: RegionFact | KeyFact | RangeFact | PlaceFact
+    fact: RegionFact | KeyFact | RangeFact | ValueFact | PlaceFact
     distance_deg: float
 
 
@@ -234,8 +234,8 @@ def _restrictions_of(
         if alias == owner and (others_only or block.relations[owner].is_null_supplied):
             continue
         proof = inner.get(alias)
-        facts: list[RegionFact | KeyFact | RangeFact | PlaceFact] = [
-            f for kind in (block.regions, block.keys, block.ranges) for f in kind if f.alias == alias
+        facts: list[RegionFact | KeyFact | RangeFact | ValueFact | PlaceFact] = [
+            f for kind in (block.regions, block.keys, block.ranges, block.values) for f in kind if f.alias == alias
         ]
         facts += known_facts(block, alias, catalog, scope="")
         for fact in facts:

@@ -25,10 +25,23 @@ from sqlglot import exp
 from qengine.catalog.model import Catalog, Table, TableKind, TableSnapshot
 from qengine.errors import Span
 from qengine.plan import terms
-from qengine.plan.logical import Block, Conjunct, KeyEdge, KeyFact, Origin, Place, RangeFact, RegionFact, Relation, SkyEdge
+from qengine.plan.logical import (
+    Block,
+    Conjunct,
+    KeyEdge,
+    KeyFact,
+    Origin,
+    Place,
+    RangeFact,
+    RegionFact,
+    Relation,
+    SkyEdge,
+    ValueFact,
+)
 from qengine.plan.nesting import gatherings, holders, is_positive, is_repeatable, nested_queries, plain_outputs
 from qengine.plan.radius import upper_bound
 from qengine.plan.regions import keys_of, range_of, region_of
+from qengine.plan.value_terms import test_of
 from qengine.sql.trees import nodes_of
 
 LEAST_RADIUS_DEG = 1e-9
@@ -59,6 +72,7 @@ def lift_block(select: exp.Select, catalog: Catalog, outer: Relations | None = N
         nested=nested_queries(select, lambda node, inner: _sub_block(node, inner, catalog, visible)),
         outer=_outer(select),
         is_repeatable=is_repeatable(select),
+        values=tuple(_values(found, relations)),
     )
 
 
@@ -330,17 +344,29 @@ def _keys(found: tuple[Conjunct, ...], relations: Relations) -> Iterator[KeyFact
 
 
 def _ranges(found: tuple[Conjunct, ...], relations: Relations) -> Iterator[RangeFact]:
+    """Yield the ranges of columns that derived tables put out; `_values` says more about tables."""
     for conjunct in found:
         if conjunct.scope or (hit := range_of(conjunct.node)) is None:
             continue
         place, low, high = hit
         origin = resolve(place, relations)
         column = origin.table.table.column(origin.column) if origin else None
-        if origin is not None and column is not None and column.type.is_numeric:
+        if origin is not None and origin.alias != origin.base and column is not None and column.type.is_numeric:
             if column.type.name == "FLOAT":
                 # DuckDB compares a FLOAT with an integer after rounding the integer to FLOAT.
                 low, high = min(low, _rounded(low)), max(high, _rounded(high))
             yield RangeFact(alias=origin.alias, base=origin.base, column=origin.column, low=low, high=high)
+
+
+def _values(found: tuple[Conjunct, ...], relations: Relations) -> Iterator[ValueFact]:
+    """Yield what statistics can test, for tables of the block itself."""
+    for conjunct in found:
+        for alias in () if conjunct.scope else conjunct.aliases:
+            relation = relations.get(alias)
+            if relation is None or relation.table is None or relation.table.inline is not None:
+                continue
+            if (test := test_of(conjunct.node, alias, relation.table.table)) is not None:
+                yield ValueFact(alias=alias, test=test)
 
 
 def _rounded(value: float) -> float:

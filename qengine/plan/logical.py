@@ -13,6 +13,7 @@ from sqlglot import exp
 
 from qengine.catalog.model import TableSnapshot
 from qengine.errors import Span
+from qengine.plan.values import Test
 from qengine.sky.cells import RangeSet
 from qengine.sky.region import Region
 
@@ -138,6 +139,15 @@ class RangeFact:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ValueFact:
+    """Rows of the table `alias` that fulfil the block's terms fulfil `test`."""
+
+    alias: str
+    test: Test
+    base: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlaceFact:
     """Rows of `alias` that fulfil the block's terms have their places on the line in `cells`."""
 
@@ -190,6 +200,7 @@ class Block:
     nested: tuple[Nested, ...]
     outer: frozenset[str]
     is_repeatable: bool
+    values: tuple[ValueFact, ...] = ()
 
     def table_of(self, alias: str) -> TableSnapshot | None:
         """Return the table of this alias, in this block or anywhere inside it."""

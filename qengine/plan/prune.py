@@ -7,26 +7,34 @@ leaf's predicates decide, pruning only saves reading.
   relation and the owner.
 * Keys, once looked up: their cells (a key that the index does not know has its cell beyond the sky), with a ring when the owner
   is only near.
-* Value ranges and the boxes of regions on own positions: parts whose statistics exclude them, for the owner and for relations in
-  the same cell.
+* What terms say about values (`plan.values`), and the boxes of regions on own positions: parts whose statistics exclude them. The
+  owner can have no row there, nor a relation in the same cell; one within a distance only near the parts that are left.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import assert_never
 
 import numpy as np
+from numpy.typing import NDArray
 
-from qengine.catalog.model import Int64Array, Parts, TableSnapshot
+from qengine.catalog.model import Int64Array, Parts, Table
 from qengine.plan.cut import Leaf, Restriction
-from qengine.plan.logical import KeyFact, Lookup, PlaceFact, RangeFact, RegionFact
+from qengine.plan.logical import KeyFact, Lookup, PlaceFact, RangeFact, RegionFact, ValueFact
 from qengine.plan.regions import intersection, needs_position
+from qengine.plan.values import AllOf, AnyOf, Around, Test, Within, may_hold
 from qengine.sky.cells import RangeSet
 from qengine.sky.coverage import coverage, ring
+from qengine.sky.region import Circle, Intersection, Polygon, RaDecBox, Region, Union
 
 MAX_CELLS = 256
 """Budget of ranges for one coverage; more would prune little and cost planning time."""
+
+_PAD_DEG = 1e-6
+_HEMISPHERE_DEG = 89.9
+_LEAST_LENGTH = 1e-6
 
 Resolved = Mapping[Lookup, Int64Array]
 """Cells of looked-up keys, in the order of the lookup's values."""
@@ -54,19 +62,7 @@ def work_of(leaf: Leaf, resolved: Resolved) -> RangeSet:
                 cells = np.unique(resolved[lookup])
                 found = RangeSet.from_ranges(cells, cells + 1)
                 work = work & (found | ring(found & RangeSet.sky(), distance) if distance > 0 else found)
-    for restriction in leaf.restrictions:
-        fact = restriction.fact
-        if (
-            isinstance(fact, RangeFact)
-            and restriction.distance_deg == 0
-            and (table := _table(leaf, fact.base or fact.alias)) is not None
-        ):
-            work = _narrow_by_statistics(work, table, fact)
-    return work
-
-
-def _table(leaf: Leaf, alias: str) -> TableSnapshot | None:
-    return leaf.block.table_of(alias)
+    return _narrow_by_statistics(work, leaf)
 
 
 def _lookup(leaf: Leaf, restriction: Restriction) -> Lookup | None:
@@ -77,26 +73,93 @@ def _lookup(leaf: Leaf, restriction: Restriction) -> Lookup | None:
     return Lookup(schema=schema, table=director, values=fact.values)
 
 
-def _narrow_by_statistics(work: RangeSet, table: TableSnapshot, fact: RangeFact) -> RangeSet:
-    """Take out the parts (home and orphan) that cannot hold a value of the range. Parts of one table never share a cell."""
-    if not table.table.is_sharded or not table.table.line_column:
-        return work
-    for parts in (table.home, table.orphan):
-        excluded = excluded_parts(parts, fact)
-        if excluded.any():
-            keep = ~excluded
-            kept = RangeSet.from_ranges(parts.start[keep], parts.stop[keep])
-            gone = RangeSet.from_ranges(parts.start[excluded], parts.stop[excluded])
-            work = work - (gone - kept)
+# -- statistics ----------------------------------------------------------------------------------------------
+
+
+def _narrow_by_statistics(work: RangeSet, leaf: Leaf) -> RangeSet:
+    """Take out the parts (home and orphan) of every restricted relation that cannot hold a row that fulfils all that is known."""
+    known: dict[tuple[str, float], list[Test]] = {}
+    for restriction in leaf.restrictions:
+        fact = restriction.fact
+        if isinstance(fact, (RangeFact, RegionFact, ValueFact)):
+            alias = fact.base or fact.alias
+            table = leaf.block.table_of(alias)
+            if table is not None and (test := _test_of_fact(fact, table.table)) is not None:
+                known.setdefault((alias, restriction.distance_deg), []).append(test)
+    for (alias, distance), tests in known.items():
+        table = leaf.block.table_of(alias)
+        # Parts without a line column can only be left out whole where they are read whole: as the owner's.
+        if table is None or not table.table.is_sharded or not (table.table.line_column or alias == leaf.locality.owner):
+            continue
+        test = AllOf(tuple(tests))
+        if distance == 0:
+            for parts in (table.home, table.orphan):
+                work = work - _without_rows(parts, may_hold(test, parts))
+        elif not (keep := may_hold(test, table.home)).all():
+            kept = RangeSet.from_ranges(table.home.start[keep], table.home.stop[keep])
+            work = work & (kept | ring(kept, distance))
     return work
 
 
-def excluded_parts(parts: Parts, fact: RangeFact) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Say for every part whether its statistics show that no row fulfils the range (NULLs never do)."""
-    stats = parts.stats.get(fact.column)
-    if stats is None or stats.minimum.dtype == object:
-        return np.zeros(len(parts), bool)
-    low = -math.inf if math.isnan(fact.low) else fact.low
-    high = math.inf if math.isnan(fact.high) else fact.high
-    outside = np.greater(stats.minimum, high) | np.less(stats.maximum, low)
-    return np.asarray(stats.is_known & outside)
+def _without_rows(parts: Parts, keep: NDArray[np.bool_]) -> RangeSet:
+    """Return the ranges of parts that are not kept. Parts of one table never share a cell, but several may have one range."""
+    if keep.all():
+        return RangeSet.empty()
+    kept = RangeSet.from_ranges(parts.start[keep], parts.stop[keep])
+    return RangeSet.from_ranges(parts.start[~keep], parts.stop[~keep]) - kept
+
+
+def _test_of_fact(fact: RangeFact | RegionFact | ValueFact, table: Table) -> Test | None:
+    match fact:
+        case ValueFact():
+            return fact.test
+        case RangeFact():
+            bounds = [None if math.isnan(bound) else bound for bound in (fact.low, fact.high)]
+            return Within(fact.column, bounds[0], bounds[1])
+        case RegionFact():
+            # The line knows more about a director's position than its bounds do.
+            return None if fact.is_on_line or not table.ra else position_test(fact.region, table.ra, table.dec)
+        case _:
+            assert_never(fact)
+
+
+def position_test(region: Region, ra: str, dec: str) -> Test | None:
+    """Return what the coordinates of a position in the region fulfil; None if nothing is known."""
+    match region:
+        case Intersection(regions):
+            known = tuple(t for r in regions if (t := position_test(r, ra, dec)) is not None)
+            return AllOf(known) if known else None
+        case Union(regions):
+            known = tuple(t for r in regions if (t := position_test(r, ra, dec)) is not None)
+            return AnyOf(known) if len(known) == len(regions) else None
+        case RaDecBox():
+            return Within(dec, region.dec_min - _PAD_DEG, region.dec_max + _PAD_DEG)
+        case Circle():
+            return _cap_test((region.ra, region.dec), region.radius, ra, dec)
+        case Polygon():
+            points = [_unit(*vertex) for vertex in region.vertices]
+            centre = np.sum(points, axis=0)
+            length = float(np.linalg.norm(centre))
+            if length < _LEAST_LENGTH:
+                return None
+            x, y, z = (float(v) for v in centre / length)
+            # A cap of less than a hemisphere is convex: it holds the edges between the vertices that it holds.
+            radius = max(2 * math.degrees(math.asin(min(1.0, float(np.linalg.norm(p - centre / length)) / 2))) for p in points)
+            place = math.degrees(math.atan2(y, x)), math.degrees(math.atan2(z, math.hypot(x, y)))
+            return _cap_test(place, radius, ra, dec) if radius < _HEMISPHERE_DEG else None
+        case _:
+            return None
+
+
+def _unit(ra: float, dec: float) -> NDArray[np.float64]:
+    lon, lat = math.radians(ra), math.radians(dec)
+    return np.array([math.cos(lat) * math.cos(lon), math.cos(lat) * math.sin(lon), math.sin(lat)])
+
+
+def _cap_test(centre: tuple[float, float], radius: float, ra: str, dec: str) -> Test:
+    reach = radius + _PAD_DEG
+    around = Within(dec, centre[1] - reach, centre[1] + reach)
+    if abs(centre[1]) + reach >= _HEMISPHERE_DEG:
+        return around
+    width = math.degrees(math.asin(min(1.0, math.sin(math.radians(reach)) / math.cos(math.radians(centre[1]))))) + _PAD_DEG
+    return AllOf((around, Around(ra, centre[0] - width, centre[0] + width)))
