@@ -36,7 +36,6 @@ def with_inner_grids(select: exp.Select, block: Block) -> tuple[exp.Select, int]
 
 
 def _inside(block: Block) -> Iterator[Block]:
-    inner = [r.inner for r in block.relations.values() if r.inner is not None]
-    for found in (*inner, *(n.block for n in block.nested if n.block is not None)):
+    for found in block.inside():
         yield found
         yield from _inside(found)

@@ -239,9 +239,7 @@ def _inline(block: Block) -> str:
     for alias, relation in block.relations.items():
         if relation.table is not None and relation.table.inline is not None:
             return alias
-    inner = [r.inner for r in block.relations.values() if r.inner is not None]
-    inner += [n.block for n in block.nested if n.block is not None]
-    return next((found for b in inner if (found := _inline(b))), "")
+    return next((found for b in block.inside() if (found := _inline(b))), "")
 
 
 def _full_sides(block: Block, inner: Mapping[str, Locality], full: Relation) -> list[str] | Refusal:

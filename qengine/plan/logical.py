@@ -6,7 +6,7 @@ them. All values are frozen; trees inside are never changed, rules copy them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from sqlglot import exp
@@ -206,9 +206,19 @@ class Block:
         """Return the table of this alias, in this block or anywhere inside it."""
         if (relation := self.relations.get(alias)) is not None:
             return relation.table
-        inner = [r.inner for r in self.relations.values() if r.inner is not None]
-        inner += [n.block for n in self.nested if n.block is not None]
-        return next((found for block in inner if (found := block.table_of(alias)) is not None), None)
+        return next((found for block in self.inside() if (found := block.table_of(alias)) is not None), None)
+
+    def tables(self) -> Mapping[str, TableSnapshot]:
+        """Return all tables by alias, of this block and anywhere inside it."""
+        found = {alias: r.table for alias, r in self.relations.items() if r.table is not None}
+        for block in self.inside():
+            found.update(block.tables())
+        return found
+
+    def inside(self) -> Iterator[Block]:
+        """Yield the blocks directly inside: derived tables and sub-queries."""
+        yield from (r.inner for r in self.relations.values() if r.inner is not None)
+        yield from (n.block for n in self.nested if n.block is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,8 @@ from qengine.catalog.model import Catalog, Table, TableKind
 from qengine.plan import terms
 from qengine.plan.regions import polygon_vertices
 from qengine.plan.split import limit_of
+from qengine.plan.turn import halve_full_joins, turn_right_joins
+from qengine.plan.unfold import merge_derived, prune_outputs, unfold_ctes
 from qengine.sql.trees import copy_tree, find, nodes_of
 
 Rule = Callable[[exp.Query, Catalog], exp.Query]
@@ -42,24 +44,6 @@ def capped(tree: exp.Query, maxrec: int | None) -> exp.Query:
         return tree
     tree = copy_tree(tree)
     tree.set("limit", exp.Limit(expression=exp.Literal.number(maxrec + 1)))
-    return tree
-
-
-def turn_right_joins(tree: exp.Query, catalog: Catalog) -> exp.Query:
-    """`FROM a RIGHT JOIN b ON p` -> `FROM b LEFT JOIN a ON p`, where these two are the whole FROM."""
-    if not any(join.side == "RIGHT" for join in find(tree, exp.Join)):
-        return tree
-    tree = copy_tree(tree)
-    for select in find(tree, exp.Select):
-        joins = select.args.get("joins") or []
-        if len(joins) != 1 or str(joins[0].args.get("side") or "").upper() != "RIGHT":
-            continue
-        (join,) = joins
-        first, second = select.args["from_"].this, join.this
-        first_copy, second_copy = copy_tree(first), copy_tree(second)
-        first.replace(second_copy)
-        second.replace(first_copy)
-        join.set("side", "LEFT")
     return tree
 
 
@@ -140,7 +124,9 @@ def _positive_terms(node: exp.Expr) -> Iterator[exp.Expr]:
         yield node
 
 
-RULES: tuple[Rule, ...] = (turn_right_joins, count_by_manifest, bound_shapes)
+RULES: tuple[Rule, ...] = (
+    unfold_ctes, turn_right_joins, merge_derived, halve_full_joins, prune_outputs, count_by_manifest, bound_shapes,
+)  # fmt: skip
 
 
 def _cap(node: exp.Expr) -> tuple[exp.Expr, exp.Expr, tuple[float, float, float]] | None:

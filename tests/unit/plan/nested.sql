@@ -1,4 +1,5 @@
--- One statement per line: `local`, `final` (local with a final part) or `gather`, then the statement (`sql:` names the language).
+-- One statement per line (`sql:` names the language) behind what becomes of it: `local`, one leaf makes the rows; `final`, a final part
+-- completes those of one leaf; `several`, or of several; `gather`, a block could not run in a leaf and its tables are gathered.
 -- Its plan, run task by task over parts, must give the rows of one database.
 -- derived tables
 local|SELECT d.objectId, f.flux FROM (SELECT o.objectId, o.mag FROM dp.Object o WHERE o.mag < 22) AS d JOIN dp.ForcedSource f ON f.objectId = d.objectId
@@ -97,3 +98,40 @@ final|SELECT o.objectId, COUNT(*) AS n FROM dp.Object o FULL JOIN dp.ForcedSourc
 local|SELECT o.objectId, f.flux, s.sourceId FROM dp.Object o FULL JOIN dp.ForcedSource f ON f.objectId = o.objectId LEFT JOIN dp.Source s ON s.objectId = o.objectId
 gather|SELECT o.objectId, f.flux FROM dp.Object o FULL JOIN dp.ForcedSource f ON f.flux = o.mag
 gather|SELECT p.band, f.flux FROM dp.Filter p FULL JOIN dp.ForcedSource f ON f.band = p.band
+-- common table expressions
+local|WITH q AS (SELECT objectId, mag FROM dp.Object WHERE flags = 1) SELECT q.objectId, f.flux FROM q JOIN dp.ForcedSource f ON f.objectId = q.objectId
+local|WITH q AS (SELECT objectId, mag FROM dp.Object), r AS (SELECT objectId FROM q WHERE mag < 20) SELECT r.objectId FROM r
+local|WITH q AS (SELECT objectId, mag FROM dp.Object) SELECT a.objectId, b.mag FROM q a JOIN q b ON a.objectId = b.objectId WHERE a.mag < 20
+local|WITH q AS (SELECT objectId, COUNT(*) AS n FROM dp.ForcedSource GROUP BY objectId) SELECT a.objectId, b.n FROM q a LEFT JOIN q b ON a.objectId = b.objectId AND b.n > 1
+final|WITH q AS (SELECT objectId, COUNT(*) AS n FROM dp.ForcedSource GROUP BY objectId) SELECT a.objectId, b.n FROM q a JOIN q b ON a.n = b.n
+local|WITH q AS (SELECT objectId FROM dp.Object), unused AS (SELECT starId FROM ext.Star) SELECT q.objectId FROM q
+final|WITH q AS (SELECT TOP 5 objectId FROM dp.Object ORDER BY objectId) SELECT a.objectId FROM q a JOIN q b ON a.objectId = b.objectId
+local|WITH q AS (SELECT f.objectId FROM dp.ForcedSource f WHERE f.flux > 20) SELECT o.objectId FROM dp.Object o WHERE EXISTS (SELECT 1 FROM q WHERE q.objectId = o.objectId) OR o.flags = 1
+local|SELECT o.objectId FROM dp.Object o WHERE o.objectId IN (WITH q AS (SELECT f.objectId FROM dp.ForcedSource f WHERE f.flux > 20) SELECT q.objectId FROM q)
+several|WITH q AS (SELECT objectId, mag FROM dp.Object), r AS (SELECT objectId FROM q UNION ALL SELECT objectId FROM q) SELECT r.objectId FROM r
+-- derived tables that are merged
+local|SELECT s.starId, d.objectId, d.c FROM ext.Star s JOIN (SELECT o.objectId, o.ra, o.dec, o.mag - o.small AS c FROM dp.Object o WHERE o.flags < 3) AS d ON DISTANCE(POINT(d.ra, d.dec), POINT(s.ra, s.dec)) < 0.001 WHERE d.c > 3
+local|SELECT s.starId, d.objectId FROM ext.Star s LEFT JOIN (SELECT o.objectId, o.ra, o.dec FROM dp.Object o WHERE o.flags < 3) AS d ON DISTANCE(POINT(d.ra, d.dec), POINT(s.ra, s.dec)) < 0.001
+local|SELECT s.starId, d.x FROM ext.Star s LEFT JOIN (SELECT o.objectId, o.ra, o.dec, 5 AS x FROM dp.Object o WHERE o.flags < 3) AS d ON DISTANCE(POINT(d.ra, d.dec), POINT(s.ra, s.dec)) < 0.001
+final|SELECT d.x, d.objectId FROM (SELECT o.objectId, 5 AS x FROM dp.Object o) AS d ORDER BY d.x
+local|SELECT f.flux, d.n FROM dp.ForcedSource f JOIN (SELECT o.objectId, s.flux AS n FROM dp.Object o LEFT JOIN dp.Source s ON s.objectId = o.objectId WHERE o.flags = 1) AS d ON d.objectId = f.objectId
+local|SELECT f.flux, d.n FROM dp.ForcedSource f LEFT JOIN (SELECT o.objectId, s.flux AS n FROM dp.Object o LEFT JOIN dp.Source s ON s.objectId = o.objectId WHERE o.flags = 1) AS d ON d.objectId = f.objectId
+final|SELECT d.k, COUNT(*) AS n FROM (SELECT o.flags + 1 AS k, o.mag FROM dp.Object o WHERE o.mag > 16) AS d GROUP BY d.k ORDER BY d.k
+local|SELECT d.objectId FROM (SELECT o.objectId, RAND() AS r FROM dp.Object o) AS d JOIN dp.ForcedSource f ON f.objectId = d.objectId WHERE d.r > 2
+-- right joins
+local|SELECT o.objectId, p.wavelength FROM dp.Object o RIGHT JOIN dp.ForcedSource f ON f.objectId = o.objectId LEFT JOIN dp.Filter p ON p.band = f.band
+local|SELECT o.mag, s.sourceId, f.flux FROM dp.Object o JOIN dp.Source s ON s.objectId = o.objectId RIGHT JOIN dp.ForcedSource f ON f.objectId = o.objectId
+local|SELECT o.mag, s.sourceId, f.flux FROM dp.Object o LEFT JOIN dp.Source s ON s.objectId = o.objectId RIGHT JOIN dp.ForcedSource f ON f.objectId = o.objectId WHERE s.flux IS NULL OR s.flux > 3
+local|SELECT o.mag, s.sourceId, f.flux, b.band FROM dp.Object o RIGHT JOIN dp.Source s ON s.objectId = o.objectId RIGHT JOIN dp.ForcedSource f ON f.objectId = s.objectId LEFT JOIN dp.Filter b ON b.band = f.band
+final|SELECT f.band, COUNT(*) AS n, COUNT(s.sourceId) AS m FROM dp.Object o JOIN dp.Source s ON s.objectId = o.objectId RIGHT JOIN dp.ForcedSource f ON f.objectId = o.objectId GROUP BY f.band
+local|SELECT a.objectId, o.mag, b.starId FROM dp.Object a JOIN dp.Object o ON o.objectId = a.objectId RIGHT JOIN ext.Star b ON DISTANCE(POINT(a.ra, a.dec), POINT(b.ra, b.dec)) < 0.01
+-- full joins on distance
+several|SELECT a.objectId, b.starId FROM dp.Object a FULL JOIN ext.Star b ON DISTANCE(POINT(a.ra, a.dec), POINT(b.ra, b.dec)) < 0.01
+several|SELECT a.objectId, b.starId, a.mag, b.mag AS m FROM dp.Object a FULL JOIN ext.Star b ON DISTANCE(POINT(a.ra, a.dec), POINT(b.ra, b.dec)) < 0.01 AND a.mag < 20 WHERE b.mag > 2 OR a.mag > 16
+several|SELECT COUNT(*) AS n, COUNT(a.objectId) AS k, COUNT(b.starId) AS m FROM dp.Object a FULL JOIN ext.Star b ON DISTANCE(POINT(a.ra, a.dec), POINT(b.ra, b.dec)) < 0.01 WHERE a.flags = 1 OR a.flags IS NULL
+several|SELECT a.objectId, b.objectId AS k FROM dp.Object a FULL JOIN dp.Object b ON DISTANCE(POINT(a.ra, a.dec), POINT(b.ra, b.dec)) < 0.01 AND a.objectId < b.objectId
+-- a radius of the row
+local|SELECT a.objectId, b.starId FROM dp.Object a JOIN ext.Star b ON DISTANCE(POINT(a.ra, a.dec), POINT(b.ra, b.dec)) < b.mag / 1000
+local|SELECT a.objectId, b.starId FROM dp.Object a LEFT JOIN ext.Star b ON DISTANCE(POINT(a.ra, a.dec), POINT(b.ra, b.dec)) < (a.flags + 1) * 0.001 + b.r0 / 1000.0
+local|SELECT a.objectId FROM dp.Object a WHERE EXISTS (SELECT 1 FROM ext.Star b WHERE DISTANCE(POINT(a.ra, a.dec), POINT(b.ra, b.dec)) < b.mag / 1000)
+gather|SELECT a.objectId, b.starId FROM dp.Object a JOIN ext.Star b ON DISTANCE(POINT(a.ra, a.dec), POINT(b.ra, b.dec)) < b.mag * a.mag * a.mag * a.mag / (a.flags + 1)

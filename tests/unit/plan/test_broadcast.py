@@ -90,8 +90,9 @@ def test_what_is_local_large_or_dependent_does_not(text: str) -> None:
 
 def test_every_name_of_a_common_table_expression_goes_with_the_step() -> None:
     found = staged(
-        "WITH a AS (SELECT starId, mag FROM ext.Star WHERE mag = 1), b AS (SELECT starId FROM a WHERE mag > 0) "
-        "SELECT objectId FROM dp.Object WHERE mag > (SELECT MAX(starId) FROM b)"
+        "WITH a AS (SELECT TOP 5 starId, mag FROM ext.Star WHERE mag = 1 ORDER BY starId), "
+        "b AS (SELECT x.starId FROM a x JOIN a y ON x.starId = y.starId) "
+        "SELECT objectId FROM dp.Object WHERE mag > (SELECT MAX(p.starId) FROM b p, b q)"
     )
     (step,) = found.steps
     assert [cte.alias for cte in step.tree.args["with_"].expressions] == ["a", "b"]

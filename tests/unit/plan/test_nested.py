@@ -12,10 +12,12 @@ CASES = [line for line in (Path(__file__).parent / "nested.sql").read_text().spl
 
 
 def how(world: World, text: str, language: str) -> str:
-    """Return `local` when one leaf makes the rows, `final` when a final part completes them, `gather` else."""
+    """Return what becomes of the statement, as the file calls it."""
     pieces = world.pieces(text, language)
-    if len(pieces.leaves) > 1 or any(leaf.gathered for leaf in pieces.leaves):
+    if any(leaf.gathered for leaf in pieces.leaves):
         return "gather"
+    if len(pieces.leaves) > 1:
+        return "several"
     return "local" if pieces.is_passthrough else "final"
 
 
