@@ -80,13 +80,14 @@ class Table:
     """A table as users see it, and how it is sharded.
 
     `schema` is the catalogue's name. `family` names the set of tables whose rows are co-located (the director's name, with the
-    catalogue's in front: `dp1.Object`); empty for replicated tables. `key` is the unique key of a director, or a child's own
-    key if it has one. A child has `director` (table name in the same catalogue) and `director_key` (its own column that holds
-    the director's key). `ra` and `dec` are the columns of the *own* position in ICRS degrees, empty if there is none; for a
-    director they determine the place on the line. `is_key_proven` says that keys are unique and live in one cell (checked at
-    publish); without it there is no key locality. `has_nan` says that floats in the files may be NaN, which must be
-    read as NULL. `line_column` is the files' column of order-29 cells; empty if an attached catalogue has none. Such a table cannot
-    be read in part: a task that reads one of its parts takes the whole range of the part and gives no ranges to the reader
+    catalogue's in front: `dp1.Object`); empty for replicated tables. `key` is the unique key of a director, or a child's own key
+    if it has one. A child has `director` (table name in the same catalogue) and `director_key` (its own column that holds the
+    director's key). `ra` and `dec` are the columns of the *own* position in ICRS degrees, empty if there is none; for a director
+    they determine the place on the line. `epoch` is the Julian year of the positions, `pmra` and `pmdec` the columns of their
+    proper motions (the former times cos dec), empty if there are none. `is_key_proven` says that keys are unique and live in one
+    cell (checked at publish); without it there is no key locality. `has_nan` says that floats in the files may be NaN, which must
+    be read as NULL. `line_column` is the files' column of order-29 cells; empty if an attached catalogue has none. Such a table
+    cannot be read in part: a task that reads one of its parts takes the whole range of the part and gives no ranges to the reader
     (`TaskInput.ranges` empty), so tasks are cut only where parts meet, and margins (`margin`, rings of cells) cannot be used.
     """
 
@@ -102,6 +103,8 @@ class Table:
     dec: str = ""
     frame: str = "icrs"
     epoch: float | None = None
+    pmra: str = ""
+    pmdec: str = ""
     is_key_proven: bool = True
     has_nan: bool = False
     line_column: str = HEALPIX

@@ -240,12 +240,17 @@ def _table(schema: str, felis: Any, columns: Mapping[str, tuple[str, str]], word
     layout = words.tables.get(felis.name, Layout(kind=TableKind.DIRECTOR))
     key = layout.key if layout.key is not None else primary[0] if len(primary) == 1 else ""
     owner = {TableKind.DIRECTOR: felis.name, TableKind.CHILD: layout.director, TableKind.REPLICATED: ""}[layout.kind]
+    names = {c.name for c in felis.columns}
+    motion = (layout.pmra, layout.pmdec) if layout.pmra else words.motion if names.issuperset(words.motion) else ("", "")
+    if unknown := [name for name in motion if name and name not in names]:
+        raise SchemaError(f"{words.path}: tables.{felis.name}: there is no column {unknown[0]}", hint="pmra and pmdec name columns")
     indexed = {columns[i.columns[0]][1] for i in felis.indexes if i.columns and i.columns[0] in columns} | set(primary[:1])
     return Table(
         schema=schema, name=felis.name, kind=layout.kind, columns=tuple(_column(c, c.name in indexed) for c in felis.columns),
         family=f"{schema}.{owner}" if owner else "", key=key, director=layout.director, director_key=layout.director_key,
-        ra=layout.ra, dec=layout.dec, frame=layout.frame, epoch=layout.epoch, description=felis.description or "",
-        utype=felis.votable_utype or "", table_index=felis.tap_table_index, release=words.release,
+        ra=layout.ra, dec=layout.dec, frame=layout.frame, epoch=layout.epoch, pmra=motion[0], pmdec=motion[1],
+        description=felis.description or "", utype=felis.votable_utype or "", table_index=felis.tap_table_index,
+        release=words.release,
         foreign_keys=tuple(_foreign_keys(felis, columns)),
     )  # fmt: skip
 

@@ -7,6 +7,10 @@
     epoch = 2016.0                # Julian year
     unit = "deg"                  # the only unit that is stored
 
+    [motion]                      # columns of proper motions, of every table that has both
+    pmra = "pmra"                 # times cos dec; their units say mas/yr or the like
+    pmdec = "pmdec"
+
     [release]                     # what every result says about its rows
     title = "Data Preview 1"      # also: doi, citation, acknowledgement, licence, contact, date
 
@@ -18,6 +22,8 @@
     rows_per_tile = 1_000_000     # optional
     margin_arcsec = 10.0          # optional, directors only
     frame = "icrs"                # epoch, frame: as in [position], for this table
+    pmra = "pm_ra"                # pmra, pmdec: as in [motion], for this table
+    pmdec = "pm_dec"
 
     [tables.ForcedSource]
     kind = "child"
@@ -39,7 +45,10 @@ from qengine.errors import SchemaError
 
 _RELEASE = frozenset(Release.__dataclass_fields__)
 _POSITION = frozenset({"frame", "epoch", "unit"})
-_TABLE = frozenset({"kind", "key", "ra", "dec", "director", "director_key", "rows_per_tile", "margin_arcsec", "frame", "epoch"})
+_MOTION = frozenset({"pmra", "pmdec"})
+_TABLE = frozenset(
+    {"kind", "key", "ra", "dec", "director", "director_key", "rows_per_tile", "margin_arcsec", "frame", "epoch", *_MOTION}
+)
 NO_KEY = "none"
 
 
@@ -57,14 +66,17 @@ class Layout:
     margin_arcsec: float | None = None
     frame: str = "icrs"
     epoch: float | None = None
+    pmra: str = ""
+    pmdec: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sidecar:
-    """A whole sidecar: the tables by name, and the release."""
+    """A whole sidecar: the tables by name, the columns of motions in tables that have them, and the release."""
 
     path: Path | None = None
     tables: Mapping[str, Layout] = field(default_factory=dict)
+    motion: tuple[str, str] = ("", "")
     release: Release = field(default_factory=Release)
 
 
@@ -75,17 +87,20 @@ def read_sidecar(path: Path) -> Sidecar:
     except (OSError, ValueError) as error:
         raise SchemaError(f"{path}: cannot be read: {error}") from error
     reader = _Reader(path)
-    reader.known(words, {"position", "release", "tables"}, "")
+    reader.known(words, {"position", "motion", "release", "tables"}, "")
     position = reader.section(words, "position", "")
     reader.known(position, _POSITION, "position")
     if reader.text(position, "unit", "position", default="deg") != "deg":
         raise reader.error("position.unit", "positions are stored in deg", hint="convert the columns")
+    motion = reader.section(words, "motion", "")
+    reader.known(motion, _MOTION, "motion")
     release = reader.section(words, "release", "")
     reader.known(release, _RELEASE, "release")
     tables = reader.section(words, "tables", "")
     return Sidecar(
         path=path,
         tables={name: _layout(reader, reader.section(tables, name, "tables"), position, f"tables.{name}") for name in tables},
+        motion=_motion(reader, motion, "motion"),
         release=Release(**{name: reader.text(release, name, "release", default="") for name in release}),
     )
 
@@ -114,10 +129,18 @@ def _layout(reader: _Reader, words: Mapping[str, Any], position: Mapping[str, An
     rows = words.get("rows_per_tile")
     if rows is not None and (type(rows) is not int or rows < 1):
         raise reader.error(f"{where}.rows_per_tile", "must be a whole number of at least 1")
+    pmra, pmdec = _motion(reader, words, where)
     return Layout(
-        kind=kind, key="" if key == NO_KEY else key, rows_per_tile=rows, margin_arcsec=margin, frame=frame,
+        kind=kind, pmra=pmra, pmdec=pmdec, key="" if key == NO_KEY else key, rows_per_tile=rows, margin_arcsec=margin, frame=frame,
         epoch=reader.number({**position, **words}, "epoch", where), **texts,
     )  # fmt: skip
+
+
+def _motion(reader: _Reader, words: Mapping[str, Any], where: str) -> tuple[str, str]:
+    pmra, pmdec = (reader.text(words, name, where, default="") for name in ("pmra", "pmdec"))
+    if bool(pmra) != bool(pmdec):
+        raise reader.error(f"{where}.{'pmdec' if pmra else 'pmra'}", "is missing: a proper motion needs both pmra and pmdec")
+    return pmra, pmdec
 
 
 @dataclass(frozen=True, slots=True)

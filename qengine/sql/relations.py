@@ -15,6 +15,7 @@ from qengine.catalog.model import TableSnapshot
 from qengine.catalog.output import OutputColumn
 from qengine.catalog.types import BOOLEAN
 from qengine.errors import QueryTypeError, UnknownNameError, UnsupportedQueryError
+from qengine.sql.crossmatch import expand, is_crossmatch
 from qengine.sql.expressions import Expressions
 from qengine.sql.nodes import call, column, quoted, type_of, typed
 from qengine.sql.scopes import Context, Merged, Scope, Source, matches
@@ -83,7 +84,7 @@ class Relations:
 
     def _item(self, item: exp.Expr, inner: Scope) -> exp.Expr:
         if isinstance(item, exp.Table):
-            return self._table(item, inner)
+            return self._crossmatch(item, inner) if is_crossmatch(item) else self._table(item, inner)
         assert isinstance(item, exp.Subquery)
         if isinstance(item.this, exp.Table):
             return self._nested(item, inner)
@@ -91,6 +92,16 @@ class Relations:
         columns = _renamed(self.context, item, query, columns)
         alias = self.context.new_alias(item.alias)
         inner.sources.append(Source(name=item.alias, alias=alias, columns=columns, is_aliased=True))
+        return exp.Subquery(this=query, alias=exp.TableAlias(this=quoted(alias)))
+
+    def _crossmatch(self, item: exp.Table, inner: Scope) -> exp.Expr:
+        written = expand(item, self.context, self._find)
+        warned = len(self.context.warnings)
+        query, columns = self.query(written.this, self._outside())
+        # What the function is written in is none of the user's business; that names were changed is.
+        self.context.warnings[warned:] = [w for w in self.context.warnings[warned:] if not w.startswith("not ADQL 2.1")]
+        alias = self.context.new_alias(written.alias)
+        inner.sources.append(Source(name=written.alias, alias=alias, columns=columns, is_aliased=True))
         return exp.Subquery(this=query, alias=exp.TableAlias(this=quoted(alias)))
 
     def _outside(self) -> Scope:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from sqlglot import exp
 
 from qengine.errors import QuerySyntaxError
+from qengine.sql.crossmatch import is_crossmatch
 from qengine.sql.functions import FUNCTIONS, Role, known_names
 from qengine.sql.language import Language
 from qengine.sql.spans import Places, nearest
@@ -126,6 +127,8 @@ class _Check:
                 raise self.error(node, "SELECT needs FROM and a table")
             case exp.With() if node.args.get("recursive"):
                 raise self.error(node, "WITH RECURSIVE is not supported")
+            case exp.Table() if is_crossmatch(node) and not self.language.is_strict:
+                self.extension(node, "the table function CROSSMATCH")
             case exp.Table() if not isinstance(node.this, exp.Identifier):
                 raise self.error(node, "FROM takes tables and sub-queries, not functions")
             case exp.Join():
