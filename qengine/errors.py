@@ -124,6 +124,12 @@ class QueryTooLargeError(LimitError):
     code = "too_large"
 
 
+class QueryTooExpensiveError(LimitError):
+    """The estimate is beyond what a query may cost here; nothing has run."""
+
+    code = "too_expensive"
+
+
 class QueryTimeoutError(LimitError):
     """The deadline passed."""
 

@@ -1,17 +1,49 @@
-"""What work costs: bytes of the columns that are read, and how much of it makes a task.
+"""What work costs: bytes of the columns that are read, how much of it makes a task, and how fast things go.
 
-Rates are settings that the registry may replace by measured ones. Decoding is the cost of a scan, so bytes of Parquet are the
-measure; a task should take between `min_task_s` and `max_task_s`: long enough that dispatch is noise, short enough for progress and
-retry.
+Decoding is the cost of a scan, so bytes of Parquet are the measure; a task should take between `min_task_s` and `max_task_s`: long
+enough that dispatch is noise, short enough for progress and retry.
+
+`Rates` are what the registry has measured (`coordinator.rates`); the defaults are those of one core of 2020. Estimated times
+use them as they are. Planning uses them within a factor of `MOST_TRUSTED` of the defaults, so that a bad measurement makes tasks a
+little too large or too small, and no more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
 
 from qengine.catalog.model import Table
 from qengine.catalog.types import SqlType
+
+MOST_TRUSTED = 4.0
+"""How far from its default a measured rate may move what is planned."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """How fast one slot works, unless said otherwise. Bytes of scans are compressed bytes of the columns read; rows of joins by
+    distance are those of the owner; a merge is the coordinator's; `dispatch_s` is the time that a task costs beside its work;
+    `exchange_bytes_per_s` and `export_bytes_per_s` are of Arrow bytes, the latter from the coordinator to a caller who does not
+    wait."""
+
+    scan_bytes_per_s: float = 250e6
+    group_rows_per_s: float = 50e6
+    sky_join_rows_per_s: float = 5e6
+    exchange_bytes_per_s: float = 150e6
+    merge_rows_per_s: float = 10e6
+    export_bytes_per_s: float = 300e6
+    dispatch_s: float = 0.003
+
+    @classmethod
+    def measured(cls, values: Mapping[str, float]) -> Rates:
+        """Return the defaults with what is known instead; names of other versions are left out."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in known})
+
+    def to_mapping(self) -> dict[str, float]:
+        """Return the rates by name."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +52,9 @@ class CostModel:
 
     Opening a part costs as much as reading `part_bytes` (0.17 ms). A task takes `min_task_s` to `max_task_s`; a small query is
     spread over the slots in tasks of `least_task_s` or more.
+
+    Rows of a leaf that may be more than `exchange_bytes` are exchanged between workers where possible (0: always, negative:
+    never), in partitions of about `partition_bytes`.
     """
 
     slots: int = 2
@@ -30,6 +65,15 @@ class CostModel:
     tasks_per_slot: int = 6
     heavy_factor: float = 6.0
     part_bytes: int = 40_000
+    exchange_bytes: int = 32 << 20
+    partition_bytes: int = 64 << 20
+    rates: Rates = Rates()
+
+    def with_rates(self, rates: Rates) -> CostModel:
+        """Return the model with measured rates; what is planned by them is bounded."""
+        share = rates.scan_bytes_per_s / Rates().scan_bytes_per_s
+        trusted = min(max(share, 1 / MOST_TRUSTED), MOST_TRUSTED)
+        return replace(self, rates=rates, scan_bytes_per_s=self.scan_bytes_per_s * trusted)
 
     def task_bytes(self, total: int, *, is_heavy: bool) -> int:
         """Return how many bytes make one task of a fragment that reads `total`; heavy fragments join by distance."""

@@ -81,7 +81,7 @@ class Estimate:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeafFragment:
     """The same SELECT on every task's range. `bounds` has shape (tasks + 1,), `costs` (tasks,) in bytes; `work` are the cells that
-    pruning left."""
+    pruning left. `leaf` is what it was made of, for EXPLAIN and estimates."""
 
     number: int
     relation: str
@@ -97,6 +97,7 @@ class LeafFragment:
     row_limit: int | None
     estimate: Estimate
     sky_joins: tuple[SkyJoin, ...] = ()
+    leaf: Leaf
 
     @property
     def task_count(self) -> int:
@@ -255,7 +256,7 @@ def _leaf_fragment(leaf: Leaf, resolved: Resolved, cost: CostModel, first: int) 
     return LeafFragment(
         number=first + leaf.number, relation=leaf.relation, kind=leaf.split.kind, gathered=leaf.gathered, owner=leaf.locality.owner,
         sql=render(tree, is_given_up=True), columns=leaf.split.columns, inputs=inputs, work=work, bounds=bounds, costs=costs,
-        row_limit=leaf.split.row_limit, estimate=estimate, sky_joins=sky_joins,
+        row_limit=leaf.split.row_limit, estimate=estimate, leaf=leaf, sky_joins=sky_joins,
     )  # fmt: skip
 
 
