@@ -42,7 +42,10 @@ MAX_LIST = 3000
 """Values of an IN list that stand in the statement; longer ones stay a table."""
 
 _FINEST = 12
-"""Order of the tiles that known positions are rounded to: 50 arcsec, small beside any row group."""
+"""Finest order of the tiles that known positions are rounded to: 50 arcsec, small beside any row group."""
+
+_TILES = 5000
+"""Positions are rounded to coarser tiles until there are no more than these: their ring costs 10 microseconds each."""
 
 Fact = KeyFact | RangeFact | PlaceFact
 
@@ -122,10 +125,19 @@ def _places(edge: SkyEdge, alias: str, table: Table, block: Block) -> PlaceFact 
 
 def near(cells: Int64Array, radius_deg: float) -> RangeSet:
     """Return ranges that hold everything within the radius of the cells, at the fineness that pruning can use."""
-    shift = 2 * (ORDER - _FINEST)
-    tiles = np.unique(cells >> shift)
+    order = _FINEST
+    # numpy's unique hashes integers, which takes ten times as long as sorting them.
+    tiles = _distinct(np.sort(cells >> 2 * (ORDER - order)))
+    while len(tiles) > _TILES:
+        order -= 1
+        tiles = _distinct(tiles >> 2)
+    shift = 2 * (ORDER - order)
     home = RangeSet.from_ranges(tiles << shift, (tiles + 1) << shift)
     return home | ring(home, radius_deg)
+
+
+def _distinct(ordered: Int64Array) -> Int64Array:
+    return ordered[np.r_[True, ordered[1:] > ordered[:-1]]] if len(ordered) else ordered
 
 
 def _is_number(found: pa.DataType) -> bool:
