@@ -15,7 +15,7 @@ from qengine.catalog.types import to_arrow
 from qengine.coordinator.attempt import close_stream
 from qengine.coordinator.dispatch import Dispatcher, part_of
 from qengine.coordinator.merge import Merger
-from qengine.coordinator.report import RunProgress
+from qengine.coordinator.report import RunProgress, to_actual
 from qengine.coordinator.run import Run
 from qengine.coordinator.shared import SharedRelations
 from qengine.coordinator.source import TaskSource
@@ -37,7 +37,12 @@ class Execution:
     @property
     def actual(self) -> tuple[Mapping[str, Any], ...]:
         """What happened, one mapping of figures per leaf; complete when `batches` has ended."""
-        return tuple(_actual(run) for run in self.runs)
+        return tuple(to_actual(run.report) for run in self.runs)
+
+    @property
+    def exchanged(self) -> Mapping[str, Any] | None:
+        """What happened in the exchange, if the plan has one."""
+        return None if self.exchange is None else figures(self.exchange)
 
     @property
     def progress(self) -> tuple[RunProgress, ...]:
@@ -126,18 +131,3 @@ def _inline(table: TableSnapshot) -> pa.Table:
 async def _batches(data: pa.Table) -> AsyncIterator[pa.RecordBatch]:
     for batch in data.to_batches():
         yield batch
-
-
-def _actual(run: Run) -> Mapping[str, Any]:
-    report = run.report
-    return {
-        "tasks": len(report.tasks),
-        "attempts": report.attempts,
-        "retries": report.retries,
-        "rows": report.rows,
-        "result_bytes": report.result_bytes,
-        "seconds": round(report.elapsed_s, 4),
-        "worker_seconds": round(sum(w.elapsed_s for w in report.workers), 4),
-        "cpu_seconds": round(sum(w.cpu_s for w in report.workers), 4),
-        "workers": {str(w.worker): w.admitted for w in report.workers},
-    }

@@ -152,7 +152,9 @@ class ProgressEstimator:
     def observe(self, work: Work, at: float) -> tuple[float, float | None]:
         """Take notice of the work at a time that does not go back; return fraction and ETA in seconds."""
         at = max(at, self._seen_at)
-        if work.is_gathered and self._gathered_at is None:
+        if not work.is_gathered:
+            self._gathered_at = None
+        elif self._gathered_at is None:
             self._gathered_at = at
         raw = (1.0 - self._share) * self._leaf_fraction(work)
         if self._gathered_at is not None and self._merge_s is not None:

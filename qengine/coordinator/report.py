@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from qengine.plan.physical import QueryId, WorkerId
 
@@ -25,7 +27,8 @@ class RunProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskReport:
-    """One admitted task: the attempt that counted, where it ran and what it did there."""
+    """One admitted task: the attempt that counted, where it ran and what it did there. `overhead_s` is what the attempt took on the
+    coordinator's clock beyond that: dispatch, the wire, waiting for a slot process."""
 
     number: int
     attempt: int
@@ -36,6 +39,7 @@ class TaskReport:
     elapsed_s: float
     cpu_s: float
     is_spooled: bool
+    overhead_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,3 +79,48 @@ class DispatchReport:
     is_limit_met: bool
     tasks: tuple[TaskReport, ...]
     workers: tuple[WorkerReport, ...]
+
+
+def to_actual(report: DispatchReport) -> Mapping[str, Any]:
+    """Return the figures of a run as plain values, for EXPLAIN ANALYZE: of the whole run, of its slowest task, of each worker."""
+    slowest = max(report.tasks, key=lambda task: task.elapsed_s, default=None)
+    overheads = [task.overhead_s for task in report.tasks if not task.is_spooled]
+    return {
+        "lane": report.lane,
+        "tasks": len(report.tasks),
+        "attempts": report.attempts,
+        "retries": report.retries,
+        "backups": report.backups,
+        "rows": report.rows,
+        "result_bytes": report.result_bytes,
+        "part_bytes": report.input_bytes,
+        "seconds": round(report.elapsed_s, 4),
+        "first_row_s": round(report.first_row_s, 4),
+        "worker_seconds": round(sum(worker.elapsed_s for worker in report.workers), 4),
+        "cpu_seconds": round(sum(worker.cpu_s for worker in report.workers), 4),
+        "dispatch_ms_per_task": round(1000 * sum(overheads) / len(overheads), 2) if overheads else 0.0,
+        "is_limit_met": report.is_limit_met,
+        "slowest": None
+        if slowest is None
+        else {
+            "task": slowest.number,
+            "worker": str(slowest.worker),
+            "seconds": round(slowest.elapsed_s, 4),
+            "rows": slowest.rows,
+            "part_bytes": slowest.input_bytes,
+        },
+        "workers": [
+            {
+                "worker": str(one.worker),
+                "tasks": one.admitted,
+                "attempts": one.attempts,
+                "failures": one.failures,
+                "rows": one.rows,
+                "result_bytes": one.result_bytes,
+                "part_bytes": one.input_bytes,
+                "seconds": round(one.elapsed_s, 4),
+                "cpu_seconds": round(one.cpu_s, 4),
+            }
+            for one in report.workers
+        ],
+    }

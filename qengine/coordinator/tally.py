@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 from qengine.coordinator.moves import StartAttempt
@@ -25,6 +26,7 @@ class Tally:
         self._first_row_at: float | None = None
         self._ended_at: float | None = None
         self._workers: dict[tuple[int, int], WorkerId] = {}
+        self._started_at: dict[tuple[int, int], float] = {}
         self._failures: Counter[WorkerId] = Counter()
         self._backups = 0
         self._retries = 0
@@ -41,6 +43,7 @@ class Tally:
 
     def started(self, action: StartAttempt) -> None:
         self._workers[action.task, action.attempt] = action.worker
+        self._started_at[action.task, action.attempt] = time.monotonic()
         self._backups += action.is_backup
         self._retries += action.attempt > 1 and not action.is_backup
 
@@ -49,6 +52,7 @@ class Tally:
 
     def admitted(self, key: tuple[int, int], stats: TaskStats) -> None:
         self.rows += stats.rows
+        lasted_s = time.monotonic() - self._started_at[key]
         self.tasks.append(
             TaskReport(
                 number=key[0],
@@ -60,6 +64,7 @@ class Tally:
                 elapsed_s=stats.elapsed_s,
                 cpu_s=stats.cpu_s,
                 is_spooled=bool(stats.spool),
+                overhead_s=max(0.0, lasted_s - stats.elapsed_s),
             )
         )
 
