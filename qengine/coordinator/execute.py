@@ -40,11 +40,6 @@ class Execution:
         return tuple(to_actual(run.report) for run in self.runs)
 
     @property
-    def exchanged(self) -> Mapping[str, Any] | None:
-        """What happened in the exchange, if the plan has one."""
-        return None if self.exchange is None else figures(self.exchange)
-
-    @property
     def progress(self) -> tuple[RunProgress, ...]:
         """How far it is, one entry per run; may be asked at any time."""
         return tuple(run.progress for run in self.runs)
