@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from functools import cache
 
@@ -50,12 +51,21 @@ def number(node: exp.Expr | None) -> float | int | None:
     if isinstance(node, exp.Cast) and node.to.this in _FLOATS:
         value = number(node.this)
         return None if value is None else float(value)
+    if isinstance(node, exp.Cast) and node.to.this == exp.DType.FLOAT:
+        value = number(node.this)
+        # As `plan.floats` writes them; others would have to be rounded.
+        return float(value) if value is not None and _is_float32(value) else None
     if isinstance(node, exp.Literal) and not node.is_string:
         text = str(node.this)
         return int(text) if text.isdigit() else float(text)
     return None
 
 
+def _is_float32(value: float | int) -> bool:
+    return abs(value) <= _LARGEST_FLOAT32 and bool(struct.unpack("f", struct.pack("f", value))[0] == value)
+
+
+_LARGEST_FLOAT32 = 3.4028234663852886e38
 _FLOATS = (exp.DataType.Type.DOUBLE,)
 
 
