@@ -13,11 +13,13 @@ from sqlglot import exp
 
 from qengine.catalog.model import Catalog, Table, TableKind
 from qengine.plan import terms
+from qengine.plan.answers import answer_by_manifest
+from qengine.plan.floats import narrow_floats
 from qengine.plan.regions import polygon_vertices
 from qengine.plan.split import limit_of
 from qengine.plan.turn import halve_full_joins, turn_right_joins
 from qengine.plan.unfold import merge_derived, prune_outputs, unfold_ctes
-from qengine.sql.trees import copy_tree, find, nodes_of
+from qengine.sql.trees import copy_tree, find
 
 Rule = Callable[[exp.Query, Catalog], exp.Query]
 
@@ -45,40 +47,6 @@ def capped(tree: exp.Query, maxrec: int | None) -> exp.Query:
     tree = copy_tree(tree)
     tree.set("limit", exp.Limit(expression=exp.Literal.number(maxrec + 1)))
     return tree
-
-
-def count_by_manifest(tree: exp.Query, catalog: Catalog) -> exp.Query:
-    """`SELECT COUNT(*) AS n FROM s.t` -> `SELECT CAST(1000 AS BIGINT) AS n`, where the snapshot of s.t has 1000 rows.
-
-    The manifest of a snapshot counts the rows of every part, so no row has to be read. Only for blocks that read one table, without
-    terms, groups or columns.
-    """
-    if not any(_only_counts(select) for select in find(tree, exp.Select)):
-        return tree
-    tree = copy_tree(tree)
-    for select in [select for select in find(tree, exp.Select) if _only_counts(select)]:
-        item = select.args["from_"].this
-        table = catalog.find(item.db, item.name) if isinstance(item, exp.Table) and item.db else None
-        if table is None:
-            continue
-        for count in find(select, exp.Count):
-            rows = exp.Cast(this=exp.Literal.number(table.rows), to=terms.named_type("BIGINT"))
-            rows.meta.update({key: value for key, value in count.meta.items() if key != "aggregate"})
-            count.replace(rows)
-        select.set("from_", None)
-    return tree
-
-
-def _only_counts(select: exp.Select) -> bool:
-    if select.args.get("from_") is None or any(
-        value for key, value in select.args.items() if key not in ("expressions", "from_", "kind")
-    ):
-        return False
-    counts = find(select, exp.Count)
-    if not counts or any(not isinstance(count.this, exp.Star) or isinstance(count.parent, exp.Window) for count in counts):
-        return False
-    aggregates = [node for node in nodes_of(select) if node.meta_get("aggregate")]
-    return len(aggregates) == len(counts) and not any(select.find_all(exp.Column, exp.Window, exp.Subquery))
 
 
 def bound_shapes(tree: exp.Query, catalog: Catalog) -> exp.Query:
@@ -125,7 +93,8 @@ def _positive_terms(node: exp.Expr) -> Iterator[exp.Expr]:
 
 
 RULES: tuple[Rule, ...] = (
-    unfold_ctes, turn_right_joins, merge_derived, halve_full_joins, prune_outputs, count_by_manifest, bound_shapes,
+    unfold_ctes, turn_right_joins, merge_derived, halve_full_joins, prune_outputs, answer_by_manifest, bound_shapes,
+    narrow_floats,
 )  # fmt: skip
 
 

@@ -13,9 +13,8 @@ A statistic is taken only where it is certain to bound the values; all else is "
 * A column is known in a part when every row group that has values has bounds. A column without any value has no bounds, but a
   number of NULLs equal to the rows.
 
-Bounds are *exact* when both are values of the column, so that they answer MIN and MAX. They are not where they were rounded or
-cut, nor for a float bound of zero (its sign is lost), nor for floats and text in files of others, who may have rounded or cut them
-without saying so.
+Bounds are *exact* when both are equal to values of the column, so that they answer MIN and MAX. They are not where they were
+rounded or cut, nor for floats and text in files of others, who may have rounded or cut them without saying so.
 """
 
 from __future__ import annotations
@@ -226,7 +225,7 @@ def _floats(statistics: Any) -> Pair | None:
     low, high = statistics.min, statistics.max
     if not low <= high:  # also when either is NaN
         return None
-    return low + 0.0, high + 0.0, low != 0 and high != 0  # + 0.0 makes -0.0 positive
+    return low + 0.0, high + 0.0, True  # + 0.0 makes -0.0 positive
 
 
 def _booleans(statistics: Any) -> Pair | None:

@@ -115,7 +115,7 @@ def _column_stats(found: Sequence[tuple[Any, Any, int]]) -> ColumnStats:
     is_integer = all(low is None or isinstance(low, int) for low, _, _ in found)
     kind: Any = object if is_text else np.int64 if is_integer else np.float64
     low, high = (np.array([("" if is_text else 0) if f[side] is None else f[side] for f in found], kind) for side in (0, 1))
-    return ColumnStats(low, high, np.array([nulls for _, _, nulls in found], np.int64), known)
+    return ColumnStats(low, high, np.array([nulls for _, _, nulls in found], np.int64), known, known)
 
 
 def tile_borders(order: int, *fine: tuple[int, int]) -> Int64Array:
