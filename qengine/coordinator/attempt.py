@@ -120,7 +120,7 @@ class Attempt:
             self._is_listening = False
             await self._on_spooled()
             await self._fetch(stats.spool)
-        if self.holding.rows != stats.rows:
+        if self.holding.rows != (0 if stats.partitions else stats.rows):
             raise ClusterError(
                 f"worker {self.watch.worker} announced {stats.rows} rows of task {task.id}, and {self.holding.rows} arrived"
             )

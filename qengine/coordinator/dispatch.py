@@ -21,7 +21,7 @@ from qengine.coordinator.placement import rank_workers
 from qengine.coordinator.report import RunProgress
 from qengine.coordinator.run import Run
 from qengine.coordinator.schedule import Policy, Scheduler
-from qengine.coordinator.shared import SharedRelations
+from qengine.coordinator.shared import Supplies
 from qengine.coordinator.source import TaskSource
 from qengine.coordinator.watch import Health, Watch, WatchSettings
 from qengine.errors import BugError, QEngineError
@@ -129,7 +129,7 @@ class Dispatcher:
         is_ordered: bool = False,
         lane: Lane | None = None,
         on_progress: Callable[[RunProgress], None] | None = None,
-        shared: SharedRelations | None = None,
+        shared: Supplies | None = None,
     ) -> Run:
         """Run all tasks of `source` and return their rows as an async iterator of batches, in any order. Nothing starts before the
         iteration does.
@@ -184,6 +184,10 @@ class Dispatcher:
         for run in runs:
             run.cancel()
         await asyncio.gather(*(self.release(part, self._watches) for part in {query, *(run.query for run in runs)}))
+
+    def address(self, worker: WorkerId) -> str:
+        """Where other workers find a worker."""
+        return self._watches[worker].channel.address
 
     async def release(self, query: QueryId, workers: Iterable[WorkerId]) -> None:
         """Have workers forget a query or a part of one."""

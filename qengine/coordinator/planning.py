@@ -14,6 +14,7 @@ from qengine.plan.broadcast import BroadcastLimits, Staged, Step, stage, step_ta
 from qengine.plan.cost import CostModel
 from qengine.plan.cut import CutQuery, cut
 from qengine.plan.estimate import Estimator
+from qengine.plan.exchange import with_exchange
 from qengine.plan.fragment import PhysicalPlan, fragment
 from qengine.plan.logical import Tree
 from qengine.plan.prune import Resolved, lookups
@@ -45,7 +46,9 @@ class Planner:
     def plan(self, tree: Tree, catalog: Catalog, columns: tuple[OutputColumn, ...], *, first: int = 0) -> PhysicalPlan:
         """Cut the statement, look its keys up, and make fragments numbered from `first`."""
         pieces = cut(tree, catalog)
-        return fragment(pieces, self._resolve(pieces, catalog), columns, self._cost(), first=first)
+        resolved = self._resolve(pieces, catalog)
+        plan = fragment(pieces, resolved, columns, self._cost(), first=first)
+        return with_exchange(plan, pieces, lambda cost: fragment(pieces, resolved, columns, cost, first=first))
 
     def outline(
         self, tree: Tree, catalog: Catalog, columns: tuple[OutputColumn, ...], *, prefix: str = "b"

@@ -5,7 +5,7 @@ iterates over it. For each attempt one asyncio task (`_drive`) lets an `Attempt`
 scheduler that it has finished. So rows are on the coordinator, complete and counted, before they are admitted, and no failure after
 that can take one back or double it.
 
-A run that is part of a larger execution is given its `SharedRelations`: they are put on a worker before an attempt there, and the
+A run that is part of a larger execution is given its `Supplies`: they prepare a worker for an attempt and hear of failures, and the
 owner, not the run, has the workers forget the query, because other runs of it may go on.
 
 Back-pressure: while more than `queue_bytes` of admitted rows wait to be read, the run takes no further slots and fetches no
@@ -46,11 +46,11 @@ from qengine.coordinator.moves import (
 )
 from qengine.coordinator.report import DispatchReport, RunProgress
 from qengine.coordinator.schedule import Scheduler
-from qengine.coordinator.shared import SharedRelations
+from qengine.coordinator.shared import Supplies
 from qengine.coordinator.source import TaskSource
 from qengine.coordinator.tally import Tally
 from qengine.coordinator.watch import Watch
-from qengine.errors import BugError, QEngineError, QueryCancelledError, RelationMissingError, WorkerLostError
+from qengine.errors import BugError, QEngineError, QueryCancelledError, WorkerLostError
 from qengine.plan.physical import QueryId, Task, TaskLimits, TaskStats, WorkerId
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,10 @@ class _Live:
 
 
 class Run:
-    """Iterate over it for the admitted batches; `aclose` it when leaving early; then read `report`."""
+    """Iterate over it for the admitted batches; `aclose` it when leaving early; then read `report`.
+
+    `schema` is that of the rows, once a task has ended, and `outcomes` says who ran each admitted task, and what it did.
+    """
 
     def __init__(
         self,
@@ -86,7 +89,7 @@ class Run:
         leave: Callable[[Run], None],
         offer: Callable[[], None],
         on_progress: Callable[[RunProgress], None] | None,
-        shared: SharedRelations | None,
+        shared: Supplies | None,
     ) -> None:
         self.query = query
         self.lane = lane
@@ -102,7 +105,7 @@ class Run:
         self._on_progress = on_progress
         self._shared = shared
         self._live: dict[tuple[int, int], _Live] = {}
-        self._complete: dict[tuple[int, int], tuple[Holding, TaskStats]] = {}
+        self._complete: dict[tuple[int, int], tuple[Holding, TaskStats, WorkerId]] = {}
         self._drivers: set[asyncio.Task[None]] = set()
         self._ready: deque[Holding] = deque()
         self._ready_bytes = 0
@@ -112,6 +115,9 @@ class Run:
         self._scheduler: Scheduler | None = None
         self._outcome: FinishQuery | FailQuery | None = None
         self._needs_cancel = False
+        self._is_paused = False
+        self.schema: pa.Schema | None = None
+        self.outcomes: dict[int, tuple[WorkerId, TaskStats]] = {}
         self._touched: set[WorkerId] = set()
         self._tally = Tally(query, len(source))
         self._done_cost = 0.0
@@ -159,6 +165,23 @@ class Run:
         """Workers that may still keep something of this run after its end; empty for a run that cleans up itself."""
         return frozenset(self._touched) if self._needs_cancel and self._shared is not None else frozenset()
 
+    @property
+    def touched(self) -> frozenset[WorkerId]:
+        """Workers on which attempts were started."""
+        return frozenset(self._touched)
+
+    def pause(self) -> None:
+        """Start no further attempts until `resume`: something that they need is being made."""
+        self._is_paused = True
+
+    def resume(self) -> None:
+        self._is_paused = False
+        self._offer()
+
+    def fail(self, error: QEngineError) -> None:
+        """Stop all attempts now and have the reader fail with `error`. Does nothing after the end."""
+        self._conclude(FailQuery(error))
+
     def cancel(self) -> None:
         """Stop all attempts now and have the reader fail with `QueryCancelledError`. Does nothing after the end."""
         if self._scheduler is None:
@@ -172,6 +195,7 @@ class Run:
             self._begin()
             while (holding := await self._next()) is not None:
                 async for batch in holding.batches():
+                    self.schema = batch.schema
                     if left is not None:
                         batch = batch.slice(0, left)
                         left -= batch.num_rows
@@ -233,11 +257,12 @@ class Run:
     @property
     def is_waiting(self) -> bool:
         """True when the run could use a slot now: tasks wait, and their rows would have room."""
-        return self._outcome is None and self._room.is_set() and self._scheduler is not None and self._scheduler.has_waiting
+        is_ready = self._outcome is None and self._room.is_set() and not self._is_paused
+        return is_ready and self._scheduler is not None and self._scheduler.has_waiting
 
     def take(self, free: tuple[WorkerId, ...], *, is_idle: bool) -> bool:
         """Start at most one attempt on a free worker; return whether one was started. `is_idle`: nobody else could use the slot."""
-        if self._outcome is not None or not self._room.is_set():
+        if self._outcome is not None or self._is_paused or not self._room.is_set():
             return False
         started = len(self._live)
         self.handle(SlotsFree(free, self._now(), is_idle))
@@ -338,7 +363,8 @@ class Run:
             live.driver.cancel()
 
     def _admit(self, key: tuple[int, int]) -> None:
-        holding, stats = self._complete.pop(key)
+        holding, stats, worker = self._complete.pop(key)
+        self.outcomes[key[0]] = worker, stats
         self._tally.admitted(key, stats)
         self._ready.append(holding)
         self._ready_bytes += holding.bytes
@@ -382,7 +408,7 @@ class Run:
             failure = BugError(f"running task {number} raised {error!r}")
         else:
             self._over(number, attempt, live)
-            self._complete[number, attempt] = live.attempt.holding, stats
+            self._complete[number, attempt] = live.attempt.holding, stats, live.slot.worker
             self.handle(TaskFinished(number, attempt, self._now()))
             self._offer()
             return
@@ -390,8 +416,8 @@ class Run:
         live.attempt.discard()
         if isinstance(failure, WorkerLostError):
             live.attempt.watch.suspect()
-        if isinstance(failure, RelationMissingError | WorkerLostError) and self._shared is not None:
-            self._shared.forget(live.slot.worker)
+        if self._shared is not None:
+            self._shared.failed(live.slot.worker, failure)
         self._fail(number, attempt, failure)
         self._offer()
 

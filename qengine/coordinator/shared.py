@@ -12,15 +12,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qengine.errors import BugError
+from qengine.errors import BugError, QEngineError, RelationMissingError, WorkerLostError
 from qengine.plan.physical import SHARED, QueryId, Task, WorkerId
 from qengine.transport.channel import WorkerChannel
 
 _ROW_GROUP_ROWS = 122_880
+
+
+class Supplies(Protocol):
+    """What a run needs beside its tasks."""
+
+    async def prepare(self, channel: WorkerChannel, task: Task) -> None:
+        """Give the worker what the task needs; called before each attempt."""
+        ...
+
+    def failed(self, worker: WorkerId, error: QEngineError) -> None:
+        """An attempt on the worker failed."""
+        ...
 
 
 class SharedRelations:
@@ -37,10 +50,19 @@ class SharedRelations:
         """Have one more relation ready; a name stands for the same rows for ever."""
         self._tables[name] = table
 
+    def find(self, name: str) -> pa.Table | None:
+        """Return a relation, if there is one of this name."""
+        return self._tables.get(name)
+
     async def prepare(self, channel: WorkerChannel, task: Task) -> None:
         """Put on the worker what the task reads and is not there yet. Raise what `WorkerChannel.put` raises."""
         names = {part.uri.removeprefix(SHARED) for i in task.inputs for part in i.parts if part.uri.startswith(SHARED)}
         await asyncio.gather(*(self._put(channel, name) for name in sorted(names)))
+
+    def failed(self, worker: WorkerId, error: QEngineError) -> None:
+        """An attempt failed: the worker may have lost what was put on it."""
+        if isinstance(error, RelationMissingError | WorkerLostError):
+            self.forget(worker)
 
     def forget(self, worker: WorkerId) -> None:
         """The worker has lost what was put on it."""

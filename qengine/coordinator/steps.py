@@ -50,13 +50,17 @@ class StepRun:
 
 
 class StagedExecution:
-    """A statement whose steps run first. `batches` are the rows of the answer; `plan` is known once the first has come."""
+    """A statement whose steps run first. `run` yields the rows of the answer; `plan` is known once the first has come. `check` is
+    asked about every plan before it runs, and raises what forbids it."""
 
-    def __init__(self, executor: Executor, planner: Planner, query: QueryId) -> None:
+    def __init__(
+        self, executor: Executor, planner: Planner, query: QueryId, *, check: Callable[[PhysicalPlan, Tree], None] | None = None
+    ) -> None:
         self.steps: list[StepRun] = []
         self._executor = executor
         self._planner = planner
         self._query = query
+        self._check = check or (lambda plan, tree: None)
         self._numbers = itertools.count(1)
         self._main: tuple[PhysicalPlan, Execution] | None = None
         self._started: list[Execution] = []
@@ -83,10 +87,16 @@ class StagedExecution:
         """Whether the main statement is planned: until then how much there is to do is not known."""
         return self._main is not None
 
+    @property
+    def exchanged(self) -> Mapping[str, Any] | None:
+        """What happened in the main statement's exchange, if it has one."""
+        return self._main[1].exchanged if self._main is not None else None
+
     async def run(self, tree: Tree, catalog: Catalog, columns: tuple[OutputColumn, ...]) -> AsyncGenerator[pa.RecordBatch, None]:
         """Run the steps, then the statement; yield its rows."""
         tree, catalog = await self._settle(tree, catalog)
         plan = await _in_thread(partial(self._planner.plan, tree, catalog, columns))
+        self._check(plan, tree)
         execution = self._executor.start(self._query, plan)
         self._main = plan, execution
         try:
@@ -123,6 +133,7 @@ class StagedExecution:
         columns = columns_of(step)
         first = next(self._numbers) * _FRAGMENTS
         plan = await _in_thread(partial(self._planner.plan, tree, catalog, columns, first=first))
+        self._check(plan, tree)
         execution = self._executor.start(self._query, plan)
         self._started.append(execution)
         schema = pa.schema([(column.name, to_arrow(column.type)) for column in columns])

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from qengine.plan.exchange import exchange_json, exchange_lines
 from qengine.plan.fragment import LeafFragment, PhysicalPlan, Reach
 
 
@@ -35,6 +36,7 @@ class Explanation:
     plan: PhysicalPlan
     actual: tuple[Mapping[str, Any], ...] = ()
     steps: tuple[ExplainedStep, ...] = ()
+    exchanged: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain values."""
@@ -54,6 +56,7 @@ class Explanation:
             "steps": [_step_json(step) for step in self.steps],
             "fragments": leaves,
             "final": self.plan.final_sql,
+            "exchange": self._exchange_json(),
             "coordinator_tables": [table.table.full_name for _, table in self.plan.inline],
             "tasks": self.plan.tasks,
             "estimated": {
@@ -62,6 +65,12 @@ class Explanation:
                 "seconds": round(self.plan.cost.seconds(total), 4),
             },
         }
+
+    def _exchange_json(self) -> dict[str, Any] | None:
+        if self.plan.exchange is None:
+            return None
+        found = exchange_json(self.plan.exchange, self.plan.leaves)
+        return found if self.exchanged is None else {**found, "actual": dict(self.exchanged)}
 
     def to_text(self) -> str:
         """Return the plan as indented lines."""
@@ -84,6 +93,8 @@ class Explanation:
             lines.append("  final: none, the rows of r0 are the answer")
         else:
             lines.append(f"  final on the coordinator: {self.plan.final_sql}")
+        if tree["exchange"] is not None:
+            lines += exchange_lines(tree["exchange"])
         lines.append(f"  estimated: {_count(tree['estimated']['rows'], 'row')} read, {tree['estimated']['seconds']:.3f} s")
         return "\n".join(lines)
 

@@ -25,6 +25,7 @@ from qengine.catalog.types import SqlType
 from qengine.plan import terms
 from qengine.plan.cost import CostModel, used_fraction
 from qengine.plan.cut import CutQuery, Leaf, pushable_terms
+from qengine.plan.exchange import PlannedExchange
 from qengine.plan.grids import with_inner_grids
 from qengine.plan.physical import PartRef, SkyJoin, TaskInput, shared_part
 from qengine.plan.prune import Resolved, work_of
@@ -106,13 +107,15 @@ class LeafFragment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhysicalPlan:
-    """Everything that dispatch needs. `final_sql` is None when the rows of the only leaf are the answer."""
+    """Everything that dispatch needs. `final_sql` is None when the rows of the only leaf are the answer. When leaves write
+    partitions because their rows are large, `exchange` says what runs instead of `final_sql` (`plan.exchange`)."""
 
     leaves: tuple[LeafFragment, ...]
     final_sql: str | None
     inline: tuple[tuple[str, TableSnapshot], ...]
     columns: tuple[OutputColumn, ...]
     cost: CostModel
+    exchange: PlannedExchange | None = None
 
     @property
     def tasks(self) -> int:

@@ -58,9 +58,14 @@ def split(select: exp.Select, relation: str, *, is_complete: bool = False, is_un
     grouped = bool(aggregates or select.args.get("group") or select.args.get("having"))
     if is_complete or (not grouped and not has_window):
         return _split_rows(select, relation, is_unique=is_unique)
-    if not has_window and all(map(_is_mergeable, aggregates)) and has_plain_groups(select):
+    if not has_window and all(map(is_mergeable, aggregates)) and has_plain_groups(select):
         return _split_partial(select, relation)
     return _split_input(select, relation, aggregates=aggregates, has_window=has_window)
+
+
+def split_counts(select: exp.Select, relation: str) -> Split:
+    """Split a block into partial aggregates, where all rows of equal x of each COUNT(DISTINCT x) are in one leaf: so they add up."""
+    return _split_partial(select, relation)
 
 
 def storable(found: SqlType | None) -> SqlType:
@@ -83,7 +88,8 @@ def limit_of(select: exp.Query) -> tuple[int | None, int]:
     return (None if count is None else int(count)), int(skip or 0)
 
 
-def _is_mergeable(node: exp.Expr) -> bool:
+def is_mergeable(node: exp.Expr) -> bool:
+    """Say whether the aggregate can be computed from those of parts of its rows."""
     if not isinstance(node, _MERGEABLE) or isinstance(node.parent, (exp.Filter, exp.WithinGroup)):
         return False
     return not isinstance(node.this, exp.Distinct) and not isinstance(node.this, exp.Order) and len(node.expressions) == 0

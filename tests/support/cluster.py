@@ -63,15 +63,19 @@ def _request(folder: Path, sky: Sky, table: SkyTable) -> LoadRequest:
     )
 
 
+EXCHANGE_BYTES = CostModel().exchange_bytes
+
 NO_BROADCASTS = BroadcastLimits(estimated_bytes=-1)
 """In a small sky everything is small: without this hardly anything would be gathered or exchanged."""
 
 
-def service_settings(tasks_per_slot: int, broadcast: BroadcastLimits | None = None) -> ServiceSettings:
+def service_settings(
+    tasks_per_slot: int, broadcast: BroadcastLimits | None = None, *, exchange_bytes: int = EXCHANGE_BYTES
+) -> ServiceSettings:
     """Settings under which even tables of a hundred rows are cut into many tasks."""
     return ServiceSettings(
         deadline_s=60,
-        cost=CostModel(min_task_s=1e-9, tasks_per_slot=tasks_per_slot),
+        cost=CostModel(min_task_s=1e-9, tasks_per_slot=tasks_per_slot, exchange_bytes=exchange_bytes),
         broadcast=broadcast or BroadcastLimits(),
     )
 
@@ -93,10 +97,16 @@ class LocalCluster:
 
 @contextmanager
 def grpc_cluster(
-    store_root: Path, *, workers: int = 3, tasks_per_slot: int = 4, broadcast: BroadcastLimits | None = None
+    store_root: Path,
+    *,
+    workers: int = 3,
+    tasks_per_slot: int = 4,
+    broadcast: BroadcastLimits | None = None,
+    exchange_bytes: int = EXCHANGE_BYTES,
 ) -> Iterator[LocalCluster]:
     """Start `workers` worker processes over the store, reached by gRPC on loopback; stop them at the end."""
-    settings = ClusterSettings(workers=workers, service=service_settings(tasks_per_slot, broadcast))
+    service = service_settings(tasks_per_slot, broadcast, exchange_bytes=exchange_bytes)
+    settings = ClusterSettings(workers=workers, service=service)
     with LocalClient(cluster(store_root, settings)) as client:
         yield LocalCluster(client)
 
