@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from sqlglot import exp
 
 from qengine.catalog.output import OutputColumn
-from qengine.catalog.types import BIGINT, VARCHAR, SqlType, to_adql
+from qengine.catalog.types import BIGINT, BOOLEAN, VARCHAR, SqlType, to_adql
 from qengine.errors import QueryTypeError, UnknownNameError, UnsupportedQueryError
 from qengine.sql.calls import bind_call, bind_window, ordered
 from qengine.sql.coercion import common_type
 from qengine.sql.expressions import Clause, Expressions
 from qengine.sql.geometry import predicate
+from qengine.sql.grouping import Groups, bind_groups
 from qengine.sql.nodes import cast, column, data_type, inner, is_null, number, number_of, output_column, quoted, type_of, typed
 from qengine.sql.relations import Relations, rename
 from qengine.sql.scopes import Context, Cte, Scope, matches
@@ -182,11 +183,15 @@ class Queries:
 
         if (where := tree.args.get("where")) is not None:
             scope.outputs = outputs if self.context.language.has_sql_meaning else []
-            bound.set("where", exp.Where(this=self.expressions(scope, Clause(name="WHERE")).condition(where.this)))
+            condition = self.expressions(scope, Clause(name="WHERE")).condition(where.this)
+            bound.set("where", exp.Where(this=relations.filtered(condition)))
+        elif (kept := relations.filtered(None)) is not None:
+            bound.set("where", exp.Where(this=kept))
         scope.outputs = outputs if is_loose else []
-        groups = self._groups(tree, items, scope)
-        if groups is not None:
-            bound.set("group", exp.Group(expressions=groups))
+        found = self._groups(tree, items, scope)
+        groups = None if found is None else list(found.keys)
+        if found is not None:
+            bound.set("group", found.node())
         having = Clause(name="HAVING", takes_aggregates=True)
         if (node := tree.args.get("having")) is not None:
             bound.set("having", exp.Having(this=self.expressions(scope, having).condition(node.this)))
@@ -201,11 +206,10 @@ class Queries:
         last = Clause(name="ORDER BY", takes_aggregates=True, takes_windows=True)
         order = self._order(tree, items, self.expressions(scope, last))
         is_aggregated = groups is not None or node_count(select, having, qualify, last) > 0 or tree.args.get("having") is not None
+        if tree.args.get("distinct"):
+            self._distinct(tree, bound, items, order, scope)
         if is_aggregated:
             self._check_grouping(bound, items, order, groups or [], scope)
-        if tree.args.get("distinct"):
-            bound.set("distinct", exp.Distinct())
-            self._check_distinct_order(tree, items, order)
         bound.set("expressions", [_aliased(item.node, item.name) for item in items])
         if order:
             bound.set("order", exp.Order(expressions=order))
@@ -257,13 +261,13 @@ class Queries:
 
     # -- GROUP BY, ORDER BY, limits -----------------------------------------------------------------------------------------------
 
-    def _groups(self, tree: exp.Select, items: list[Item], scope: Scope) -> list[exp.Expr] | None:
+    def _groups(self, tree: exp.Select, items: list[Item], scope: Scope) -> Groups | None:
         group = tree.args.get("group")
         if group is None:
             return None
         binder = self.expressions(scope, Clause(name="GROUP BY"))
-        found = []
-        for node in group.expressions:
+
+        def key(node: exp.Expr) -> exp.Expr:
             ordinal = number_of(node) if isinstance(node, exp.Literal) else None
             if ordinal is not None and self.context.language.has_sql_meaning:
                 bound = self._by_ordinal(ordinal, items, node).copy()
@@ -271,8 +275,9 @@ class Queries:
                 bound = binder.value(inner(node))
             if any(part.meta.get("aggregate") for part in bound.walk()) or any(bound.find_all(exp.Window)):
                 raise self.context.error(QueryTypeError, node, "GROUP BY cannot use an aggregate or a window function")
-            found.append(_not_an_ordinal(bound))
-        return found
+            return _not_an_ordinal(bound)
+
+        return bind_groups(self.context, group, key)
 
     def _by_ordinal(self, ordinal: int | float, items: list[Item], node: exp.Expr) -> exp.Expr:
         if not isinstance(ordinal, int) or not 1 <= ordinal <= len(items):
@@ -308,6 +313,25 @@ class Queries:
                 raise self.context.error(QueryTypeError, node, f"{key.upper()} is an unsigned integer")
             bound.set(key, kind(expression=typed(exp.Literal.number(value), BIGINT)))
 
+    def _distinct(self, tree: exp.Select, bound: exp.Select, items: list[Item], order: list[exp.Expr], scope: Scope) -> None:
+        on = tree.args["distinct"].args.get("on")
+        if on is None:
+            bound.set("distinct", exp.Distinct())
+            self._check_distinct_order(tree, items, order)
+            return
+        # the first row of each group of equal keys, in the order of the statement
+        if tree.args.get("qualify") is not None:
+            raise self.context.error(UnsupportedQueryError, on, "DISTINCT ON with QUALIFY is not supported", "use a sub-query")
+        scope.outputs = [(item.name, item.node) for item in items]
+        binder = self.expressions(scope, Clause(name="DISTINCT ON", takes_aggregates=True))
+        keys = [binder.value(inner(part)) for part in (on.expressions if isinstance(on, exp.Tuple) else [on])]
+        window = exp.Window(
+            this=typed(exp.Anonymous(this="row_number", expressions=[]), BIGINT), partition_by=keys, over="OVER",
+            order=exp.Order(expressions=[term.copy() for term in order]) if order else None,
+        )  # fmt: skip
+        first = typed(exp.EQ(this=typed(window, BIGINT), expression=number(1)), BOOLEAN)
+        bound.set("qualify", exp.Qualify(this=first))
+
     def _check_distinct_order(self, tree: exp.Select, items: list[Item], order: list[exp.Expr]) -> None:
         known = [item.node for item in items]
         for place, term in enumerate(order):
@@ -336,6 +360,11 @@ class Queries:
             found = stack.pop()
             if found.meta.get("aggregate") or any(found == key for key in keys):
                 continue
+            if isinstance(found, exp.Anonymous) and found.this == "grouping":
+                if all(any(part == key for key in keys) for part in found.expressions):
+                    continue
+                message = f"GROUPING takes keys of GROUP BY, {found.expressions[0].name or 'this'} is none"
+                raise QueryTypeError(message, span=found.meta.get("span"), hint="it says which keys a row is not grouped by")
             if isinstance(found, exp.Column) and found.table in own:
                 message = f"column {found.name} is neither grouped nor inside an aggregate"
                 span = found.meta.get("span") or (self.context.places.span(origin) if origin is not None else None)

@@ -11,13 +11,15 @@ from dataclasses import dataclass, field
 
 from sqlglot import exp
 
-from qengine.catalog.types import BOOLEAN, DOUBLE, INTEGER, NULL, TIMESTAMP, VARCHAR, SqlType, to_adql
+from qengine.catalog.types import BIGINT, BOOLEAN, DOUBLE, INTEGER, NULL, TIMESTAMP, VARCHAR, SqlType, to_adql
 from qengine.errors import QueryError, QueryTypeError, UnsupportedQueryError
+from qengine.sql.bits import BITS, bind_bits
 from qengine.sql.casts import bind_cast, canonical_time
 from qengine.sql.coercion import are_comparable, arithmetic_type, common_type, is_temporal
 from qengine.sql.language import Language
 from qengine.sql.lists import integers_of, list_node
 from qengine.sql.nodes import (
+    call,
     cast,
     inner,
     is_null,
@@ -34,8 +36,10 @@ from qengine.sql.nodes import (
     with_unit,
 )  # fmt: skip
 from qengine.sql.operators import as_term, balanced, fold, plain_query, terms_of, unit_after, widen
+from qengine.sql.rows import bind_row_in
 from qengine.sql.scopes import Context, Scope
 from qengine.sql.shape import PREDICATES
+from qengine.sql.structures import bind_bracket, bind_field, bind_list, bind_path
 
 _ORDERINGS = (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE, exp.NullSafeEQ, exp.NullSafeNEQ)
 _ARITHMETIC = (exp.Add, exp.Sub, exp.Mul, exp.Div, exp.Mod, exp.IntDiv)
@@ -93,7 +97,13 @@ class Expressions:
             case exp.Column() if isinstance(node.this, exp.Star):
                 raise self.error(QueryTypeError, node, "'*' is not a value")
             case exp.Column():
-                return self.scope.resolve(node)
+                return self._column(node)
+            case exp.Dot():
+                return self._dotted(node)
+            case exp.Bracket():
+                return bind_bracket(self, node)
+            case exp.Array():
+                return bind_list(self, node)
             case exp.Literal():
                 return self._literal(node)
             case exp.Null():
@@ -104,6 +114,8 @@ class Expressions:
                 return paren(self.value(inner(node)))
             case exp.Neg():
                 return self._negative(node)
+            case exp.Anonymous() if node.name.upper() == "GROUPING" and not self.language.is_strict:
+                return self._grouping(node)
             case exp.Anonymous():
                 return self.call(self, node)
             case exp.Cast():
@@ -120,9 +132,27 @@ class Expressions:
                 return self._scalar_subquery(node)
             case _ if isinstance(node, _ARITHMETIC):
                 return self._arithmetic(node)
+            case _ if isinstance(node, BITS):
+                return bind_bits(self, node)
             case _ if isinstance(node, PREDICATES):
                 return self.condition(node)
         raise self.error(UnsupportedQueryError, node, f"{type(node).__name__} cannot stand here")
+
+    def _column(self, node: exp.Column) -> exp.Expr:
+        subject, path = self.scope.resolve_path(node)
+        return bind_path(self.context, subject, path, node)
+
+    def _dotted(self, node: exp.Dot) -> exp.Expr:
+        if not isinstance(node.expression, exp.Identifier):
+            raise self.error(UnsupportedQueryError, node, "the name of a field is expected after the point")
+        return bind_field(self.context, self.value(node.this), node.expression, node)
+
+    def _grouping(self, node: exp.Anonymous) -> exp.Expr:
+        """GROUPING(a, b): a bit for each key, 1 if the row is not grouped by it. That they are keys is checked by the block."""
+        if not self.clause.takes_aggregates or not node.expressions:
+            raise self.error(QueryTypeError, node, f"GROUPING with keys of GROUP BY cannot stand in {self.clause.name}")
+        self.context.extension("function GROUPING")
+        return typed(call("grouping", *(self.value(part) for part in node.expressions)), BIGINT)
 
     def _literal(self, node: exp.Literal) -> exp.Expr:
         span = self.context.places.span(node)
@@ -240,6 +270,11 @@ class Expressions:
                 return typed(exp.Exists(this=query), BOOLEAN)
             case exp.Like() | exp.ILike() | exp.Escape():
                 return self._like(node)
+            case exp.RegexpLike():
+                return self._regexp(node)
+            case exp.Xor():
+                sides = [paren(self.condition(side)) for side in (node.this, node.expression)]
+                return typed(exp.NEQ(this=sides[0], expression=sides[1]), BOOLEAN)
             case _ if isinstance(node, _ORDERINGS):
                 return self._comparison(type(node), node.this, node.expression, node)
         if self.language.has_sql_meaning and (found := self.predicate_call(self, node)) is not None:
@@ -304,9 +339,23 @@ class Expressions:
     def _between(self, node: exp.Between) -> exp.Expr:
         subject, low = self.comparable(self.value(node.this), self.value(node.args["low"]), node)
         subject, high = self.comparable(subject, self.value(node.args["high"]), node)
-        return typed(exp.Between(this=paren(subject), low=paren(low), high=paren(high)), BOOLEAN)
+        subject, low, high = paren(subject), paren(low), paren(high)
+        if not node.args.get("symmetric"):
+            return typed(exp.Between(this=subject, low=low, high=high), BOOLEAN)
+        one = typed(exp.Between(this=subject, low=low, high=high), BOOLEAN)
+        two = typed(exp.Between(this=subject.copy(), low=high.copy(), high=low.copy()), BOOLEAN)
+        return typed(exp.Or(this=one, expression=two), BOOLEAN)
+
+    def _regexp(self, node: exp.RegexpLike) -> exp.Expr:
+        subject, pattern = self.value(node.this), self.value(node.expression)
+        for part in (subject, pattern):
+            if not (type_of(part).is_text or is_null(part)):
+                raise self._type_error(node, "REGEXP compares texts", part)
+        return typed(call("regexp_matches", subject, pattern), BOOLEAN)
 
     def _in(self, node: exp.In) -> exp.Expr:
+        if isinstance(node.this, exp.Tuple):
+            return bind_row_in(self, node)
         subject = self.value(node.this)
         if (query := node.args.get("query")) is not None:
             bound, types = self.subquery(plain_query(query), self.scope)

@@ -21,6 +21,7 @@ from qengine.sql.lists import Lists, take_lists
 from qengine.sql.shape import check_shape
 from qengine.sql.spans import span_at
 from qengine.sql.tokens import MAX_TOKENS, tokenize
+from qengine.sql.windows import inline_windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,10 @@ def _parse(text: str, profile: Language, found: list[Token], lists: Lists) -> Pa
     if len(trees) != 1 or not isinstance(trees[0], exp.Query):
         raise QuerySyntaxError("a statement is one SELECT query", span=span_at(text, 0, len(text)))
     tree = trees[0]
+    further = ["named windows"] if inline_windows(tree, text) else []
+    further += ["&&"] if any(token.text == "&&" for token in found) else []
     extensions = check_shape(tree, text, profile)
-    return ParsedQuery(text, profile.name, tree, extensions)
+    return ParsedQuery(text, profile.name, tree, (*extensions, *further))
 
 
 def _from_parse_error(text: str, error: ParseError) -> QuerySyntaxError:

@@ -2,6 +2,7 @@
 
 NATURAL and USING become ON, with the merged column kept in the scope (`COALESCE` where both sides may be missing). A comma becomes
 CROSS JOIN. A join in parentheses that is not the first item becomes a sub-query whose columns still answer to their own names.
+LATERAL items see the items before them. SEMI and ANTI joins become terms of WHERE (`filters`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from qengine.catalog.types import BOOLEAN
 from qengine.errors import QueryTypeError, UnknownNameError, UnsupportedQueryError
 from qengine.sql.crossmatch import expand, is_crossmatch
 from qengine.sql.expressions import Expressions
+from qengine.sql.joins import check_asof, existence
+from qengine.sql.made import unnest_query, values_query
 from qengine.sql.nodes import call, column, quoted, type_of, typed
+from qengine.sql.operators import as_term, balanced
 from qengine.sql.scopes import Context, Merged, Scope, Source, matches
 from qengine.sql.spans import nearest
 
@@ -30,6 +34,8 @@ class Relations:
     query: Callable[[exp.Query, Scope], tuple[exp.Query, tuple[OutputColumn, ...]]]
     expressions: Callable[[Scope], Expressions]
     joins: list[exp.Join] = field(default_factory=list)
+    filters: list[exp.Expr] = field(default_factory=list)
+    before: list[Scope] = field(default_factory=list)
 
     @property
     def context(self) -> Context:
@@ -54,6 +60,7 @@ class Relations:
         for group in ordered:
             inner = Scope(self.context, parent=self.scope)
             head, tail = self._group(group, inner, is_first=first is None)
+            self.before.append(inner)
             if first is None:
                 first = head
             else:
@@ -75,21 +82,60 @@ class Relations:
         if is_nested and is_first and not item.alias:
             head, tail = self._group((item.this, []), inner, is_first=True)
         else:
-            head, tail = self._item(item, inner), []
+            head, tail = self._item(item, inner, self._seen(None)), []
+        filtered: exp.Join | None = None
         for join in [*nested, *joins]:
-            tail.append(self._join(join, inner))
+            if join.side in ("RIGHT", "FULL") and filtered is not None:
+                hint = "put the first into a sub-query, or write EXISTS"
+                message = f"a {join.side} JOIN after a {filtered.kind} JOIN is not supported"
+                raise self.context.error(UnsupportedQueryError, join, message, hint)
+            if join.kind in ("SEMI", "ANTI"):
+                filtered = join
+                self.filters.append(self._existence(join, inner))
+            else:
+                tail.append(self._join(join, inner))
         return head, tail
 
     # -- items ------------------------------------------------------------------------------------------------------------------
 
-    def _item(self, item: exp.Expr, inner: Scope) -> exp.Expr:
+    def _item(self, item: exp.Expr, inner: Scope, seen: Scope) -> exp.Expr:
+        """Bind one item of FROM. `seen` is what a LATERAL item sees."""
         if isinstance(item, exp.Table):
             return self._crossmatch(item, inner) if is_crossmatch(item) else self._table(item, inner)
+        if isinstance(item, exp.Values):
+            made, columns = values_query(self.expressions(self._outside()), item, self.context.new_alias(item.alias))
+            return self._derived(item, made, columns, inner)
+        if isinstance(item, (exp.Unnest, exp.Lateral)):
+            return self._lateral(item, inner, seen)
         assert isinstance(item, exp.Subquery)
         if isinstance(item.this, exp.Table):
             return self._nested(item, inner)
         query, columns = self.query(item.this if not _has_modifiers(item) else _unaliased(item), self._outside())
         columns = _renamed(self.context, item, query, columns)
+        return self._derived(item, query, columns, inner)
+
+    def _lateral(self, item: exp.Unnest | exp.Lateral, inner: Scope, seen: Scope) -> exp.Expr:
+        body = item.this if isinstance(item, exp.Lateral) else item
+        query: exp.Query
+        if isinstance(body, exp.Unnest):
+            query, columns = unnest_query(self.expressions(seen), body, item.args["alias"])
+        else:
+            query, columns = self.query(_unaliased(body) if _has_modifiers(body) else body.this, seen)
+            columns = _renamed(self.context, item, query, columns)
+        derived = self._derived(item, query, columns, inner)
+        alias = derived.args["alias"]
+        derived.set("alias", None)
+        return exp.Lateral(this=derived, alias=alias)
+
+    def _seen(self, group: Scope | None) -> Scope:
+        """What a LATERAL item sees: all items bound before it, and what a sub-query in FROM sees."""
+        scopes = [*self.before, *([group] if group is not None else [])]
+        seen = self._outside()
+        seen.sources = [source for scope in scopes for source in scope.sources]
+        seen.merged = [merged for scope in scopes for merged in scope.merged]
+        return seen
+
+    def _derived(self, item: exp.Expr, query: exp.Query, columns: tuple[OutputColumn, ...], inner: Scope) -> exp.Expr:
         alias = self.context.new_alias(item.alias)
         inner.sources.append(Source(name=item.alias, alias=alias, columns=columns, is_aliased=True))
         return exp.Subquery(this=query, alias=exp.TableAlias(this=quoted(alias)))
@@ -100,9 +146,7 @@ class Relations:
         query, columns = self.query(written.this, self._outside())
         # What the function is written in is none of the user's business; that names were changed is.
         self.context.warnings[warned:] = [w for w in self.context.warnings[warned:] if not w.startswith("not ADQL 2.1")]
-        alias = self.context.new_alias(written.alias)
-        inner.sources.append(Source(name=written.alias, alias=alias, columns=columns, is_aliased=True))
-        return exp.Subquery(this=query, alias=exp.TableAlias(this=quoted(alias)))
+        return self._derived(written, query, columns, inner)
 
     def _outside(self) -> Scope:
         """What a sub-query in FROM sees: the CTEs of this block and the blocks around it, not its neighbours."""
@@ -121,7 +165,9 @@ class Relations:
             if not item.alias:
                 wanted = table.name
             alias = self.context.new_alias(wanted)
-            source = Source(name=wanted, alias=alias, columns=table.columns, schema=table.schema, is_aliased=bool(item.alias))
+            source = Source(
+                name=wanted, alias=alias, columns=table.columns, schema=table.schema, is_aliased=bool(item.alias), table=table
+            )  # fmt: skip
             inner.sources.append(source)
             self.context.tables[(table.schema, table.name)] = None
             node = exp.Table(this=quoted(table.name), db=quoted(table.schema), alias=exp.TableAlias(this=quoted(alias)))
@@ -159,6 +205,7 @@ class Relations:
             )
         own = Scope(self.context, parent=self._outside())
         nested = Relations(own, self.query, self.expressions)
+        nested.before = self.before
         head, tail = nested._group((item.this, []), own, is_first=True)
         alias = self.context.new_alias("joined")
         taken: set[str] = set()
@@ -173,39 +220,39 @@ class Relations:
             stored = {c.name: keep(c.name, source.reference(c)) for c in source.columns}
             inner.sources.append(Source(
                 name=source.name, alias=alias, key=source.key or source.alias, columns=source.columns, schema=source.schema,
-                is_aliased=source.is_aliased, stored=stored,
+                is_aliased=source.is_aliased, stored=stored, table=source.table,
             ))  # fmt: skip
         for merged in own.merged:
             outer = typed(column(alias, keep(merged.name, merged.expression.copy())), type_of(merged.expression))
             inner.merged.append(Merged(merged.name, _described(outer, merged.expression), merged.hides, merged.before))
         select = exp.Select(expressions=items, from_=exp.From(this=head), joins=tail)
+        if (condition := nested.filtered(None)) is not None:
+            select.set("where", exp.Where(this=condition))
         return exp.Subquery(this=select, alias=exp.TableAlias(this=quoted(alias)))
 
     # -- joins ------------------------------------------------------------------------------------------------------------------
 
     def _join(self, join: exp.Join, inner: Scope) -> exp.Join:
         right = Scope(self.context, parent=self.scope)
-        item = self._item(join.this, right)
+        item = self._item(join.this, right, self._seen(inner))
         side = join.side
         bound = exp.Join(this=item)
-        if join.kind == "CROSS":
+        if isinstance(item, exp.Lateral) and side in ("RIGHT", "FULL"):
+            raise self.context.error(UnsupportedQueryError, join, f"{side} JOIN LATERAL has no meaning", "use LEFT JOIN LATERAL")
+        has_condition = join.args.get("on") is not None or bool(join.args.get("using")) or join.method == "NATURAL"
+        if join.kind == "CROSS" or not has_condition:
             bound.set("kind", "CROSS")
             inner.sources += right.sources
             inner.merged += right.merged
             return bound
-        merged: list[Merged] = []
-        if join.args.get("on") is not None:
-            both = Scope(self.context, parent=self._outside(), sources=[*inner.sources, *right.sources])
-            both.merged = [*inner.merged, *right.merged]
-            condition = self.expressions(both).condition(join.args["on"])
-            if both.is_correlated:
-                self.scope.is_correlated = True
-        else:
-            condition, merged = self._merge(join, inner, right, side)
+        condition, merged = self._condition(join, inner, right, side)
         bound.set("on", condition)
+        if join.method == "ASOF":
+            check_asof(self.context, join, condition, inner.aliases(), right.aliases())
+            bound.set("method", "ASOF")
         if side:
             bound.set("side", side)
-        else:
+        elif join.method != "ASOF":
             bound.set("kind", "INNER")
         if (span := self.context.places.span(join)) is not None:
             bound.meta["span"] = span
@@ -213,23 +260,48 @@ class Relations:
         inner.merged = [*inner.merged, *right.merged, *merged]
         return bound
 
+    def _condition(self, join: exp.Join, inner: Scope, right: Scope, side: str) -> tuple[exp.Expr, list[Merged]]:
+        on = join.args.get("on")
+        if on is None:
+            return self._merge(join, inner, right, side)
+        both = Scope(self.context, parent=self._outside(), sources=[*inner.sources, *right.sources])
+        both.merged = [*inner.merged, *right.merged]
+        condition = self.expressions(both).condition(on)
+        if both.is_correlated:
+            self.scope.is_correlated = True
+        return condition, []
+
+    def _existence(self, join: exp.Join, inner: Scope) -> exp.Expr:
+        right = Scope(self.context, parent=self.scope)
+        item = self._item(join.this, right, self._seen(inner))
+        condition, _ = self._condition(join, inner, right, "")
+        return existence(item, condition, is_anti=join.kind == "ANTI")
+
+    def filtered(self, where: exp.Expr | None) -> exp.Expr | None:
+        """Return the condition of WHERE with what SEMI and ANTI joins add to it."""
+        if not self.filters:
+            return where
+        terms = [*self.filters, *([where] if where is not None else [])]
+        return balanced(exp.And, [as_term(term) for term in terms])
+
     def _merge(self, join: exp.Join, left: Scope, right: Scope, side: str) -> tuple[exp.Expr, list[Merged]]:
         names = list(join.args.get("using") or []) or self._common(join, left, right)
         binder = self.expressions(left)
         terms: list[exp.Expr] = []
         merged: list[Merged] = []
         for name in names:
-            wanted = exp.Column(this=name)
             found = []
             for scope in (left, right):
                 local = Scope(self.context, sources=scope.sources, merged=scope.merged)
-                found.append(local.resolve(_placed(wanted, name)))
+                found.append(local.resolve(_placed(name)))
             first, second = binder.comparable(found[0], found[1], name)
-            terms.append(typed(exp.EQ(this=first, expression=second), BOOLEAN))
+            # the last column of an ASOF JOIN is the one that is not met exactly
+            kind = exp.GTE if join.method == "ASOF" and name is names[-1] else exp.EQ
+            terms.append(typed(kind(this=first, expression=second), BOOLEAN))
             own: exp.Expr = found[1] if side == "RIGHT" else found[0]
             if side == "FULL":
-                kind, both = binder.unify([node.copy() for node in found], name)
-                own = _described(typed(call("coalesce", *both), kind), found[0])
+                common, both = binder.unify([node.copy() for node in found], name)
+                own = _described(typed(call("coalesce", *both), common), found[0])
             hides = {pair for scope in (left, right) for pair in _owners(scope, name)}
             merged.append(Merged(_declared(left, name), own, frozenset(hides), left.sources[0].key or left.sources[0].alias))
         condition = terms[0]
@@ -266,7 +338,7 @@ def _declared(scope: Scope, name: exp.Identifier) -> str:
     return next((c.name for source in scope.sources for c in source.find(name)), name.name)
 
 
-def _placed(node: exp.Column, name: exp.Identifier) -> exp.Column:
+def _placed(name: exp.Identifier) -> exp.Column:
     copy = exp.Column(this=name.copy())
     copy.parent = name.parent
     return copy
@@ -289,7 +361,7 @@ def _unaliased(item: exp.Subquery) -> exp.Subquery:
     return copy
 
 
-def _renamed(context: Context, item: exp.Subquery, query: exp.Query, columns: tuple[OutputColumn, ...]) -> tuple[OutputColumn, ...]:
+def _renamed(context: Context, item: exp.Expr, query: exp.Query, columns: tuple[OutputColumn, ...]) -> tuple[OutputColumn, ...]:
     alias = item.args.get("alias")
     names = alias.columns if isinstance(alias, exp.TableAlias) else []
     if not names:

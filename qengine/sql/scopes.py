@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from sqlglot import exp
 
-from qengine.catalog.model import Catalog, Column
+from qengine.catalog.model import Catalog, Column, Table
 from qengine.catalog.output import OutputColumn
 from qengine.errors import QueryError, UnknownNameError
 from qengine.sql.language import Language
@@ -67,7 +67,8 @@ def matches(identifier: exp.Identifier, name: str) -> bool:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """One item of FROM. `name` is what the statement calls it, `alias` its unique name in the bound tree. An item of a nested
-    join keeps its former alias as `key` and maps its column names to those behind the shared alias in `stored`."""
+    join keeps its former alias as `key` and maps its column names to those behind the shared alias in `stored`. `table` is the
+    base table that it is."""
 
     name: str
     alias: str
@@ -76,6 +77,7 @@ class Source:
     is_aliased: bool = False
     key: str = ""
     stored: Mapping[str, str] = field(default_factory=dict)
+    table: Table | None = None
 
     def visible(self) -> tuple[Column | OutputColumn, ...]:
         """The columns of `*`, in order: those with an index first, then as declared; hidden ones left out."""
@@ -160,6 +162,29 @@ class Scope:
             scope = scope.parent
         raise self._unknown(node, parts)
 
+    def resolve_path(self, node: exp.Column) -> tuple[exp.Expr, list[exp.Identifier]]:
+        """Return the bound node of a parsed name, and the part behind it that names fields of a structure (mostly none).
+
+        `a.b` is column b of item a; if there is no such item, field b of column a.
+        """
+        parts = [part for key in ("catalog", "db", "table") if (part := node.args.get(key)) is not None]
+        if not parts or any(self._has_item(parts[: count + 1]) for count in range(min(2, len(parts)))):
+            whole = [*parts, node.this]
+            for count in range(1, len(parts)):
+                if self._has_item(whole[:count]) and not self._has_item(whole[: count + 1]):
+                    return self.resolve(_named(node, whole[: count + 1])), whole[count + 1 :]
+            return self.resolve(node), []
+        if self._has_column(parts[0]):
+            return self.resolve(_named(node, parts[:1])), [*parts[1:], node.this]
+        return self.resolve(node), []
+
+    def _has_item(self, outermost_first: Sequence[exp.Identifier]) -> bool:
+        names = list(reversed(outermost_first))
+        return any(source.answers_to(names) for scope in self._outward() for source in scope.sources)
+
+    def _has_column(self, name: exp.Identifier) -> bool:
+        return any(source.find(name) for scope in self._outward() for source in scope.sources)
+
     def _mark_correlated(self, until: Scope) -> None:
         scope: Scope | None = self
         while scope is not None and scope is not until:
@@ -238,6 +263,16 @@ class Scope:
             hint = nearest(parts[0].name, (source.name for source in self.sources))
             raise self.context.error(UnknownNameError, node, f"there is no table {parts[0].name} in this FROM", hint)
         return [(c.name, named[0].reference(c)) for c in named[0].visible()]
+
+
+def _named(node: exp.Column, outermost_first: Sequence[exp.Identifier]) -> exp.Column:
+    """Return a column of these parts that stands where `node` stands."""
+    keys = ("this", "table", "db", "catalog")
+    found = exp.Column()
+    for key, part in zip(keys, reversed(outermost_first), strict=False):
+        found.args[key] = part
+    found.parent = node
+    return found
 
 
 def _one(found: list[Column | OutputColumn], identifier: exp.Identifier) -> Column | OutputColumn | None:

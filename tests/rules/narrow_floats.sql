@@ -4,7 +4,7 @@ SELECT "Object"."objectId" AS "objectId" FROM "dp"."Object" AS "Object" WHERE "O
 SELECT objectId FROM dp.Object WHERE small >= 0.1;
 SELECT "Object"."objectId" AS "objectId" FROM "dp"."Object" AS "Object" WHERE "Object"."small" >= CAST(0.10000000149011612e0 AS REAL);
 SELECT objectId FROM dp.Object WHERE small < 0.1 AND NOT small <= -0.1;
-SELECT "Object"."objectId" AS "objectId" FROM "dp"."Object" AS "Object" WHERE ("Object"."small" < CAST(0.10000000149011612e0 AS REAL) AND NOT ("Object"."small" <= CAST(-0.10000000149011612e0 AS REAL)));
+SELECT "Object"."objectId" AS "objectId" FROM "dp"."Object" AS "Object" WHERE "Object"."small" < CAST(0.10000000149011612e0 AS REAL) AND NOT ("Object"."small" <= CAST(-0.10000000149011612e0 AS REAL));
 SELECT objectId FROM dp.Object WHERE 0.3 < small;
 SELECT "Object"."objectId" AS "objectId" FROM "dp"."Object" AS "Object" WHERE CAST(0.29999998211860657e0 AS REAL) < "Object"."small";
 SELECT objectId FROM dp.Object WHERE small BETWEEN 0 AND 2.05;
@@ -18,10 +18,10 @@ SELECT "o"."objectId" AS "objectId", "f"."flux" AS "flux" FROM "dp"."Object" AS 
 
 -- Equality only with a number that is a FLOAT.
 SELECT objectId FROM dp.Object WHERE small = 0.5 OR small <> 0.1;
-SELECT "Object"."objectId" AS "objectId" FROM "dp"."Object" AS "Object" WHERE ("Object"."small" = CAST(0.5e0 AS REAL) OR "Object"."small" <> 0.1e0);
+SELECT "Object"."objectId" AS "objectId" FROM "dp"."Object" AS "Object" WHERE "Object"."small" = CAST(0.5e0 AS REAL) OR "Object"."small" <> 0.1e0;
 
 -- Integers, DOUBLE columns, columns of derived tables and numbers beyond FLOAT stay.
 SELECT objectId FROM dp.Object WHERE small > 1 AND mag > 0.1 AND small < 1e300;
-SELECT "Object"."objectId" AS "objectId" FROM "dp"."Object" AS "Object" WHERE ("Object"."small" > 1 AND "Object"."mag" > 0.1e0 AND "Object"."small" < 1e+300);
+SELECT "Object"."objectId" AS "objectId" FROM "dp"."Object" AS "Object" WHERE "Object"."small" > 1 AND "Object"."mag" > 0.1e0 AND "Object"."small" < 1e+300;
 SELECT d.s FROM (SELECT TOP 100 small AS s FROM dp.Object ORDER BY objectId) d WHERE d.s > 0.1;
 SELECT "d"."s" AS "s" FROM (SELECT "Object"."small" AS "s" FROM "dp"."Object" AS "Object" ORDER BY "Object"."objectId" ASC NULLS LAST LIMIT 100) AS "d" WHERE "d"."s" > 0.1e0;

@@ -94,7 +94,7 @@ def test_errors_are_the_same_and_have_a_place() -> None:
 
 
 def test_list_in_a_string_that_does_not_end() -> None:
-    with pytest.raises(QuerySyntaxError, match="ends inside a string"):
+    with pytest.raises(QuerySyntaxError, match="is not closed"):
         parse(f"SELECT 'x IN {listed(MANY)}", "adql")
 
 
