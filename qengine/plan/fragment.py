@@ -255,7 +255,8 @@ def _leaf_fragment(leaf: Leaf, resolved: Resolved, cost: CostModel, first: int) 
     inputs, tree = _bind_inputs(leaf, select)
     tree, sky_joins = pairs.take_out(tree) if pairs is not None else (tree, ())
     work = work_of(leaf, resolved) if leaf.locality.owner else RangeSet.whole()
-    bounds, costs, estimate = _cut_tasks(leaf, inputs, work, cost, is_heavy=bool(edges) or inside > 0 or pairs is not None)
+    is_heavy = bool(edges) or inside > 0 or pairs is not None
+    bounds, costs, estimate = _cut_tasks(leaf, inputs, work, cost, is_heavy=is_heavy, slack=1 if pairs is None else 2)
     return LeafFragment(
         number=first + leaf.number, relation=leaf.relation, kind=leaf.split.kind, gathered=leaf.gathered, owner=leaf.locality.owner,
         sql=render(tree, is_given_up=True), columns=leaf.split.columns, inputs=inputs, work=work, bounds=bounds, costs=costs,
@@ -288,9 +289,10 @@ def _bind_inputs(leaf: Leaf, select: exp.Select) -> tuple[tuple[LeafInput, ...],
 
 
 def _cut_tasks(
-    leaf: Leaf, inputs: tuple[LeafInput, ...], work: RangeSet, cost: CostModel, *, is_heavy: bool
+    leaf: Leaf, inputs: tuple[LeafInput, ...], work: RangeSet, cost: CostModel, *, is_heavy: bool, slack: int
 ) -> tuple[Int64Array, Int64Array, Estimate]:
-    """Return bounds, costs and the estimate. Without an owner there is one task over everything."""
+    """Return bounds, costs and the estimate. Without an owner there is one task over everything. Parts up to `slack` times a task
+    are not cut: a whole tile has its ring in one margin file."""
     owner = next((i for i in inputs if i.alias == leaf.locality.owner), None)
     if owner is None:
         size = sum(int(i.table.home.bytes.sum() * used_fraction(i.table.table, i.columns)) for i in inputs)
@@ -316,7 +318,7 @@ def _cut_tasks(
         return np.zeros(1, np.int64), np.zeros(0, np.int64), estimate
     costs = sizes + pieces.is_border * cost.part_bytes
     target = cost.task_bytes(int(costs.sum()), is_heavy=is_heavy)
-    cuts = _cuts(owner, pieces, costs, target)
+    cuts = _cuts(owner, pieces, costs, slack * target)
     costs = np.add.reduceat(costs, cuts)
     number = (np.cumsum(costs) - costs) // max(target, 1)
     first = np.flatnonzero(np.r_[True, number[1:] != number[:-1]])
