@@ -26,8 +26,8 @@ from qengine.catalog.types import (
 from qengine.errors import QueryTypeError, UnsupportedQueryError
 from qengine.sql.coercion import is_temporal
 from qengine.sql.nodes import call, cast, is_null, number, span_of_bound, text_literal, text_of, type_of, typed
+from qengine.sql.regions_text import region_from_text
 from qengine.sql.scopes import Context
-from qengine.sql.shapes import geometry_from_text
 from qengine.sql.spans import nearest
 
 _STANDARD: dict[str, SqlType] = {
@@ -58,7 +58,7 @@ def bind_cast(context: Context, node: exp.Cast, value: exp.Expr) -> exp.Expr:
         text = text_of(value)
         if text is None:
             raise context.error(UnsupportedQueryError, node, f"CAST AS {name} takes a text in quotes")
-        return geometry_from_text(context, node, f"{name} {text}")
+        return region_from_text(context, node, f"{name} {text}")
     found = type_of(value)
     if not is_null(value) and not _is_castable(found, kind):
         raise context.error(QueryTypeError, node, f"{to_adql(found)} cannot be cast to {name}")

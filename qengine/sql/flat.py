@@ -20,6 +20,8 @@ import math
 
 import numpy as np
 
+from qengine.sky.cells import ORDER, RangeSet
+from qengine.sky.moc import from_ascii
 from qengine.sql.shapes import vectors
 
 TOLERANCE_DEG = 1e-10
@@ -84,3 +86,33 @@ def _double(value: float) -> str:
 def _product(vector: np.ndarray[tuple[int], np.dtype[np.float64]], row: str = "q") -> str:
     x, y, z = (f"{_double(value)}" for value in vector.tolist())
     return f"({x} * {row}.x + {y} * {row}.y + {z} * {row}.z)"
+
+
+_FEW_RANGES = 64
+"""Up to so many ranges a tree of comparisons is faster than IN lists."""
+
+
+def in_moc_sql(cell: str, text: str) -> str:
+    """Return the SQL text of the test whether a cell of order 29 is in a coverage map in ASCII form; NULL for a NULL cell.
+
+    Few ranges become a binary search by CASE; many an IN list for each order, which DuckDB looks up in a hash table.
+    """
+    ranges = from_ascii(text) if text else RangeSet.empty()
+    if not ranges:
+        return f"(({cell}) < 0)"
+    if len(ranges) <= _FEW_RANGES:
+        pairs = list(ranges.pairs())
+        return f"list_transform([{cell}], lambda c: {_search(pairs)})[1]"
+    orders, indexes = ranges.to_tiles()
+    terms = []
+    for order in np.unique(orders).tolist():
+        pixels = ", ".join(map(str, indexes[orders == order].tolist()))
+        terms.append(f"(({cell}) >> {2 * (ORDER - order)}) IN ({pixels})")
+    return f"({' OR '.join(terms)})"
+
+
+def _search(pairs: list[tuple[int, int]]) -> str:
+    if len(pairs) == 1:
+        return f"(c >= {pairs[0][0]} AND c < {pairs[0][1]})"
+    half = len(pairs) // 2
+    return f"CASE WHEN c < {pairs[half][0]} THEN {_search(pairs[:half])} ELSE {_search(pairs[half:])} END"

@@ -62,7 +62,7 @@ SKY = (
     ),
     _udf(
         "ivo_geom_transform(from word, to word, p point) -> POINT", "A position in another frame: ICRS, GALACTIC, ECLIPTIC.",
-        ("ivo_geom_transform('GALACTIC', 'ICRS', POINT(0, 0))", [266.40499625, -28.93617242]), target="qe_frame",
+        ("ivo_geom_transform('GALACTIC', 'ICRS', POINT(0, 0))", [266.4049948010461, -28.936173960138692]), target="qe_frame",
     ),
     _udf(
         "ivo_hasword(haystack text, needle text) -> INTEGER",

@@ -1,7 +1,7 @@
 """Geometry functions of ADQL: they become calls of the macros in `qengine.sql.macros`, in degrees, with constants folded.
 
-`predicate` gives the boolean form of CONTAINS, INTERSECTS and the Qserv spelling scisql_s2PtIn..; it is what `CONTAINS(..) = 1`
-turns into. Forms whose exact meaning we cannot compute are refused with their place.
+`predicate` gives the boolean form of CONTAINS, INTERSECTS (`qengine.sql.forms`) and the Qserv spellings (`qengine.sql.qserv`); it
+is what `CONTAINS(..) = 1` turns into. Forms whose exact meaning we cannot compute are refused with their place.
 """
 
 from __future__ import annotations
@@ -10,16 +10,20 @@ import math
 
 from sqlglot import exp
 
-from qengine.catalog.types import BOOLEAN, CIRCLE, DOUBLE, INTEGER, POINT, POLYGON, SqlType
+from qengine.catalog.types import CIRCLE, DOUBLE, INTEGER, POINT, POLYGON, SqlType
 from qengine.errors import QueryError, QueryTypeError, UnsupportedQueryError
+from qengine.sky.cells import LINE_END
+from qengine.sky.moc import from_ascii, to_ascii
 from qengine.sql.expressions import Expressions
-from qengine.sql.nodes import call, cast, inner, number, number_of, paren, text_literal, text_of, type_of, typed, with_unit
+from qengine.sql.forms import MOC, Form, Forms, form_of, moc_text, vertices
+from qengine.sql.nodes import call, cast, inner, number, number_of, text_literal, text_of, type_of, typed, with_unit
+from qengine.sql.qserv import is_qserv, qserv_predicate
+from qengine.sql.regions_text import region_from_text
 from qengine.sql.shapes import (
     Shape,
     array,
     box_corners,
     check_frame,
-    geometry_from_text,
     make_shape,
     normal_lon,
     polygon_area,
@@ -36,17 +40,15 @@ def predicate(binder: Expressions, node: exp.Expr) -> exp.Expr | None:
     if not isinstance(node, exp.Anonymous) or isinstance(node.this, exp.Identifier):
         return None
     name = node.name.upper()
+    if is_qserv(name):
+        return qserv_predicate(binder, node)
     if name not in ("CONTAINS", "INTERSECTS"):
         return None
-    shapes = [_shape(binder, part) for part in node.expressions]
-    if len(shapes) != 2:
-        raise _error(binder, node, f"{name} takes 2 arguments, not {len(shapes)}")
-    first, second = shapes
-    if name == "CONTAINS":
-        return _contains(binder, node, first, second)
-    if second.kind == POINT:
-        first, second = second, first
-    return _contains(binder, node, first, second) if first.kind == POINT else _intersects(binder, node, first, second)
+    found = [_form(binder, part) for part in node.expressions]
+    if len(found) != 2:
+        raise _error(binder, node, f"{name} takes 2 arguments, not {len(found)}")
+    forms = Forms(binder, node)
+    return forms.contains(*found) if name == "CONTAINS" else forms.intersects(*found)
 
 
 def geometry_call(binder: Expressions, node: exp.Anonymous) -> exp.Expr:
@@ -55,7 +57,7 @@ def geometry_call(binder: Expressions, node: exp.Anonymous) -> exp.Expr:
     if (found := predicate(binder, node)) is not None:
         if binder.language.is_strict:
             raise _error(binder, node, f"{name} must be compared with 0 or 1")
-        return cast(found, INTEGER)
+        return found if name.startswith("QSERV_") else cast(found, INTEGER)
     arguments = [binder.value(part) for part in node.expressions]
     match name:
         case "POINT" | "CIRCLE" | "BOX" | "POLYGON":
@@ -64,15 +66,37 @@ def geometry_call(binder: Expressions, node: exp.Anonymous) -> exp.Expr:
             text = text_of(arguments[0]) if len(arguments) == 1 else None
             if text is None:
                 raise _error(binder, node, "REGION takes one text in quotes")
-            return geometry_from_text(binder.context, node, text)
+            return region_from_text(binder.context, node, text)
+        case "MOC" | "GAVO_MOCINTERSECT" | "GAVO_MOCUNION":
+            return _moc(binder, node, name, arguments)
         case "DISTANCE":
             return _distance(binder, node, arguments)
         case _:
             return _measure(binder, node, name, arguments)
 
 
+def _moc(binder: Expressions, node: exp.Anonymous, name: str, arguments: list[exp.Expr]) -> exp.Expr:
+    if name == "MOC":
+        text = text_of(arguments[0]) if len(arguments) == 1 else None
+        if text is None:
+            raise _error(binder, node, "MOC takes one text in quotes", "such as MOC('5/12-15 6/100')")
+        try:
+            ranges = from_ascii(text)
+        except QueryTypeError as error:
+            raise _error(binder, node, error.message, error.hint) from error
+    else:
+        if len(arguments) != 2:
+            raise _error(binder, node, f"{name} takes 2 coverage maps, not {len(arguments)}")
+        maps = [moc_text(binder, part, bound).ranges for part, bound in zip(node.expressions, arguments, strict=True)]
+        ranges = maps[0] & maps[1] if name == "GAVO_MOCINTERSECT" else maps[0] | maps[1]
+    return typed(text_literal(to_ascii(ranges)), MOC)
+
+
 def _measure(binder: Expressions, node: exp.Anonymous, name: str, arguments: list[exp.Expr]) -> exp.Expr:
     shape = shape_of(arguments[0]) if len(arguments) == 1 else None
+    if shape is None and len(arguments) == 1 and type_of(arguments[0]) == MOC and name == "AREA":
+        cells = moc_text(binder, node.expressions[0], arguments[0]).ranges.cells
+        return with_unit(number(cells / LINE_END * _FULL_SKY_DEG2), "deg**2")
     if shape is None:
         raise _error(binder, node, f"{name} takes one geometry")
     constants = shape.constants()
@@ -89,7 +113,7 @@ def _measure(binder: Expressions, node: exp.Anonymous, name: str, arguments: lis
     if name == "CENTROID":
         if shape.kind == POLYGON:
             if constants is None:
-                raise _unsupported(binder, node, "CENTROID of a polygon that depends on the row")
+                return typed(call("qe_centroid_polygon", vertices(shape)), POINT)
             return array(POINT, polygon_centroid(constants))
         return array(POINT, list(shape.values[:2]))
     if shape.kind == POINT:
@@ -100,7 +124,7 @@ def _measure(binder: Expressions, node: exp.Anonymous, name: str, arguments: lis
             return with_unit(number(_FULL_SKY_DEG2 * math.sin(half) ** 2), "deg**2")
         return with_unit(typed(call("qe_area_circle", shape.values[2]), DOUBLE), "deg**2")
     if constants is None:
-        raise _unsupported(binder, node, "AREA of a polygon that depends on the row")
+        return with_unit(typed(call("qe_area_polygon", vertices(shape)), DOUBLE), "deg**2")
     return with_unit(number(polygon_area(constants)), "deg**2")
 
 
@@ -124,7 +148,7 @@ def _constructor(binder: Expressions, node: exp.Anonymous, name: str, arguments:
         shape = Shape(POLYGON, tuple(values))
         constants = shape.constants()
         if constants is None:
-            raise _unsupported(binder, node, "a BOX that depends on the row")
+            return typed(call("qe_box", *(cast(value, DOUBLE) for value in values)), POLYGON)
         return make_shape(context, node, POLYGON, [number(value) for value in box_corners(context, node, constants)])
     return make_shape(context, node, POINT if name == "POINT" else CIRCLE, values)
 
@@ -150,39 +174,8 @@ def _distance(binder: Expressions, node: exp.Anonymous, arguments: list[exp.Expr
     return with_unit(typed(call("qe_distance", *values), DOUBLE), "deg")
 
 
-def _contains(binder: Expressions, node: exp.Expr, first: Shape, second: Shape) -> exp.Expr:
-    """`first` lies within `second`; the boundary counts."""
-    if second.kind == POINT:
-        if first.kind != POINT:
-            raise _unsupported(binder, node, "a POINT that contains a region")
-        distance = typed(call("qe_distance", *first.values, *second.values), DOUBLE)
-        return typed(exp.LTE(this=distance, expression=number(1e-10)), BOOLEAN)
-    if second.kind == CIRCLE and first.kind == POINT:
-        return typed(call("qe_in_circle", *first.values, *second.values), BOOLEAN)
-    if second.kind == CIRCLE and first.kind == CIRCLE:
-        distance = typed(call("qe_distance", *first.values[:2], *second.values[:2]), DOUBLE)
-        left = typed(exp.Add(this=distance, expression=paren(first.values[2])), DOUBLE)
-        return typed(exp.LTE(this=left, expression=paren(second.values[2])), BOOLEAN)
-    if second.kind == POLYGON and first.kind == POINT:
-        corners = second.column if second.column is not None else array(POLYGON, list(second.values))
-        return typed(call("qe_in_polygon", *first.values, corners), BOOLEAN)
-    raise _unsupported(binder, node, f"CONTAINS({_name(first)}, {_name(second)})")
-
-
-def _intersects(binder: Expressions, node: exp.Expr, first: Shape, second: Shape) -> exp.Expr:
-    if first.kind == CIRCLE and second.kind == CIRCLE:
-        distance = typed(call("qe_distance", *first.values[:2], *second.values[:2]), DOUBLE)
-        reach = [number_of(first.values[2]), number_of(second.values[2])]
-        if reach[0] is not None and reach[1] is not None:
-            total: exp.Expr = number(float(reach[0]) + float(reach[1]))
-        else:
-            total = typed(exp.Add(this=paren(first.values[2]), expression=paren(second.values[2])), DOUBLE)
-        return typed(exp.LTE(this=distance, expression=paren(total)), BOOLEAN)
-    raise _unsupported(binder, node, f"INTERSECTS({_name(first)}, {_name(second)})")
-
-
-def _shape(binder: Expressions, node: exp.Expr) -> Shape:
-    found = shape_of(binder.value(node))
+def _form(binder: Expressions, node: exp.Expr) -> Form:
+    found = form_of(binder, node, binder.value(node))
     if found is None:
         raise binder.error(QueryTypeError, node, "a geometry is expected here", "such as POINT(ra, dec) or CIRCLE(ra, dec, radius)")
     return found
@@ -208,12 +201,8 @@ def _number(binder: Expressions, node: exp.Expr, argument: exp.Expr) -> exp.Expr
     return argument if kind == DOUBLE or kind.is_numeric else cast(argument, DOUBLE)
 
 
-def _name(shape: Shape) -> str:
-    return shape.kind.xtype.upper()
-
-
-def _error(binder: Expressions, node: exp.Expr, message: str) -> QueryError:
-    return binder.error(QueryTypeError, node, message)
+def _error(binder: Expressions, node: exp.Expr, message: str, hint: str = "") -> QueryError:
+    return binder.error(QueryTypeError, node, message, hint)
 
 
 def _unsupported(binder: Expressions, node: exp.Expr, what: str) -> QueryError:

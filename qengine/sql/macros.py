@@ -18,9 +18,10 @@ from qengine.sql.macros_sky import SKY_MACROS
 
 _TOLERANCE = "1e-10"
 
+_LON = "CREATE MACRO qe_lon(x) AS x - 360e0 * floor(x / 360e0)"
+"""Longitude in [0, 360)."""
+
 _GEOMETRY: tuple[str, ...] = (
-    # longitude in [0, 360)
-    "CREATE MACRO qe_lon(x) AS x - 360e0 * floor(x / 360e0)",
     "CREATE MACRO qe__sin2(x) AS sin(radians(x) / 2) * sin(radians(x) / 2)",
     "CREATE MACRO qe__cos2(x) AS cos(radians(x) / 2) * cos(radians(x) / 2)",
     # sin^2(d/2) of the distance d of two points
@@ -63,9 +64,76 @@ _GEOMETRY: tuple[str, ...] = (
     "AND qe__dot(p, g.a) + qe__dot(p, g.b) > 0)) > 0",
     "CREATE MACRO qe__inside(p, f, s) AS qe__dot(p, f.m) > 0 AND (qe__crossings(s, qe__dot(p, f.e) / qe__dot(p, f.m), "
     "qe__dot(p, f.n) / qe__dot(p, f.m)) % 2 = 1 OR qe__on_edge(s, p))",
+    # a frame is right only if all corners are in front of it
+    "CREATE MACRO qe__front(f) AS CASE WHEN list_min(list_transform(f.c, lambda p: qe__dot(p, f.m))) > 1e-6 THEN f "
+    "ELSE error('a polygon of a row does not lie within a hemisphere around the mean of its vertices') END",
+    # angle of two unit vectors, and the distance of a point from an arc, both in radians and exact everywhere
+    "CREATE MACRO qe__angle(p, q) AS 2 * atan2(sqrt((p[1] - q[1]) * (p[1] - q[1]) + (p[2] - q[2]) * (p[2] - q[2]) "
+    "+ (p[3] - q[3]) * (p[3] - q[3])), sqrt((p[1] + q[1]) * (p[1] + q[1]) + (p[2] + q[2]) * (p[2] + q[2]) "
+    "+ (p[3] + q[3]) * (p[3] + q[3])))",
+    "CREATE MACRO qe__to_arc(p, g) AS list_transform([{'l': sqrt(qe__dot(g.n, g.n)), 'x': qe__cross(g.n, g.a)}], lambda k: CASE "
+    "WHEN k.l > 0 AND qe__dot(p, k.x) >= 0 AND qe__dot(p, qe__cross(g.b, g.n)) >= 0 "
+    "THEN atan2(abs(qe__dot(p, g.n)) / k.l, sqrt(qe__dot(p, g.a) * qe__dot(p, g.a) + qe__dot(p, k.x) * qe__dot(p, "
+    "k.x) / (k.l * k.l))) "
+    "ELSE least(qe__angle(p, g.a), qe__angle(p, g.b)) END)[1]",
+    "CREATE MACRO qe__border(p, s) AS list_min(list_transform(s, lambda g: qe__to_arc(p, g)))",
+    "CREATE MACRO qe_edge_distance(lon, lat, v) AS CASE WHEN (lon + lat) IS NOT NULL AND v IS NOT NULL THEN list_transform("
+    "[{'p': qe__vector(lon, lat), 's': qe__edges(v)}], lambda t: degrees(qe__border(t.p, t.s)))[1] END",
+    # do the arcs of two edges cross away from their ends (u is where their great circles meet, or its antipode)
+    "CREATE MACRO qe__beside(u, g) AS qe__dot(u, qe__cross(g.n, g.a)) > 1e-14 * qe__dot(g.n, g.n) "
+    "AND qe__dot(u, qe__cross(g.b, g.n)) > 1e-14 * qe__dot(g.n, g.n)",
+    "CREATE MACRO qe__cross_at(g, h) AS list_transform([qe__cross(g.n, h.n)], lambda x: qe__dot(x, x) > 0 AND list_transform("
+    "[[x[1] / sqrt(qe__dot(x, x)), x[2] / sqrt(qe__dot(x, x)), x[3] / sqrt(qe__dot(x, x))]], lambda u: "
+    "(qe__beside(u, g) AND qe__beside(u, h)) OR (qe__beside([-u[1], -u[2], -u[3]], g) AND qe__beside([-u[1], -u[2], "
+    "-u[3]], h)))[1])[1]",
+    "CREATE MACRO qe__edges_cross(s, t) AS len(list_filter(s, lambda g: len(list_filter(t, lambda h: qe__cross_at(g, "
+    "h))) > 0)) > 0",
+    "CREATE MACRO qe__both(v, w) AS {'f': qe__front(qe__frame(v)), 's': qe__edges(v), 'g': qe__front(qe__frame(w)), "
+    "'t': qe__edges(w)}",
+    "CREATE MACRO qe_polygons_meet(v, w) AS CASE WHEN v IS NOT NULL AND w IS NOT NULL THEN list_transform([qe__both(v, "
+    "w)], lambda k: "
+    "len(list_filter(k.f.c, lambda p: qe__inside(p, k.g, k.t))) > 0 OR len(list_filter(k.g.c, lambda p: qe__inside(p, "
+    "k.f, k.s))) > 0 "
+    "OR qe__edges_cross(k.s, k.t))[1] END",
+    "CREATE MACRO qe_polygon_in_polygon(v, w) AS CASE WHEN v IS NOT NULL AND w IS NOT NULL "
+    "THEN list_transform([qe__both(v, w)], lambda k: "
+    "len(list_filter(k.f.c, lambda p: NOT qe__inside(p, k.g, k.t))) = 0 "
+    "AND len(list_filter(k.s, lambda h: NOT qe__inside(qe__unit([h.a[1] + h.b[1], h.a[2] + h.b[2], h.a[3] + h.b[3]]), "
+    "k.g, k.t))) = 0 "
+    "AND len(list_filter(k.g.c, lambda p: qe__inside(p, k.f, k.s) AND qe__border(p, k.s) > 1e-11)) = 0 "
+    "AND NOT qe__edges_cross(k.s, k.t))[1] END",
+    # the sum of the triangles around the first vertex; the direction of the integral of the position
+    "CREATE MACRO qe_area_polygon(v) AS list_transform([qe__front(qe__frame(v)).c], lambda c: degrees(degrees(abs(list_sum("
+    "list_transform(generate_series(2, len(c) - 1), lambda i: 2 * atan2(qe__dot(c[1], qe__cross(c[i], c[i + 1])), "
+    "1 + qe__dot(c[1], c[i]) + qe__dot(c[i], c[i + 1]) + qe__dot(c[i + 1], c[1]))))))))[1]",
+    "CREATE MACRO qe__integral(s) AS list_transform([list_transform(s, lambda g: list_transform([sqrt(qe__dot(g.n, "
+    "g.n))], lambda l: "
+    "CASE WHEN l > 0 THEN list_transform(g.n, lambda x: x / l * atan2(l, qe__dot(g.a, g.b))) ELSE [0e0, 0e0, "
+    "0e0] END)[1])], lambda e: "
+    "[list_sum(list_transform(e, lambda x: x[1])), list_sum(list_transform(e, lambda x: x[2])), "
+    "list_sum(list_transform(e, lambda x: x[3]))])[1]",
+    "CREATE MACRO qe_centroid_polygon(v) AS list_transform([{'t': qe__integral(qe__edges(v)), "
+    "'m': qe__front(qe__frame(v)).m}], lambda k: "
+    "list_transform([CASE WHEN qe__dot(k.t, k.m) < 0 THEN -1 ELSE 1 END], lambda d: "
+    "qe__place(d * k.t[1], d * k.t[2], d * k.t[3]))[1])[1]",
+    # the rectangle of half-sides tan(w / 2), tan(h / 2) in the plane that touches the sphere at the centre
+    "CREATE MACRO qe__box_corner(lon, lat, x, y) AS list_transform([{'c': cos(radians(lon)), 's': sin(radians(lon)), "
+    "'p': cos(radians(lat)), 'q': sin(radians(lat)), 'x': x, 'y': y}], "
+    "lambda k: qe__place(k.p * k.c - k.x * k.s - k.y * k.q * k.c, "
+    "k.p * k.s + k.x * k.c - k.y * k.q * k.s, k.q + k.y * k.p))[1]",
+    "CREATE MACRO qe_box(lon, lat, w, h) AS CASE WHEN w > 0 AND w < 180 AND h > 0 AND h < 180 AND abs(lat) <= 90 "
+    "AND lon IS NOT NULL THEN "
+    "list_transform([{'x': tan(radians(w) / 2), 'y': tan(radians(h) / 2)}], lambda b: list_concat(list_concat("
+    "qe__box_corner(lon, lat, -b.x, -b.y), qe__box_corner(lon, lat, b.x, -b.y)), list_concat("
+    "qe__box_corner(lon, lat, b.x, b.y), qe__box_corner(lon, lat, -b.x, b.y))))[1] END",
     "CREATE MACRO qe_in_polygon(lon, lat, v) AS CASE WHEN (lon + lat) IS NOT NULL AND v IS NOT NULL THEN list_transform("
-    "[{'p': qe__vector(lon, lat), 'f': qe__frame(v), 's': qe__edges(v)}], lambda t: qe__inside(t.p, t.f, t.s))[1] END",
+    "[{'p': qe__vector(lon, lat), 'f': qe__front(qe__frame(v)), 's': qe__edges(v)}], lambda t: qe__inside(t.p, t.f, t.s))[1] END",
+    "CREATE MACRO qe_polygon_in_circle(v, lon, lat, r) AS CASE WHEN v IS NOT NULL AND (lon + lat + r) IS NOT NULL "
+    "THEN CASE WHEN r <= 90 "
+    "THEN list_transform([qe__vector(lon, lat)], lambda p: list_max(list_transform(qe__corners(v), lambda q: qe__angle(p, q))))[1] "
+    f"<= radians(r + {_TOLERANCE}) ELSE r >= 180 OR (NOT qe_in_polygon(lon + 180, -lat, v) "
+    f"AND qe_edge_distance(lon + 180, -lat, v) >= 180 - r - {_TOLERANCE}) END END",
 )
 
-MACROS: tuple[str, ...] = (*_GEOMETRY, *SKY_MACROS, *SCISQL_MACROS)
+MACROS: tuple[str, ...] = (_LON, *SKY_MACROS, *_GEOMETRY, *SCISQL_MACROS)
 """Everything that rendered SQL calls, in the order in which it has to be created."""

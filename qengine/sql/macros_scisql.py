@@ -23,6 +23,20 @@ def _all(name: str, arguments: str, condition: str, formula: str) -> str:
 
 
 SCISQL_MACROS: tuple[str, ...] = (
+    "CREATE MACRO qe__red(x) AS CASE WHEN x >= 0 AND x <= 360 THEN x ELSE qe_lon(x) END",
+    # scisql's box: longitudes are reduced unless the box spans the circle
+    "CREATE MACRO qe_in_box(lon, lat, w, s, e, n) AS CASE WHEN (lon + lat + w + s + e + n) IS NULL THEN NULL "
+    "WHEN s > n OR lat < s OR lat > n THEN false WHEN e - w >= 360 THEN true "
+    "WHEN qe__red(w) <= qe__red(e) THEN qe_lon(lon) BETWEEN qe__red(w) AND qe__red(e) "
+    "ELSE qe_lon(lon) >= qe__red(w) OR qe_lon(lon) <= qe__red(e) END",
+    # semi-axes in arcsec; x is north, y east at the centre, turned by the position angle
+    "CREATE MACRO qe_in_ellipse(lon, lat, lon0, lat0, a, b, t) AS qe_in_circle(lon, lat, lon0, lat0, "
+    "degrees(asin(radians(a / 3600))) + 1e-9) "
+    "AND list_transform([{'n': cos(radians(lat0)) * sin(radians(lat)) "
+    "- sin(radians(lat0)) * cos(radians(lat)) * cos(radians(lon - lon0)), "
+    "'e': cos(radians(lat)) * sin(radians(lon - lon0))}], lambda k: pow((k.e * sin(radians(t)) "
+    "+ k.n * cos(radians(t))) / radians(a / 3600), 2) "
+    "+ pow((k.e * cos(radians(t)) - k.n * sin(radians(t))) / radians(b / 3600), 2) <= 1)[1]",
     _flux("qe_nanojanskytoabmag", "-2.5e0 * log10(f) + 31.4e0"),
     _pair("qe_nanojanskytoabmagsigma", f"{_RATIO} * e / f"),
     _all("qe_abmagtonanojansky", "m", "true", "pow(10e0, -0.4e0 * (m - 31.4e0))"),

@@ -13,8 +13,8 @@ from sqlglot import exp
 from sqlglot.generators.duckdb import DuckDBGenerator
 
 from qengine.sql.deep import run_deep
-from qengine.sql.flat import in_circle_sql, in_polygon_sql
-from qengine.sql.nodes import number_of
+from qengine.sql.flat import in_circle_sql, in_moc_sql, in_polygon_sql
+from qengine.sql.nodes import number_of, text_of
 from qengine.sql.trees import copy_tree, nodes_of
 
 _OPERATORS = (exp.Binary, exp.Unary, exp.Between, exp.In, exp.Case)
@@ -39,6 +39,9 @@ class _Text(DuckDBGenerator):
             constants = _constants(arguments[2].expressions)
             if constants is not None:
                 return in_polygon_sql(self.sql(arguments[0]), self.sql(arguments[1]), constants)
+        if name in ("qe_in_moc", "qe_in_cells") and (text := text_of(arguments[-1])) is not None:
+            places = ", ".join(self.sql(place) for place in arguments[:-1])
+            return in_moc_sql(f"qe_healpix(29, {places})" if name == "qe_in_moc" else f"qe_cell({places}, 29)", text)
         if name == "qe_in_circle" and all(isinstance(place, exp.Column) for place in arguments[:2]):
             constants = _constants(arguments[2:])
             if constants is not None and 0 <= constants[2] <= 90:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,8 +22,6 @@ from qengine.sql.nodes import call, cast, number, number_of, span_of_bound, type
 from qengine.sql.scopes import Context
 
 _FRAMES = ("", "ICRS", "UNKNOWN", "UNKNOWNFRAME")
-_WORDS = ("GEOCENTER", "BARYCENTER", "TOPOCENTER", "SPHERICAL2", "UNKNOWNREFPOS", "UNION", "HELIOCENTER", "RELOCATABLE")
-_SIZES = {"POSITION": 2, "POINT": 2, "CIRCLE": 3, "BOX": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +151,18 @@ def polygon_centroid(constants: list[float]) -> list[float]:
     return [normal_lon(math.degrees(math.atan2(y, x))), math.degrees(math.atan2(z, math.hypot(x, y)))]
 
 
+def polygon_cap(constants: list[float]) -> tuple[float, float, float]:
+    """Return (lon, lat, radius) of a circle that holds the polygon: a cap of less than a hemisphere that holds the vertices
+    does."""
+    corners = vectors(constants)
+    middle = corners.sum(axis=0)
+    middle /= float(np.linalg.norm(middle))
+    reach = 2 * np.degrees(np.arcsin(np.clip(np.linalg.norm(corners - middle, axis=1) / 2, 0, 1)))
+    x, y, z = (float(part) for part in middle)
+    lon, lat = normal_lon(math.degrees(math.atan2(y, x))), math.degrees(math.atan2(z, math.hypot(x, y)))
+    return lon, lat, min(float(reach.max()) + 1e-9, 90.0)
+
+
 # -- text ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -163,31 +172,3 @@ def check_frame(context: Context, node: exp.Expr, frame: str) -> None:
     if name not in _FRAMES:
         message = f"the coordinate system '{frame}' is not supported; positions are ICRS"
         raise context.error(UnsupportedQueryError, node, message, "convert the coordinates to ICRS, or leave the system out")
-
-
-def geometry_from_text(context: Context, node: exp.Expr, text: str) -> exp.Expr:
-    """Return the geometry that a simple STC-S or DALI text with a leading word describes, such as `CIRCLE ICRS 10 20 1`."""
-    words = text.replace(",", " ").split()
-    kind = words[0].upper() if words else ""
-    rest = words[1:]
-    while rest and not re.match(r"[-+.\d]", rest[0]):
-        word = rest.pop(0)
-        if word.upper() not in _WORDS:
-            check_frame(context, node, word)
-    if kind not in (*_SIZES, "POLYGON"):
-        known = "POINT, CIRCLE, BOX and POLYGON"
-        raise context.error(UnsupportedQueryError, node, f"'{text}' is not a region that is understood", f"known are {known}")
-    try:
-        values = [float(word) for word in rest]
-    except ValueError as error:
-        raise context.error(QueryTypeError, node, f"'{text}' has something other than numbers") from error
-    if not all(math.isfinite(value) for value in values):
-        raise context.error(QueryTypeError, node, f"'{text}' has a number that is not finite")
-    if kind != "POLYGON" and len(values) != _SIZES[kind]:
-        raise context.error(QueryTypeError, node, f"{kind} has {_SIZES[kind]} numbers, not {len(values)}")
-    if kind == "POLYGON" and (len(values) < 6 or len(values) % 2):
-        raise context.error(QueryTypeError, node, "POLYGON has at least three pairs of numbers")
-    if kind == "BOX":
-        kind, values = "POLYGON", box_corners(context, node, values)
-    target = {"POLYGON": POLYGON, "CIRCLE": CIRCLE}.get(kind, POINT)
-    return make_shape(context, node, target, [number(value) for value in values])
