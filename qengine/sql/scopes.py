@@ -78,7 +78,6 @@ class Source:
     key: str = ""
     stored: Mapping[str, str] = field(default_factory=dict)
     table: Table | None = None
-    table: Table | None = None
 
     def visible(self) -> tuple[Column | OutputColumn, ...]:
         """The columns of `*`, in order: those with an index first, then as declared; hidden ones left out."""
