@@ -176,7 +176,11 @@ def places(rows: pa.Table, radius_deg: float) -> Places:
     radii = _floats(rows, "qe radius") if has_radii else np.array([radius_deg])
     if has_radii:
         is_placed &= radii >= 0
-    keys = _integers(rows, "qe key") if "qe key" in rows.column_names else np.zeros(rows.num_rows, np.int64)
+    keys = np.zeros(rows.num_rows, np.int64)
+    if "qe key" in rows.column_names:
+        # A comparison with NULL is not true.
+        is_placed &= rows["qe key"].is_valid().to_numpy()
+        keys = _integers(rows["qe key"].fill_null(0))
     found = Places(
         rows=np.arange(rows.num_rows), cells=_cells(rows, lon, lat, is_placed), lon=lon, lat=lat, keys=keys,
         radii_deg=radii, has_radii=has_radii,
@@ -192,7 +196,7 @@ def places(rows: pa.Table, radius_deg: float) -> Places:
 
 def _cells(rows: pa.Table, lon: Float64Array, lat: Float64Array, is_placed: BoolArray) -> Int64Array:
     if "qe line" in rows.column_names:
-        return _integers(rows, "qe line")
+        return _integers(rows["qe line"])
     cells = np.zeros(len(lon), np.int64)
     folded, across = _folded(lon[is_placed], lat[is_placed])
     cells[is_placed] = cells_of(folded, across)
@@ -218,10 +222,8 @@ def _floats(rows: pa.Table, name: str) -> Float64Array:
     return np.ascontiguousarray(column.to_numpy(), np.float64)
 
 
-def _integers(rows: pa.Table, name: str) -> Int64Array:
-    if rows[name].null_count:
-        raise BugError(f"the kernel's column {name} has NULLs")
-    return np.ascontiguousarray(rows[name].to_numpy(), np.int64)
+def _integers(column: pa.ChunkedArray) -> Int64Array:
+    return np.ascontiguousarray(column.to_numpy(), np.int64)
 
 
 # -- pairs -------------------------------------------------------------------------------------------------------------------------
@@ -276,7 +278,7 @@ def _driven(still: Places, driving: Places, code: int, capacity: int) -> Iterato
         if following == start:
             group_rows, capacity = (group_rows // 8, capacity) if group_rows >= 8 else (1, 4 * capacity)
             continue
-        start = following
+        start, group_rows = following, min(4 * group_rows, _GROUP_ROWS)
         if count:
             yield found[:count], found_driving[:count]
 
