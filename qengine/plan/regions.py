@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 
 from sqlglot import exp
 
-from qengine.catalog.model import Table
+from qengine.catalog.model import Table, TableKind
 from qengine.plan import terms
+from qengine.sky.cells import ORDER, RangeSet
+from qengine.sky.moc import Cells, from_ascii
 from qengine.sky.region import Circle, EverySky, Intersection, Polygon, RaDecBox, Region, Union
 
 FULL_CIRCLE_DEG = 360.0
@@ -23,7 +25,7 @@ EXACT = 2**53
 
 def region_of(node: exp.Expr, alias: str, table: Table) -> Region | None:
     """Return a region that holds the own positions of all rows of `alias` that fulfil `node`; None if nothing can be said."""
-    node = terms.bare(node)
+    node = _certain(terms.bare(node))
     if isinstance(node, exp.Or):
         branches = [region_of(branch, alias, table) for branch in terms.disjuncts(node)]
         known = [b for b in branches if b is not None]
@@ -35,7 +37,10 @@ def region_of(node: exp.Expr, alias: str, table: Table) -> Region | None:
         if low is None or high is None:
             return None
         return _coordinate_box(node.this, alias, table, float(low), float(high))
-    return _cone(node, alias, table) or _polygon(node, alias, table) or _coordinate_comparison(node, alias, table)
+    for reader in (_cone, _polygon, _map, _pixels, _coordinate_comparison):
+        if (found := reader(node, alias, table)) is not None:
+            return found
+    return None
 
 
 def intersection(regions: Sequence[Region]) -> Region | None:
@@ -141,6 +146,55 @@ def polygon_vertices(node: exp.Expr) -> tuple[tuple[float, float], ...] | None:
     if len(known) != len(node.expressions) or len(known) < 6 or len(known) % 2:
         return None
     return tuple(zip(known[0::2], known[1::2], strict=True))
+
+
+def _certain(node: exp.Expr) -> exp.Expr:
+    """Return p of `COALESCE(p, FALSE)`, which is TRUE where p is."""
+    arguments = terms.call(node, "coalesce")
+    if arguments is not None and len(arguments) == 2 and isinstance(arguments[1], exp.Boolean) and not arguments[1].this:
+        return terms.bare(arguments[0])
+    return node
+
+
+def _is_cell(node: exp.Expr, alias: str, table: Table) -> bool:
+    """Say whether the node is the stored cell of the table's own position."""
+    return table.kind is TableKind.DIRECTOR and bool(table.line_column) and terms.column(node) == (alias, table.line_column)
+
+
+def _map(node: exp.Expr, alias: str, table: Table) -> Region | None:
+    """A coverage map around the position or its stored cell."""
+    if arguments := terms.call(node, "qe_in_moc"):
+        is_own = _is_position(arguments[0], arguments[1], alias, table)
+    elif arguments := terms.call(node, "qe_in_cells"):
+        is_own = _is_cell(arguments[0], alias, table)
+    else:
+        return None
+    text = terms.constant(arguments[-1])
+    return Cells(from_ascii(text) if text else RangeSet.empty()) if is_own and isinstance(text, str) else None
+
+
+def _pixels(node: exp.Expr, alias: str, table: Table) -> Region | None:
+    """The HEALPix pixel of the position is one of some constants."""
+    sides: list[tuple[exp.Expr, exp.Expr]]
+    if isinstance(node, exp.EQ):
+        sides = [(node.this, node.expression), (node.expression, node.this)]
+    elif isinstance(node, exp.In) and node.expressions and not node.args.get("query"):
+        sides = [(node.this, exp.Tuple(expressions=[e.copy() for e in node.expressions]))]
+    else:
+        return None
+    for side, values in sides:
+        if arguments := terms.call(side, "qe_healpix"):
+            order, is_own = terms.number(arguments[0]), _is_position(arguments[1], arguments[2], alias, table)
+        elif arguments := terms.call(side, "qe_cell"):
+            order, is_own = terms.number(arguments[1]), _is_cell(arguments[0], alias, table)
+        else:
+            continue
+        found = [terms.number(v) for v in (values.expressions if isinstance(values, exp.Tuple) else [values])]
+        if is_own and isinstance(order, int) and 0 <= order <= ORDER and all(isinstance(v, int) for v in found):
+            kept = [v for v in found if isinstance(v, int) and 0 <= v < 12 * 4**order]
+            shift = 2 * (ORDER - order)
+            return Cells(RangeSet.from_ranges([v << shift for v in kept], [(v + 1) << shift for v in kept]))
+    return None
 
 
 def _coordinate_comparison(node: exp.Expr, alias: str, table: Table) -> Region | None:

@@ -20,9 +20,12 @@ import numpy as np
 
 from qengine.sky.cells import ORDER, Int64Array, RangeSet
 from qengine.sky.healpix import Float64Array, cells_of, centers, max_radius_deg, min_width_deg, neighbours, neighbours_of_each
-from qengine.sky.region import Circle, Region, Union, circle_depth_deg
+from qengine.sky.moc import Cells
+from qengine.sky.region import Circle, Intersection, Region, Union, circle_depth_deg
 
 PAD_DEG = 2e-3 / 3600
+MOST_RANGES = 16_384
+"""A coverage map with more ranges than these is taken coarser: planning time counts as well."""
 MEMBER_CELLS = 32
 """The least budget of a member of a union."""
 EDGE_ORDERS = 6
@@ -39,6 +42,8 @@ def coverage(region: Region, *, dilate_deg: float = 0.0, max_cells: int = 512) -
 
     They are made of about `max_cells` tiles at most; a union may have 32 for each of its members if that is more.
     """
+    if (parts := _with_cells(region)) is not None:
+        return _combined(parts, dilate_deg, max_cells)
     members = list(_members(region))
     circles = [m for m in members if isinstance(m, Circle)]
     others = [m for m in members if not isinstance(m, Circle)]
@@ -82,6 +87,27 @@ def ring(ranges: RangeSet, radius_deg: float) -> RangeSet:
             pieces.append(_ranges(fine, mine))
         pieces.append(_ranges(fine, neighbours(fine, _edge(mine, fine - order) if fine > order else mine)))
     return _join(pieces) - on_sky
+
+
+def _with_cells(region: Region) -> Union | Intersection | Cells | None:
+    """Return the region if coverage maps are in it."""
+    if isinstance(region, Cells):
+        return region
+    if isinstance(region, (Union, Intersection)) and any(_with_cells(member) is not None for member in region.regions):
+        return region
+    return None
+
+
+def _combined(region: Union | Intersection | Cells, dilate_deg: float, max_cells: int) -> RangeSet:
+    """Cover a region with coverage maps in it: maps are ranges already, widened by their ring; the others descend by themselves."""
+    if isinstance(region, Cells):
+        near = region.ranges.coarsen(MOST_RANGES) if len(region.ranges) > MOST_RANGES else region.ranges
+        return near | ring(near, dilate_deg)
+    pieces = [coverage(member, dilate_deg=dilate_deg, max_cells=max_cells) for member in region.regions]
+    found = pieces[0]
+    for piece in pieces[1:]:
+        found = found | piece if isinstance(region, Union) else found & piece
+    return found
 
 
 def _members(region: Region) -> Iterator[Region]:
