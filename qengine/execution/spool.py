@@ -30,6 +30,7 @@ from qengine.errors import (
 )
 from qengine.plan.physical import QueryId
 from qengine.storage.digest import FastDigest
+from qengine.storage.ipc import stream_bytes
 
 _NAME = re.compile(r"[0-9a-f]{32}-[0-9a-f]{16}")
 _SUFFIX = ".frames"
@@ -292,7 +293,4 @@ def _is_name(name: str) -> bool:
 
 def encode_frame(batch: pa.RecordBatch) -> memoryview:
     """Return a batch as one complete Arrow IPC stream."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    return memoryview(sink.getvalue())
+    return memoryview(stream_bytes(batch))

@@ -49,8 +49,14 @@ from qengine.plan.physical import (
     WorkerId,
     partition_of,
 )
+from qengine.storage.ipc import stream_pieces
+from qengine.transport.bulk import take_bytes, with_bytes
 from qengine.transport.channel import WorkerStatus
 from qengine.transport.generated import common_pb2, worker_pb2
+
+_EVENT_BATCH = worker_pb2.Event.DESCRIPTOR.fields_by_name["batch"].number
+_BATCH_ARROW = worker_pb2.Batch.DESCRIPTOR.fields_by_name["arrow"].number
+_FRAME_ARROW = worker_pb2.Frame.DESCRIPTOR.fields_by_name["arrow"].number
 
 _BLAMES: dict[Blame, common_pb2.Blame] = {
     Blame.USER: common_pb2.BLAME_USER,
@@ -197,7 +203,7 @@ def encode_event(event: TaskEvent) -> bytes:
         case Progress():
             message.progress.fraction = event.fraction
         case Batch():
-            message.batch.arrow = encode_batch(event.rows)
+            return with_bytes(bytes(message.SerializeToString()), (_EVENT_BATCH, _BATCH_ARROW), stream_pieces(event.rows))
         case Finished():
             stats = event.stats
             message.finished.CopyFrom(
@@ -229,8 +235,11 @@ def encode_waiting(head: RunHead) -> bytes:
 
 def decode_event(payload: bytes) -> TaskEvent | None:
     """Return an event; None for a mere sign of life. Raise `ProtocolError` if it is none of ours."""
-    message = _parse(worker_pb2.Event, payload)
+    taken = take_bytes(payload, (_EVENT_BATCH, _BATCH_ARROW))
+    message = _parse(worker_pb2.Event, payload if taken is None else taken[0])
     task, attempt, epoch = _task_id(message.id), message.id.attempt, message.id.epoch
+    if taken is not None:
+        return Batch(task=task, attempt=attempt, epoch=epoch, rows=_one_batch(bytes(taken[1])))
     match message.WhichOneof("kind"):
         case "started":
             return Started(task=task, attempt=attempt, epoch=epoch)
@@ -256,14 +265,6 @@ def decode_event(payload: bytes) -> TaskEvent | None:
             return None
         case other:
             raise ProtocolError(f"an event of unknown kind {other!r}", hint="run the same release of qengine everywhere")
-
-
-def encode_batch(batch: pa.RecordBatch) -> bytes:
-    """Return a batch as one complete Arrow IPC stream."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    return bytes(sink.getvalue().to_pybytes())
 
 
 def decode_batches(arrow: bytes) -> list[pa.RecordBatch]:
@@ -328,11 +329,13 @@ def decode_fetch(payload: bytes) -> tuple[str, int]:
 def encode_frame_message(frame: bytes | QEngineError) -> bytes:
     if isinstance(frame, QEngineError):
         return bytes(worker_pb2.Frame(error=_error_message(frame)).SerializeToString())
-    return bytes(worker_pb2.Frame(arrow=frame).SerializeToString())
+    return with_bytes(b"", (_FRAME_ARROW,), (frame,))
 
 
 def decode_frame_message(payload: bytes) -> bytes:
     """Return a frame. Raise the error that was sent instead of one."""
+    if (taken := take_bytes(payload, (_FRAME_ARROW,))) is not None:
+        return bytes(taken[1])
     message = _parse(worker_pb2.Frame, payload)
     if message.WhichOneof("kind") == "error":
         raise _error(message.error)
