@@ -23,6 +23,7 @@ from qengine.client.remote import RemoteClient
 from qengine.config import Config
 from qengine.coordinator.dispatch import Dispatcher, DispatchSettings
 from qengine.coordinator.merge import Merger, MergeSettings
+from qengine.coordinator.rates import RateKeeper
 from qengine.coordinator.service import QueryService, ServiceSettings
 from qengine.errors import ConfigError
 from qengine.storage.keyindex import KeyReader
@@ -74,8 +75,12 @@ async def cluster(
             channels = _channels(store.root, settings, stack, work_dir)
         merger = Merger(MergeSettings(temp_dir=work_dir / "merge"))
         epoch = time.time_ns()
+        rates = RateKeeper(registry)
         async with merger, Dispatcher(channels, epoch=epoch, settings=settings.dispatch) as dispatcher:
-            yield QueryService(registry, dispatcher=dispatcher, merger=merger, keys=KeyReader(store), settings=settings.service)
+            yield QueryService(
+                registry, dispatcher=dispatcher, merger=merger, keys=KeyReader(store), settings=settings.service, rates=rates
+            )
+        await rates.close()
 
 
 def _channels(root: Path, settings: ClusterSettings, stack: contextlib.ExitStack, work_dir: Path) -> list[WorkerChannel]:

@@ -1,14 +1,14 @@
 """How far a query is, and when it may end: a pure estimator over what its runs say.
 
-*Fraction.* Work is counted in estimated bytes of all tasks, running ones by the share that their workers report; statements that run
-first (steps) count with the rest, and as long as the main statement is only outlined its estimate stands for it. A final merge has the
-share of the whole that its expected time has; it cannot be watched, so it approaches its end without reaching it:
+*Fraction.* Work is counted in estimated bytes of all tasks, running ones by the share that their workers report; statements that
+run first (steps) count with the rest, and as long as the main statement is only outlined its estimate stands for it. A final merge
+has the share of the whole that its expected time has; it cannot be watched, so it approaches its end without reaching it:
 `t / (t + expected)`. The fraction never falls: when an attempt is lost and its work is done again, or a plan turns out larger, it
 stands still until the work has caught up. It is 1 only when the query has ended.
 
 *ETA.* From the rate of this query itself: the mean of its rate since it began and its recent rate (an exponential mean over a few
-seconds, longer for long queries). It is unknown (None) before there is something to measure, and when a merge outlasts its estimate.
-Something that has not moved for n seconds is not about to end: then the ETA is at least n seconds.
+seconds, longer for long queries). It is unknown (None) before there is something to measure, and when a merge outlasts its
+estimate. Something that has not moved for n seconds is not about to end: then the ETA is at least n seconds.
 """
 
 from __future__ import annotations
@@ -124,20 +124,20 @@ class QueryProgress:
         return cls(**{**values, "phase": QueryPhase(plain["phase"]), "began": datetime.fromisoformat(plain["began"])})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """Expected time of the final merge (None if the rows of the workers are the answer), and of everything before it."""
+
+    merge_s: float | None = None
+    leaf_s: float = 0.0
+
+
 class ProgressEstimator:
-    """Turns a query's work so far into a fraction that never falls and an ETA.
+    """Turns a query's work so far into a fraction that never falls and an ETA. `began_at` is when the work began, on the clock
+    that `observe` is given."""
 
-    Parameters
-    ----------
-    merge_s
-        Expected time of the final merge; None if the rows of the workers are the answer.
-    leaf_s
-        Expected time of everything before it.
-    began_at
-        When the work began, on the clock that `observe` is given.
-    """
-
-    def __init__(self, *, merge_s: float | None, leaf_s: float, began_at: float) -> None:
+    def __init__(self, expected: Expected, *, began_at: float) -> None:
+        merge_s, leaf_s = expected.merge_s, expected.leaf_s
         self._merge_s = merge_s
         self._share = 0.0
         if merge_s is not None:
@@ -148,6 +148,11 @@ class ProgressEstimator:
         self._gathered_at: float | None = None
         self._fraction = 0.0
         self._recent: float | None = None
+
+    @property
+    def has_merge(self) -> bool:
+        """Whether something is left to do when all rows are gathered."""
+        return self._merge_s is not None
 
     def observe(self, work: Work, at: float) -> tuple[float, float | None]:
         """Take notice of the work at a time that does not go back; return fraction and ETA in seconds."""

@@ -1,8 +1,8 @@
 """The queries of a coordinator by their ids: those that run, and for a while those that have ended.
 
-An `ActiveQuery` follows one query from planning to its end. Its progress is made when somebody asks; nothing is computed for queries
-that nobody watches. Cancelling reaches a query wherever it is: in its runs (by the dispatcher), and while its reader waits for a
-merge, by cancelling that wait.
+An `ActiveQuery` follows one query from planning to its end. Its progress is made when somebody asks; nothing is computed for
+queries that nobody watches. Cancelling reaches a query wherever it is: in its runs (by the dispatcher), and while its reader waits
+for a merge, by cancelling that wait.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from qengine.coordinator.progress import ProgressEstimator, QueryPhase, QueryProgress, Work
+from qengine.coordinator.progress import Expected, ProgressEstimator, QueryPhase, QueryProgress, Work
 from qengine.errors import QueryCancelledError, QueryError, UnknownNameError
 from qengine.plan.physical import QueryId
 
 _KEPT = 256
+_SHOWN = 2000
 _ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 
 
@@ -38,15 +39,18 @@ class ActiveQuery:
         self._ended_at: float | None = None
         self._error = ""
         self._work: Callable[[], Work] = Work
+        self._expected: Callable[[], Expected] = Expected
+        self._planned_at: float | None = None
         self._estimator: ProgressEstimator | None = None
         self._last: tuple[Work, float] = (Work(), 0.0)
         self._waiting: asyncio.Task[object] | None = None
         self._forget: Callable[[], None] = lambda: None
 
-    def begin(self, work: Callable[[], Work], *, merge_s: float | None, leaf_s: float) -> None:
-        """The query has been planned: `work` says at any time how far it is."""
+    def begin(self, work: Callable[[], Work], expected: Callable[[], Expected]) -> None:
+        """The query has been planned: `work` says at any time how far it is; `expected` is asked when somebody wants to know."""
         self._work = work
-        self._estimator = ProgressEstimator(merge_s=merge_s, leaf_s=leaf_s, began_at=time.monotonic())
+        self._expected = expected
+        self._planned_at = time.monotonic()
         if not self.phase.is_end:
             self.phase = QueryPhase.WAITING
         self.check()
@@ -55,14 +59,16 @@ class ActiveQuery:
         """The query is over. Only the first end counts."""
         if self.phase.is_end:
             return
-        if self._estimator is not None:
-            work = self._work()
-            fraction, _ = self._estimator.observe(work, time.monotonic())
-            self._last = work, 1.0 if phase is QueryPhase.FINISHED else fraction
+        work = self._work()
+        fraction = 1.0
+        if phase is not QueryPhase.FINISHED:
+            fraction = self._estimator.observe(work, time.monotonic())[0] if self._estimator is not None else 0.0
+        self._last = work, fraction
         self.phase = phase
         self._ended_at = time.monotonic()
         self._error = error
-        self._work = Work
+        # What they refer to may be large.
+        self._work, self._expected, self._estimator = Work, Expected, None
         self._forget()
 
     def check(self) -> None:
@@ -97,14 +103,18 @@ class ActiveQuery:
         eta: float | None = None
         work, fraction = self._last
         phase = self.phase
-        if not phase.is_end and self._estimator is not None:
+        if not phase.is_end and self._planned_at is not None:
+            if self._estimator is None:
+                self._estimator = ProgressEstimator(self._expected(), began_at=self._planned_at)
             work = self._work()
             fraction, eta = self._estimator.observe(work, now)
-            if phase is QueryPhase.RUNNING:
-                phase = QueryPhase.STEPS if not work.has_all else QueryPhase.MERGING if work.is_gathered else phase
+            if phase is QueryPhase.RUNNING and not work.has_all:
+                phase = QueryPhase.STEPS
+            elif phase is QueryPhase.RUNNING and work.is_gathered and self._estimator.has_merge:
+                phase = QueryPhase.MERGING
         return QueryProgress(
             query=self.id,
-            statement=self.statement,
+            statement=self.statement if len(self.statement) <= _SHOWN else self.statement[:_SHOWN] + " ...",
             language=self.language,
             phase=phase,
             began=self._began,

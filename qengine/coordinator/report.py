@@ -60,7 +60,8 @@ class WorkerReport:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DispatchReport:
     """A whole run. `dropped` attempts finished too late, `stopped` ones were ended by us; `stale` events belonged to an older epoch
-    or attempt. `tasks` is in the order of admission; without a limit or an error it has one entry for each of `task_count`."""
+    or attempt. `tasks` is in the order of admission; without a limit or an error it has one entry for each of `task_count`.
+    `began_at` is on the loop's clock."""
 
     query: QueryId
     lane: str
@@ -79,6 +80,7 @@ class DispatchReport:
     is_limit_met: bool
     tasks: tuple[TaskReport, ...]
     workers: tuple[WorkerReport, ...]
+    began_at: float = 0.0
 
 
 def to_actual(report: DispatchReport) -> Mapping[str, Any]:

@@ -22,24 +22,28 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
-
-import pyarrow as pa
+from typing import Protocol
 
 from qengine.catalog.model import Catalog
-from qengine.catalog.output import OutputColumn
-from qengine.catalog.types import to_arrow
 from qengine.coordinator.dispatch import Dispatcher
-from qengine.coordinator.execute import Execution, Executor
+from qengine.coordinator.execute import Executor
 from qengine.coordinator.merge import Merger
 from qengine.coordinator.planning import PlannedStep, Planner
+from qengine.coordinator.progress import Expected, QueryPhase, QueryProgress
+from qengine.coordinator.queries import ActiveQuery, QueryBook
+from qengine.coordinator.rates import RateKeeper, learn
+from qengine.coordinator.result import AnswerTimes, QueryResult
+from qengine.coordinator.started import StartedQuery
 from qengine.coordinator.steps import StagedExecution
+from qengine.errors import QueryCancelledError
 from qengine.plan.broadcast import BroadcastLimits
 from qengine.plan.cost import CostModel
 from qengine.plan.explain import ExplainedStep, Explanation
+from qengine.plan.forecast import forecast
 from qengine.plan.fragment import PhysicalPlan
+from qengine.plan.limits import CostLimit
 from qengine.plan.logical import Tree
 from qengine.plan.optimize import capped, optimize
 from qengine.plan.physical import QueryId, TaskLimits
@@ -59,12 +63,14 @@ class CatalogSource(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceSettings:
-    """`deadline_s` bounds every query. `cost` is completed with the cluster's slots for each query."""
+    """`deadline_s` bounds every query. `cost` is completed with the cluster's slots and the measured rates for each query.
+    `max_cost` refuses queries that are estimated above it (`plan.limits`): "1TB,30min"; empty: none."""
 
     deadline_s: float = 3600.0
     task_memory_bytes: int = 2 << 30
     cost: CostModel = field(default_factory=CostModel)
     broadcast: BroadcastLimits = field(default_factory=BroadcastLimits)
+    max_cost: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,53 +87,7 @@ class PlannedQuery:
     plan: PhysicalPlan
     steps: tuple[PlannedStep, ...]
     snapshots: Mapping[str, int]
-
-
-class QueryResult:
-    """Rows of a query as they come.
-
-    `batches` yields record batches of `schema`. `is_overflow` is valid when it is exhausted: True if MAXREC cut the answer.
-    Close it if it is not read to its end.
-    """
-
-    def __init__(self, planned: PlannedQuery, batches: AsyncIterator[pa.RecordBatch], maxrec: int | None) -> None:
-        self.query = planned.id
-        self.statement = planned.statement
-        self.columns: tuple[OutputColumn, ...] = planned.plan.columns
-        self.warnings = planned.bound.warnings
-        self.snapshots = planned.snapshots
-        self.schema = arrow_schema(planned.plan.columns)
-        self.is_overflow = False
-        self._source = batches
-        self._maxrec = maxrec
-        self.batches: AsyncIterator[pa.RecordBatch] = self._deliver()
-
-    async def _deliver(self) -> AsyncIterator[pa.RecordBatch]:
-        left = self._maxrec
-        try:
-            async for batch in self._source:
-                rows = batch if batch.schema.equals(self.schema) else batch.cast(self.schema)
-                if left is not None and rows.num_rows > left:
-                    self.is_overflow = True
-                    rows = rows.slice(0, left)
-                if left is not None:
-                    left -= rows.num_rows
-                if rows.num_rows:
-                    yield rows
-                if self.is_overflow:
-                    break
-        finally:
-            await self.close()
-
-    async def close(self) -> None:
-        """End the query on all workers if it still runs."""
-        aclose: Callable[[], Any] | None = getattr(self._source, "aclose", None)
-        if aclose is not None:
-            await aclose()
-
-    async def to_table(self) -> pa.Table:
-        """Collect all rows."""
-        return pa.Table.from_batches([batch async for batch in self.batches], schema=self.schema)
+    planning_s: float
 
 
 class QueryService:
@@ -141,12 +101,16 @@ class QueryService:
         merger: Merger,
         keys: KeyReader,
         settings: ServiceSettings | None = None,
+        rates: RateKeeper | None = None,
     ) -> None:
         self._registry = registry
         self._dispatcher = dispatcher
         self._settings = settings or ServiceSettings()
         limits = TaskLimits(deadline_s=self._settings.deadline_s, memory_bytes=self._settings.task_memory_bytes)
         self._executor = Executor(dispatcher, merger, limits)
+        self._limit = CostLimit.parse(self._settings.max_cost)
+        self._rates = rates
+        self._book = QueryBook()
         self._planner = Planner(keys, self._cost, self._settings.broadcast)
 
     @property
@@ -159,48 +123,122 @@ class QueryService:
         return self._registry.catalog(snapshots=snapshots)
 
     async def query(
-        self, text: str, *, language: str = "adql", maxrec: int | None = None, snapshots: Mapping[str, int] | None = None
+        self,
+        text: str,
+        *,
+        language: str = "adql",
+        maxrec: int | None = None,
+        snapshots: Mapping[str, int] | None = None,
+        query_id: str | None = None,
+        max_cost: str = "",
     ) -> QueryResult:
-        """Plan a statement and start it. Nothing runs on workers before the first batch is asked for."""
-        planned = await asyncio.to_thread(self.plan, text, language=language, maxrec=maxrec, snapshots=snapshots)
-        return QueryResult(planned, self._start(planned).batches, maxrec)
+        """Plan a statement and start it. Nothing runs on workers before the first batch is asked for.
 
-    async def explain(
-        self, text: str, *, language: str = "adql", analyze: bool = False, snapshots: Mapping[str, int] | None = None
-    ) -> Explanation:
-        """Return the plan of a statement; with `analyze` run it, throw its rows away, and add what happened."""
-        planned = await asyncio.to_thread(self.plan, text, language=language, snapshots=snapshots)
-        started: _Started | None = None
-        if analyze:
-            started = self._start(planned)
-            async for _ in QueryResult(planned, started.batches, None).batches:
-                pass
-        return Explanation(
-            statement=text, language=language, snapshots=planned.snapshots, warnings=planned.bound.warnings,
-            plan=planned.plan if started is None else started.plan,
-            actual=() if started is None else started.actual,
-            steps=_outlines(planned.steps) if started is None else started.steps,
-            exchanged=None if started is None else started.exchanged,
+        `query_id` is the caller's choice of the id under which `progress` and `cancel` know the query. A query that is estimated
+        above `max_cost` ("10GB,60s") or the service's own limit is refused with `QueryTooExpensiveError`.
+        """
+        limit = self._limit & CostLimit.parse(max_cost)
+        active = self._book.open(text, language, query_id)
+        planned, started = await self._begin(active, limit, maxrec=maxrec, snapshots=snapshots)
+
+        def ended(times: AnswerTimes) -> None:
+            if self._rates is not None:
+                learn(self._rates, started, times)
+
+        return QueryResult(
+            active, started.batches, columns=planned.plan.columns, warnings=planned.bound.warnings, snapshots=planned.snapshots,
+            maxrec=maxrec, on_end=ended,
         )  # fmt: skip
 
-    async def cancel(self, query: QueryId) -> None:
-        """End a query on all workers."""
-        await self._dispatcher.cancel(query)
+    async def explain(
+        self,
+        text: str,
+        *,
+        language: str = "adql",
+        analyze: bool = False,
+        snapshots: Mapping[str, int] | None = None,
+        max_cost: str = "",
+    ) -> Explanation:
+        """Return the plan of a statement; with `analyze` run it, throw its rows away, and add what happened."""
+        if not analyze:
+            planned = await asyncio.to_thread(self.plan, text, language=language, snapshots=snapshots)
+            return _explanation(planned, planned.plan, _outlines(planned.steps))
+        limit = self._limit & CostLimit.parse(max_cost)
+        active = self._book.open(text, language)
+        planned, started = await self._begin(active, limit, maxrec=None, snapshots=snapshots)
+        seen: list[AnswerTimes] = []
+        result = QueryResult(
+            active, started.batches, columns=planned.plan.columns, warnings=planned.bound.warnings, snapshots=planned.snapshots,
+            on_end=seen.append,
+        )  # fmt: skip
+        async for _ in result.batches:
+            pass
+        (times,) = seen
+        if self._rates is not None:
+            learn(self._rates, started, times)
+        return replace(
+            _explanation(planned, started.plan, started.steps),
+            actual=started.actual,
+            times=started.times(times, planned.planning_s),
+            answer_rows=times.rows,
+        )
+
+    async def cancel(self, query: str) -> None:
+        """End a query on all workers, and have its reader fail with `QueryCancelledError`. Raise `UnknownNameError`."""
+        active = self._book.find(query)
+        active.cancel()
+        await self._dispatcher.cancel(active.id)
+
+    def progress(self, query: str) -> QueryProgress:
+        """Return how far a query is that runs or ended not long ago. Raise `UnknownNameError`."""
+        return self._book.find(query).progress
+
+    def running(self) -> tuple[QueryProgress, ...]:
+        """Return all queries that run, the oldest first."""
+        return tuple(active.progress for active in self._book.running)
+
+    async def _begin(
+        self, active: ActiveQuery, limit: CostLimit, *, maxrec: int | None, snapshots: Mapping[str, int] | None
+    ) -> tuple[PlannedQuery, StartedQuery]:
+        """Plan a query and make it ready to run; one that cannot be is over."""
+        try:
+            planned = await asyncio.to_thread(
+                self.plan, active.statement, language=active.language, maxrec=maxrec, snapshots=snapshots, query=active.id
+            )
+            if not planned.steps:
+                limit.check(planned.plan, planned.tree)
+            started = self._start(planned, limit)
+            active.begin(lambda: started.work, lambda: _expected(planned.plan))
+        except QueryCancelledError as error:
+            active.end(QueryPhase.CANCELLED, str(error))
+            raise
+        except BaseException as error:
+            active.end(QueryPhase.FAILED, str(error))
+            raise
+        return planned, started
 
     # -- stations ---------------------------------------------------------------------------------------------------------------
 
     def plan(
-        self, text: str, *, language: str = "adql", maxrec: int | None = None, snapshots: Mapping[str, int] | None = None
+        self,
+        text: str,
+        *,
+        language: str = "adql",
+        maxrec: int | None = None,
+        snapshots: Mapping[str, int] | None = None,
+        query: QueryId | None = None,
     ) -> PlannedQuery:
         """Stations 1 to 6. Runs no worker; reads the registry and, for keys, the index.
 
         All of it runs in one thread with room for deep trees: a thread for each station would wait for the others' turns.
         """
-        return run_deep(lambda: self._plan(text, language, maxrec, snapshots))
+        query = query or QueryId(uuid.uuid4().hex)
+        return run_deep(lambda: self._plan(query, text, language, maxrec, snapshots))
 
-    def _plan(self, text: str, language: str, maxrec: int | None, snapshots: Mapping[str, int] | None) -> PlannedQuery:
+    def _plan(
+        self, query: QueryId, text: str, language: str, maxrec: int | None, snapshots: Mapping[str, int] | None
+    ) -> PlannedQuery:
         began = time.perf_counter()
-        query = QueryId(uuid.uuid4().hex)
         catalog = self._registry.catalog(snapshots=snapshots)
         bound = bind(parse(text, language), catalog)
         tree = optimize(capped(bound.tree, maxrec), catalog)
@@ -208,57 +246,34 @@ class QueryService:
         log.info("query %s planned: %d tasks in %.1f ms", query, plan.tasks, (time.perf_counter() - began) * 1000)
         return PlannedQuery(
             id=query, statement=text, language=language, bound=bound, tree=tree, catalog=catalog, plan=plan, steps=steps,
-            snapshots=_snapshots(bound, catalog),
+            snapshots=_snapshots(bound, catalog), planning_s=time.perf_counter() - began,
         )  # fmt: skip
 
     def _cost(self) -> CostModel:
-        return replace(self._settings.cost, slots=max(self._dispatcher.slots, 1))
+        cost = replace(self._settings.cost, slots=max(self._dispatcher.slots, 1))
+        return cost if self._rates is None else cost.with_rates(self._rates.rates)
 
-    def _start(self, planned: PlannedQuery) -> _Started:
+    def _start(self, planned: PlannedQuery, limit: CostLimit) -> StartedQuery:
         """Stations 7 and 8."""
         if not planned.steps:
-            return _Started(planned.plan, self._executor.start(planned.id, planned.plan))
-        staged = StagedExecution(self._executor, self._planner, planned.id)
-        return _Started(planned.plan, staged, staged.run(planned.tree, planned.catalog, planned.bound.columns))
+            execution = self._executor.start(planned.id, planned.plan)
+            return StartedQuery(planned.plan, execution, execution.batches)
+        # What steps leave to be read is known when they have run, so the limit is asked about each of them, then about the rest.
+        staged = StagedExecution(self._executor, self._planner, planned.id, check=limit.check)
+        rows = staged.run(planned.tree, planned.catalog, planned.bound.columns)
+        return StartedQuery(planned.plan, staged, rows, steps=planned.steps)
 
 
-class _Started:
-    """A query that runs, with or without steps."""
+def _explanation(planned: PlannedQuery, plan: PhysicalPlan, steps: tuple[ExplainedStep, ...]) -> Explanation:
+    return Explanation(
+        statement=planned.statement, language=planned.language, snapshots=planned.snapshots, warnings=planned.bound.warnings,
+        plan=plan, steps=steps, tree=planned.tree,
+    )  # fmt: skip
 
-    def __init__(
-        self,
-        plan: PhysicalPlan,
-        execution: Execution | StagedExecution,
-        batches: AsyncIterator[pa.RecordBatch] | None = None,
-    ) -> None:
-        self._plan = plan
-        self._execution = execution
-        if isinstance(execution, Execution):
-            self.batches = execution.batches
-        else:
-            assert batches is not None
-            self.batches = batches
 
-    @property
-    def plan(self) -> PhysicalPlan:
-        return self._plan if isinstance(self._execution, Execution) else self._execution.plan
-
-    @property
-    def actual(self) -> tuple[Mapping[str, Any], ...]:
-        return self._execution.actual
-
-    @property
-    def exchanged(self) -> Mapping[str, Any] | None:
-        return self._execution.exchanged
-
-    @property
-    def steps(self) -> tuple[ExplainedStep, ...]:
-        if isinstance(self._execution, Execution):
-            return ()
-        return tuple(
-            ExplainedStep(name=s.step.name, reason=s.step.reason, plan=s.plan, actual=s.execution.actual, rows=s.rows)
-            for s in self._execution.steps
-        )
+def _expected(plan: PhysicalPlan) -> Expected:
+    cost = forecast(plan)
+    return Expected(merge_s=None if plan.final_sql is None else cost.merge_s, leaf_s=cost.leaf_s)
 
 
 def _outlines(steps: tuple[PlannedStep, ...]) -> tuple[ExplainedStep, ...]:
@@ -266,16 +281,6 @@ def _outlines(steps: tuple[PlannedStep, ...]) -> tuple[ExplainedStep, ...]:
     for step in steps:
         found += [*_outlines(step.steps), ExplainedStep(name=step.step.name, reason=step.step.reason, plan=step.plan)]
     return tuple(found)
-
-
-def arrow_schema(columns: tuple[OutputColumn, ...]) -> pa.Schema:
-    """Return the Arrow schema of a result, with unit, UCD and description as field metadata."""
-    fields = []
-    for column in columns:
-        known = {"unit": column.unit, "ucd": column.ucd, "description": column.description, "xtype": column.type.xtype}
-        metadata = {name: value for name, value in known.items() if value}
-        fields.append(pa.field(column.name, to_arrow(column.type), metadata=metadata or None))
-    return pa.schema(fields)
 
 
 def _snapshots(bound: BoundQuery, catalog: Catalog) -> Mapping[str, int]:

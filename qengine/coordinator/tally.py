@@ -88,6 +88,7 @@ class Tally:
             first_row_s=elapsed_s if self._first_row_at is None else self._first_row_at - self.began_at,
             is_limit_met=self.is_limit_met,
             tasks=tuple(self.tasks),
+            began_at=self.began_at,
             workers=tuple(self._worker(worker) for worker in sorted(set(self._workers.values()))),
         )
 

@@ -1,16 +1,27 @@
-"""EXPLAIN: a physical plan as stable text and as JSON, for people before they run a query and for golden tests.
+"""EXPLAIN: a physical plan as plain values, for people before they run a query and for golden tests. `plan.explain_text` writes
+them as text.
 
-Figures are estimates from the manifest: parts and row groups that meet the work, their rows, and the bytes of the used columns.
+Tiles, parts and row groups are those that meet the work, rows and bytes (of the used columns) what they hold at most: from the
+manifest. Rows that come out (`plan.selectivity`) and seconds (`plan.forecast`) are guesses. After ANALYZE each fragment carries
+what happened beside its estimates, and the whole query the time of its stations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from qengine.plan.exchange import exchange_json, exchange_lines
+import numpy as np
+
+from qengine.catalog.model import TableSnapshot
+from qengine.errors import Span
+from qengine.plan.explain_text import to_text
+from qengine.plan.forecast import Forecast, LeafForecast, forecast
 from qengine.plan.fragment import LeafFragment, PhysicalPlan, Reach
+from qengine.plan.logical import Tree
+from qengine.plan.predicates import final_predicates, predicates_of
+from qengine.sky.cells import RangeSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,152 +37,159 @@ class ExplainedStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """What would happen, and after ANALYZE what did. `actual` has one mapping of figures per leaf. `steps` run before; as long as
-    they have not, nothing in `plan` is pruned by their rows."""
+    """What would happen, and after ANALYZE what did.
+
+    `steps` run before; as long as they have not, nothing in `plan` is pruned by their rows. `tree` is the statement after the
+    optimizer. After ANALYZE, `actual` has one mapping of figures per leaf, `exchanged` those of the exchange, `times` the seconds
+    of each station and `answer_rows` the rows of the answer. Fragments of at most `interactive_tasks` tasks begin in that lane.
+    """
 
     statement: str
     language: str
     snapshots: Mapping[str, int]
     warnings: tuple[str, ...]
     plan: PhysicalPlan
+    tree: Tree | None = None
     actual: tuple[Mapping[str, Any], ...] = ()
     steps: tuple[ExplainedStep, ...] = ()
     exchanged: Mapping[str, Any] | None = None
+    times: Mapping[str, float] = field(default_factory=dict)
+    answer_rows: int | None = None
+    interactive_tasks: int = 4
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain values."""
-        leaves = []
-        for number, leaf in enumerate(self.plan.leaves):
-            entry = _leaf_json(leaf)
-            if self.actual:
-                entry["actual"] = dict(self.actual[number])
-            leaves.append(entry)
-        total = sum(leaf.estimate.bytes for leaf in self.plan.leaves)
-        return {
+        cost = forecast(self.plan)
+        costs = [forecast(step.plan) for step in self.steps]
+        found = {
             "statement": self.statement,
             "language": self.language,
             "snapshots": dict(self.snapshots),
             "warnings": list(self.warnings),
             "columns": [{"name": c.name, "type": str(c.type), "unit": c.unit, "ucd": c.ucd} for c in self.plan.columns],
-            "steps": [_step_json(step) for step in self.steps],
-            "fragments": leaves,
+            "steps": [self._step(step, step_cost) for step, step_cost in zip(self.steps, costs, strict=True)],
+            "fragments": self._fragments(self.plan, cost, self.actual),
+            "exchange": _exchange(self.plan, self.exchanged),
             "final": self.plan.final_sql,
-            "exchange": self._exchange_json(),
+            "final_predicates": [self._text(span) for span in self._final_predicates()],
             "coordinator_tables": [table.table.full_name for _, table in self.plan.inline],
             "tasks": self.plan.tasks,
-            "estimated": {
-                "bytes": total,
-                "rows": sum(leaf.estimate.rows for leaf in self.plan.leaves),
-                "seconds": round(self.plan.cost.seconds(total), 4),
-            },
+            "estimated": _estimated(cost, sum(one.seconds for one in costs)),
         }
-
-    def _exchange_json(self) -> dict[str, Any] | None:
-        if self.plan.exchange is None:
-            return None
-        found = exchange_json(self.plan.exchange, self.plan.leaves)
-        return found if self.exchanged is None else {**found, "actual": dict(self.exchanged)}
+        if self.times:
+            found["actual"] = {"rows": self.answer_rows, "seconds": dict(self.times)}
+        return found
 
     def to_text(self) -> str:
         """Return the plan as indented lines."""
-        tree = self.to_json()
-        lines = [f"Query in {self.language}, {_count(self.plan.tasks, 'task')}, reads about {_bytes(tree['estimated']['bytes'])}"]
-        lines.append("  snapshots: " + (", ".join(f"{name}:{n}" for name, n in sorted(self.snapshots.items())) or "none"))
-        lines += [f"  warning: {warning}" for warning in self.warnings]
-        for step in tree["steps"]:
-            rows = "" if step["rows"] is None else f", {_count(step['rows'], 'row')}"
-            lines.append(f"  step {step['name']} first, for {step['reason']}{rows}")
-            for entry in step["fragments"]:
-                lines += [f"  {line}" for line in _leaf_lines(entry)]
-            if step["final"] is not None:
-                lines.append(f"    final on the coordinator: {step['final']}")
-        for entry in tree["fragments"]:
-            lines += _leaf_lines(entry)
-        if self.plan.inline:
-            lines.append("  coordinator tables: " + ", ".join(tree["coordinator_tables"]))
-        if self.plan.final_sql is None:
-            lines.append("  final: none, the rows of r0 are the answer")
-        else:
-            lines.append(f"  final on the coordinator: {self.plan.final_sql}")
-        if tree["exchange"] is not None:
-            lines += exchange_lines(tree["exchange"])
-        lines.append(f"  estimated: {_count(tree['estimated']['rows'], 'row')} read, {tree['estimated']['seconds']:.3f} s")
-        return "\n".join(lines)
+        return to_text(self.to_json())
+
+    def _step(self, step: ExplainedStep, cost: Forecast) -> dict[str, Any]:
+        return {
+            "name": step.name,
+            "reason": step.reason,
+            "rows": step.rows,
+            "tasks": step.plan.tasks,
+            "fragments": self._fragments(step.plan, cost, step.actual),
+            "final": step.plan.final_sql,
+            "estimated": _estimated(cost, 0.0),
+        }
+
+    def _fragments(self, plan: PhysicalPlan, cost: Forecast, actual: tuple[Mapping[str, Any], ...]) -> list[dict[str, Any]]:
+        found = [self._leaf(leaf, expected) for leaf, expected in zip(plan.leaves, cost.leaves, strict=True)]
+        for entry, figures in zip(found, actual, strict=False):
+            entry["actual"] = dict(figures)
+        return found
+
+    def _leaf(self, leaf: LeafFragment, expected: LeafForecast) -> dict[str, Any]:
+        e = leaf.estimate
+        owner = next((i.table for i in leaf.inputs if i.alias == leaf.owner), None)
+        return {
+            "relation": leaf.relation,
+            "kind": leaf.kind,
+            "owner": leaf.owner,
+            "gathered_because": leaf.gathered,
+            "lane": "interactive" if leaf.task_count <= self.interactive_tasks else "scan",
+            "inputs": [
+                {
+                    "alias": i.alias,
+                    "table": i.table.table.full_name,
+                    "snapshot": i.table.number,
+                    "reads": "broadcast" if i.table.inline is not None else i.reach.value,
+                    "margin_arcsec": round(i.margin_deg * 3600, 6) if i.reach is Reach.RING else 0.0,
+                    "columns": list(i.columns),
+                    "of_columns": len(i.table.table.columns),
+                }
+                for i in leaf.inputs
+            ],
+            "predicates": [{"text": self._text(p.span), "use": p.use} for p in predicates_of(leaf.leaf)],
+            "tasks": leaf.task_count,
+            "tiles": 0 if owner is None else tiles(owner, leaf.work),
+            "of_tiles": 0 if owner is None else tiles(owner, RangeSet.whole()),
+            "parts": e.parts,
+            "of_parts": e.parts_total,
+            "row_groups": e.row_groups,
+            "rows": e.rows,
+            "bytes": e.bytes,
+            "row_limit": leaf.row_limit,
+            "result_rows": expected.result_rows,
+            "seconds": round(expected.seconds, 4),
+            "sql": leaf.sql,
+        }
+
+    def _final_predicates(self) -> tuple[Span, ...]:
+        if self.tree is None or self.plan.final_sql is None:
+            return ()
+        return final_predicates(self.tree, [p.span for leaf in self._leaves() for p in predicates_of(leaf.leaf)])
+
+    def _leaves(self) -> Iterator[LeafFragment]:
+        yield from self.plan.leaves
+        for step in self.steps:
+            yield from step.plan.leaves
+
+    def _text(self, span: Span) -> str:
+        return " ".join(self.statement[span.start : span.end].split())
 
 
-def _step_json(step: ExplainedStep) -> dict[str, Any]:
-    fragments = [_leaf_json(leaf) for leaf in step.plan.leaves]
-    for entry, figures in zip(fragments, step.actual, strict=False):
-        entry["actual"] = dict(figures)
+def tiles(table: TableSnapshot, work: RangeSet) -> int:
+    """Count the ranges of the line that meet `work` and in which the table has parts."""
+    count = 0
+    for parts in (table.home, table.orphan):
+        starts = parts.start[parts.meeting(work)]
+        count += int(np.count_nonzero(np.diff(starts))) + 1 if len(starts) else 0
+    return count
+
+
+def _estimated(cost: Forecast, steps_s: float) -> dict[str, Any]:
     return {
-        "name": step.name,
-        "reason": step.reason,
-        "rows": step.rows,
-        "tasks": step.plan.tasks,
-        "fragments": fragments,
-        "final": step.plan.final_sql,
+        "bytes": cost.bytes,
+        "rows": cost.rows,
+        "result_rows": cost.result_rows,
+        "seconds": round(cost.seconds + steps_s, 4),
+        "steps_s": round(steps_s, 4),
+        "leaves_s": round(cost.leaf_s, 4),
+        "merge_s": round(cost.merge_s, 4),
+        "export_s": round(cost.export_s, 4),
     }
 
 
-def _leaf_json(leaf: LeafFragment) -> dict[str, Any]:
-    e = leaf.estimate
-    return {
-        "relation": leaf.relation,
-        "kind": leaf.kind,
-        "owner": leaf.owner,
-        "gathered_because": leaf.gathered,
-        "inputs": [
-            {
-                "alias": i.alias,
-                "table": i.table.table.full_name,
-                "snapshot": i.table.number,
-                "reads": i.reach.value,
-                "margin_arcsec": round(i.margin_deg * 3600, 6),
-                "columns": list(i.columns),
-                "of_columns": len(i.table.table.columns),
-            }
-            for i in leaf.inputs
+def _exchange(plan: PhysicalPlan, exchanged: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    planned = plan.exchange
+    if planned is None:
+        return None
+    found: dict[str, Any] = {
+        "kind": "hash",
+        "partitions": planned.count,
+        "relations": [
+            {"relation": plan.leaves[number].relation, "by": [name for name, _ in one.keys], "from_bytes": one.threshold_bytes}
+            for number, one in sorted(planned.partitioning.items())
         ],
-        "tasks": leaf.task_count,
-        "parts": e.parts,
-        "of_parts": e.parts_total,
-        "row_groups": e.row_groups,
-        "rows": e.rows,
-        "bytes": e.bytes,
-        "row_limit": leaf.row_limit,
-        "sql": leaf.sql,
+        "middles": [
+            {"relation": middle.relation, "kind": middle.kind, "reads": [i.relation for i in middle.inputs], "sql": middle.sql}
+            for middle in planned.middles
+        ],
+        "final": planned.final_sql,
     }
-
-
-def _leaf_lines(entry: Mapping[str, Any]) -> Sequence[str]:
-    owner = f", owner {entry['owner']}" if entry["owner"] else ", single"
-    lines = [f"  {entry['relation']}: {entry['kind']}{owner}, {_count(entry['tasks'], 'task')}"]
-    if entry["gathered_because"]:
-        lines.append(f"    gathered because {entry['gathered_because']}")
-    for i in entry["inputs"]:
-        reach = f"ring of {i['margin_arcsec']:g} arcsec" if i["reads"] == Reach.RING.value else i["reads"]
-        lines.append(
-            f"    {i['alias']}: {i['table']} at snapshot {i['snapshot']}, {reach}, columns {', '.join(i['columns']) or 'none'}"
-        )
-    lines.append(
-        f"    parts {entry['parts']} of {entry['of_parts']}, row groups {entry['row_groups']}, "
-        f"rows <= {entry['rows']}, {_bytes(entry['bytes'])}"
-    )
-    if entry["row_limit"] is not None:
-        lines.append(f"    stops after {_count(entry['row_limit'], 'row')}")
-    lines.append(f"    {entry['sql']}")
-    if actual := entry.get("actual"):
-        lines.append("    actual: " + ", ".join(f"{name} {value}" for name, value in actual.items()))
-    return lines
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _bytes(size: float) -> str:
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if size < 1000 or unit == "TB":
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
+    if exchanged is not None:
+        found["actual"] = dict(exchanged)
+    return found

@@ -51,6 +51,11 @@ def forecast(plan: PhysicalPlan) -> Forecast:
     leaves = tuple(_leaf(leaf, plan.cost) for leaf in plan.leaves)
     gathered = sum(leaf.result_rows for leaf in leaves)
     gathered += sum(table.inline.num_rows for _, table in plan.inline if table.inline is not None)
+    # Every task makes each group once more.
+    answer = sum(
+        found.result_rows / max(leaf.task_count, 1) if leaf.kind == "partial" else found.result_rows
+        for leaf, found in zip(plan.leaves, leaves, strict=True)
+    )
     rates = plan.cost.rates
     merge_s = 0.0 if plan.final_sql is None else gathered / rates.merge_rows_per_s
     return Forecast(
@@ -59,7 +64,7 @@ def forecast(plan: PhysicalPlan) -> Forecast:
         result_rows=gathered,
         leaves=leaves,
         merge_s=merge_s,
-        export_s=gathered * row_bytes(plan.columns) / rates.export_bytes_per_s,
+        export_s=answer * row_bytes(plan.columns) / rates.export_bytes_per_s,
     )
 
 
@@ -85,10 +90,10 @@ def _leaf(leaf: LeafFragment, cost: CostModel) -> LeafForecast:
         return LeafForecast(result_rows=0, seconds=0.0)
     slots = max(1, min(cost.slots, tasks))
     share = 1.0
-    result = guess_rows(leaf.leaf, leaf.estimate.rows, tasks)
+    result = guess_rows(leaf.leaf, leaf.work, leaf.estimate.rows, tasks)
     if leaf.row_limit is not None and result:
         # Tasks stop when there are rows enough: about as many are read as give them.
-        unlimited = guess_rows(leaf.leaf, leaf.estimate.rows, tasks, is_limited=False)
+        unlimited = guess_rows(leaf.leaf, leaf.work, leaf.estimate.rows, tasks, is_limited=False)
         share = min(1.0, max(result / max(unlimited, 1), 1.0 / tasks))
     work = sum(work_seconds(leaf, cost).values()) * share
     return LeafForecast(result_rows=result, seconds=(work + max(1.0, tasks * share) * cost.rates.dispatch_s) / slots)

@@ -36,4 +36,5 @@ def plan_of(text: str, catalog: Catalog, *, language: str = "adql", cells: Mappi
 def explain_text(text: str, catalog: Catalog) -> str:
     """EXPLAIN as text."""
     plan = plan_of(text, catalog)
-    return Explanation(statement=text, language="adql", snapshots={"dp": 1}, warnings=(), plan=plan).to_text()
+    tree = optimize(bind(parse(text, "adql"), catalog).tree, catalog)
+    return Explanation(statement=text, language="adql", snapshots={"dp": 1}, warnings=(), plan=plan, tree=tree).to_text()

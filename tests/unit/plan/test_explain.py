@@ -59,9 +59,23 @@ def test_text_says_what_json_says() -> None:
 
 
 def test_analyze_adds_what_happened() -> None:
-    found = explain("SELECT mag FROM dp.Object", actual=({"rows": 7, "seconds": 0.5},))
-    assert found.to_json()["fragments"][0]["actual"] == {"rows": 7, "seconds": 0.5}
-    assert "actual: rows 7, seconds 0.5" in found.to_text()
+    worker = {"worker": "w0", "tasks": 3, "attempts": 4, "failures": 1, "rows": 7, "result_bytes": 56}
+    worker |= {"part_bytes": 99, "seconds": 0.5, "cpu_seconds": 0.25}
+    actual = {
+        "lane": "scan", "tasks": 3, "attempts": 4, "retries": 1, "backups": 0, "rows": 7, "result_bytes": 56, "part_bytes": 99,
+        "seconds": 0.5, "first_row_s": 0.1, "worker_seconds": 0.5, "cpu_seconds": 0.25, "dispatch_ms_per_task": 1.25,
+        "is_limit_met": False, "workers": [worker],
+        "slowest": {"task": 2, "worker": "w0", "seconds": 0.4, "rows": 5, "part_bytes": 50},
+    }  # fmt: skip
+    times = {"planning": 0.01, "steps": 0.0, "leaves": 0.5, "merge": 0.0, "delivery": 0.02, "total": 0.53}
+    found = explain("SELECT mag FROM dp.Object", actual=(actual,), times=times, answer_rows=7)
+    assert found.to_json()["fragments"][0]["actual"] == actual
+    assert found.to_json()["actual"] == {"rows": 7, "seconds": times}
+    text = found.to_text()
+    assert "actual: 3 tasks in 4 attempts, 1 retry, 7 rows, 56 B, 0.500 s (0.500 s on workers, 0.250 s CPU, dispatch 1.2 ms" in text
+    assert "slowest: task 2 on w0, 0.400 s, 5 rows" in text
+    assert "w0: 3 tasks in 4 attempts, 1 failure, 7 rows, 56 B, 0.500 s, 0.250 s CPU" in text
+    assert "actual: 7 rows in the answer, 0.530 s (planning 0.010, leaves 0.500, delivery 0.020)" in text
 
 
 @pytest.mark.parametrize(
