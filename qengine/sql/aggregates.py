@@ -300,8 +300,8 @@ def _frame(binder: Expressions, spec: exp.Expr | None) -> exp.Expr | None:
                 raise binder.error(QueryTypeError, side, "the reach of a window frame is a whole number")
             side = number(value)
         sides[key] = side
-    kind = str(spec.args.get("kind"))
-    return exp.WindowSpec(kind=kind, start_side=spec.args.get("start_side"), end_side=spec.args.get("end_side"), **sides)
+    written = {key: spec.args.get(key) for key in ("start_side", "end_side", "exclude")}
+    return exp.WindowSpec(kind=str(spec.args.get("kind")), **written, **sides)
 
 
 def ordered(node: exp.Expr, item: exp.Ordered) -> exp.Ordered:

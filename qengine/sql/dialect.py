@@ -54,6 +54,7 @@ class LanguageParser(parser.Parser):
     lists: Lists = MappingProxyType({})
 
     FUNCTIONS: ClassVar[Any] = {}
+    ARRAY_CONSTRUCTORS: ClassVar[Any] = {}
     FUNCTION_PARSERS: ClassVar[Any] = {"CAST": lambda self: self.parse_cast_arguments()}
     NO_PAREN_FUNCTIONS: ClassVar[Any] = {}
     NO_PAREN_FUNCTION_PARSERS: ClassVar[Any] = {"CASE": parser.Parser.NO_PAREN_FUNCTION_PARSERS["CASE"]}
