@@ -23,6 +23,7 @@ from qengine.coordinator.run import Run
 from qengine.coordinator.schedule import Policy, Scheduler
 from qengine.coordinator.shared import Supplies
 from qengine.coordinator.source import TaskSource
+from qengine.coordinator.top import TopWatch
 from qengine.coordinator.watch import Health, Watch, WatchSettings
 from qengine.errors import BugError, QEngineError
 from qengine.plan.physical import QueryId, TaskLimits, WorkerId
@@ -130,6 +131,7 @@ class Dispatcher:
         lane: Lane | None = None,
         on_progress: Callable[[RunProgress], None] | None = None,
         shared: Supplies | None = None,
+        early: TopWatch | None = None,
     ) -> Run:
         """Run all tasks of `source` and return their rows as an async iterator of batches, in any order. Nothing starts before the
         iteration does.
@@ -144,6 +146,8 @@ class Dispatcher:
             Start tasks in the given order instead of the largest first. (Rows come in any order all the same.)
         lane
             Chosen by the number of tasks if not given.
+        early
+            Sees every batch and may end the run when the tasks that are left do not matter. They start in the given order.
         shared
             Relations that tasks read. With them the caller is the one who has to `release` the query in the end.
         """
@@ -175,6 +179,7 @@ class Dispatcher:
             offer=self._offer,
             on_progress=on_progress,
             shared=shared,
+            early=early,
         )
 
     async def cancel(self, query: QueryId) -> None:

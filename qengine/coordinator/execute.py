@@ -20,6 +20,7 @@ from qengine.coordinator.report import RunProgress, to_actual
 from qengine.coordinator.run import Run
 from qengine.coordinator.shared import SharedRelations
 from qengine.coordinator.source import TaskSource
+from qengine.coordinator.top import TopWatch
 from qengine.errors import BugError
 from qengine.plan.fragment import LeafFragment, PhysicalPlan, task_inputs
 from qengine.plan.physical import QueryId, Task, TaskId, TaskLimits, WorkerId
@@ -72,7 +73,15 @@ class Executor:
             for n, leaf in enumerate(plan.leaves)
         )
         runs = tuple(
-            self._dispatcher.run(source, query=part, limits=self._limits, row_limit=leaf.row_limit, shared=shared)
+            self._dispatcher.run(
+                source,
+                query=part,
+                limits=self._limits,
+                row_limit=leaf.row_limit,
+                shared=shared,
+                is_ordered=leaf.top is not None,
+                early=TopWatch(leaf.top) if leaf.top is not None and exchange is None else None,
+            )
             for source, leaf in zip(sources, plan.leaves, strict=True)
         )
         if exchange is not None:
@@ -138,17 +147,20 @@ def _touched(runs: tuple[Run, ...]) -> frozenset[WorkerId]:
 
 
 def _source(query: QueryId, leaf: LeafFragment) -> TaskSource:
+    # Tasks of TOP n are numbered in the order in which they should run.
+    order = np.arange(leaf.task_count) if leaf.top is None else leaf.top.tasks
+
     def make(number: int) -> Task:
         return Task(
-            id=TaskId(query, leaf.number, number), attempt=1, epoch=0, sql=leaf.sql, inputs=task_inputs(leaf, number),
+            id=TaskId(query, leaf.number, number), attempt=1, epoch=0, sql=leaf.sql, inputs=task_inputs(leaf, int(order[number])),
             sky_joins=leaf.sky_joins,
         )  # fmt: skip
 
     def describe(number: int) -> str:
         names = ", ".join(i.table.table.full_name for i in leaf.inputs)
-        return f"{names} on cells {int(leaf.bounds[number])} to {int(leaf.bounds[number + 1])}"
+        return f"{names} on cells {int(leaf.bounds[order[number]])} to {int(leaf.bounds[order[number] + 1])}"
 
-    return TaskSource(costs=leaf.costs.astype(np.float64), cells=leaf.bounds[:-1], make=make, describe=describe)
+    return TaskSource(costs=leaf.costs[order].astype(np.float64), cells=leaf.bounds[:-1][order], make=make, describe=describe)
 
 
 def _shared_tables(plan: PhysicalPlan) -> Mapping[str, pa.Table]:

@@ -49,6 +49,7 @@ from qengine.coordinator.schedule import Scheduler
 from qengine.coordinator.shared import Supplies
 from qengine.coordinator.source import TaskSource
 from qengine.coordinator.tally import Tally
+from qengine.coordinator.top import TopWatch
 from qengine.coordinator.watch import Watch
 from qengine.errors import BugError, QEngineError, QueryCancelledError, WorkerLostError
 from qengine.plan.physical import QueryId, Task, TaskLimits, TaskStats, WorkerId
@@ -90,6 +91,7 @@ class Run:
         offer: Callable[[], None],
         on_progress: Callable[[RunProgress], None] | None,
         shared: Supplies | None,
+        early: TopWatch | None = None,
     ) -> None:
         self.query = query
         self.lane = lane
@@ -104,6 +106,7 @@ class Run:
         self._enter, self._leave, self._offer = enter, leave, offer
         self._on_progress = on_progress
         self._shared = shared
+        self._early = early
         self._live: dict[tuple[int, int], _Live] = {}
         self._complete: dict[tuple[int, int], tuple[Holding, TaskStats, WorkerId]] = {}
         self._drivers: set[asyncio.Task[None]] = set()
@@ -201,7 +204,12 @@ class Run:
                         left -= batch.num_rows
                     if batch.num_rows:
                         self._tally.first_row(self._now())
+                        if self._early is not None:
+                            self._early.see(batch)
                         yield batch
+                if self._early is not None and self._outcome is None and self._early.is_enough(t.number for t in self._tally.tasks):
+                    self._tally.is_limit_met = True
+                    self.handle(LimitMet())
         finally:
             # Not to be cut short by a second cancellation of the reader: attempts would go on.
             self._finishing = asyncio.create_task(self._finish())

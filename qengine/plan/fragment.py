@@ -31,6 +31,7 @@ from qengine.plan.physical import PartRef, SkyJoin, TaskInput, shared_part
 from qengine.plan.prune import Resolved, work_of
 from qengine.plan.skyjoin import grid_edges, grid_join
 from qengine.plan.skypairs import sky_pairs
+from qengine.plan.top import TopOrder, alone, narrowed, order_of, top_of
 from qengine.sky.cells import BEYOND_END, RangeSet
 from qengine.sky.coverage import ring
 from qengine.sql.render import render
@@ -97,8 +98,9 @@ class LeafFragment:
     costs: Int64Array
     row_limit: int | None
     estimate: Estimate
-    sky_joins: tuple[SkyJoin, ...] = ()
     leaf: Leaf
+    sky_joins: tuple[SkyJoin, ...] = ()
+    top: TopOrder | None = None
 
     @property
     def task_count(self) -> int:
@@ -195,6 +197,16 @@ def _with_margin_files(i: LeafInput, home: RangeSet) -> TaskInput | None:
     return replace(plain, margin_parts=tuple(dict.fromkeys(part_refs(table.margin, met))))
 
 
+def _is_between_parts(table: TableSnapshot, cells: Int64Array) -> NDArray[np.bool_]:
+    """Say for each cell whether it is no part's inner cell: each part of the table begins there or later, or ends before."""
+    is_between = np.ones(len(cells), bool)
+    for parts in (table.home, table.orphan):
+        if len(parts):
+            before = np.searchsorted(parts.start, cells, side="left") - 1
+            is_between &= (before < 0) | (parts.stop[np.maximum(before, 0)] <= cells)
+    return is_between
+
+
 def _is_tiles(starts: Int64Array, stops: Int64Array) -> bool:
     """Say whether all ranges are tiles. A dense tile is stored as parts by sub-ranges, of which its margin knows nothing."""
     size = stops - starts
@@ -255,12 +267,19 @@ def _leaf_fragment(leaf: Leaf, resolved: Resolved, cost: CostModel, first: int) 
     inputs, tree = _bind_inputs(leaf, select)
     tree, sky_joins = pairs.take_out(tree) if pairs is not None else (tree, ())
     work = work_of(leaf, resolved) if leaf.locality.owner else RangeSet.whole()
+    spec, begins = top_of(leaf), None
+    if spec is not None:
+        work = narrowed(spec, work)
+        begins = alone(spec, work, cost.slots)
     is_heavy = bool(edges) or inside > 0 or pairs is not None
-    bounds, costs, estimate = _cut_tasks(leaf, inputs, work, cost, is_heavy=is_heavy, slack=1 if pairs is None else 2)
+    bounds, costs, estimate = _cut_tasks(
+        leaf, inputs, work, cost, is_heavy=is_heavy, slack=1 if pairs is None else 2, begins=begins
+    )
     return LeafFragment(
         number=first + leaf.number, relation=leaf.relation, kind=leaf.split.kind, gathered=leaf.gathered, owner=leaf.locality.owner,
         sql=render(tree, is_given_up=True), columns=leaf.split.columns, inputs=inputs, work=work, bounds=bounds, costs=costs,
         row_limit=leaf.split.row_limit, estimate=estimate, leaf=leaf, sky_joins=sky_joins,
+        top=order_of(spec, work, bounds) if spec is not None and len(costs) > 1 else None,
     )  # fmt: skip
 
 
@@ -289,10 +308,17 @@ def _bind_inputs(leaf: Leaf, select: exp.Select) -> tuple[tuple[LeafInput, ...],
 
 
 def _cut_tasks(
-    leaf: Leaf, inputs: tuple[LeafInput, ...], work: RangeSet, cost: CostModel, *, is_heavy: bool, slack: int
+    leaf: Leaf,
+    inputs: tuple[LeafInput, ...],
+    work: RangeSet,
+    cost: CostModel,
+    *,
+    is_heavy: bool,
+    slack: int,
+    begins: Int64Array | None,
 ) -> tuple[Int64Array, Int64Array, Estimate]:
     """Return bounds, costs and the estimate. Without an owner there is one task over everything. Parts up to `slack` times a task
-    are not cut: a whole tile has its ring in one margin file."""
+    are not cut: a whole tile has its ring in one margin file. A fragment of several tasks has further ones at `begins`."""
     owner = next((i for i in inputs if i.alias == leaf.locality.owner), None)
     if owner is None:
         size = sum(int(i.table.home.bytes.sum() * used_fraction(i.table.table, i.columns)) for i in inputs)
@@ -318,10 +344,14 @@ def _cut_tasks(
         return np.zeros(1, np.int64), np.zeros(0, np.int64), estimate
     costs = sizes + pieces.is_border * cost.part_bytes
     target = cost.task_bytes(int(costs.sum()), is_heavy=is_heavy)
-    cuts = _cuts(owner, pieces, costs, slack * target)
+    beside = [i for i in inputs if i is not owner and i.reach is Reach.HOME]
+    cuts = _cuts(owner, pieces, costs, slack * target, beside)
     costs = np.add.reduceat(costs, cuts)
     number = (np.cumsum(costs) - costs) // max(target, 1)
-    first = np.flatnonzero(np.r_[True, number[1:] != number[:-1]])
+    is_first = np.r_[True, number[1:] != number[:-1]]
+    if begins is not None and is_first.sum() > 1:
+        is_first |= np.isin(pieces.starts[cuts], begins)
+    first = np.flatnonzero(is_first)
     bounds = np.r_[pieces.starts[cuts][first], BEYOND_END].astype(np.int64)
     bounds[0] = 0
     return bounds, np.add.reduceat(costs, first), estimate
@@ -387,13 +417,23 @@ def _pieces(i: LeafInput, work: RangeSet, *, is_fine: bool = True) -> _Pieces:
     )
 
 
-def _cuts(owner: LeafInput, pieces: _Pieces, costs: Int64Array, target: int) -> Int64Array:
-    """Return the indexes of pieces at which a task may begin: borders of parts, and borders of row groups inside parts that are
-    larger than a task. Attached catalogues may hold rows outside their tile, so their parts are never cut."""
+def _cuts(owner: LeafInput, pieces: _Pieces, costs: Int64Array, target: int, beside: Sequence[LeafInput]) -> Int64Array:
+    """Return the indexes of pieces at which a task may begin, from best to worst: borders of parts of all inputs in the same cells
+    (nothing has to be filtered by cell then, and DuckDB knows the sizes of what it joins), borders of the owner's parts, and
+    borders of row groups; the finer ones only inside pieces that are larger than a task. Attached catalogues may hold rows outside
+    their tile, so their parts are never cut."""
     is_new = np.r_[True, pieces.starts[1:] != pieces.starts[:-1]]
     begins = np.flatnonzero(pieces.is_border & is_new)
     if not len(begins) or begins[0] != 0:
         begins = np.r_[0, begins]
+    is_common = np.ones(len(begins), bool)
+    for other in beside:
+        is_common &= _is_between_parts(other.table, pieces.starts[begins])
+    is_common[0] = True
+    if not is_common.all():
+        common = begins[is_common]
+        is_large = np.repeat(np.add.reduceat(costs, common) > target, np.diff(np.r_[common, len(costs)]))
+        begins = begins[is_common | is_large[begins]]
     if owner.table.table.has_nan or not owner.table.table.line_column:
         return begins
     per_part = np.add.reduceat(costs, begins)
