@@ -4,10 +4,10 @@
 
 1. resolve the parts to files, check their sizes and footers, and start their digests (`verify`);
 2. build the statement (`inputs`) and let DuckDB stream it (`duck`);
-3. hold the rows, up to the task's `hold_bytes`; beyond that write all of them to a spool (`spool`). Rows count only when the
-   attempt is finished, so nothing is lost by holding them, and an attempt that fails has sent nothing. The rows of a partitioned
-   task go to one file per partition instead (`partition`);
-4. wait for the digests, then emit the batches and `Finished`. Any failure, whatever happened before, is one `Failed`.
+3. emit the rows as they come, so that they travel while the next ones are computed, up to the task's `hold_bytes`; beyond that
+   write all of them to a spool (`spool`). Rows count only when the attempt is finished, whatever was sent before. The rows of a
+   partitioned task are held back, and go to one file per partition when they are many (`partition`);
+4. wait for the digests, then emit `Finished`. Any failure, whatever happened before, is one `Failed`.
 
 Meanwhile the runner's watchdog thread emits `Progress` every second, and when the deadline passes or somebody cancels it interrupts
 DuckDB again and again until the attempt has ended: an interrupt between two statements would be lost. DuckDB does not look at
@@ -175,8 +175,9 @@ class TaskRunner:
             if spooled:
                 spooled.abort()
             raise
-        for rows in held:
-            attempt.emit(Batch(task=task.id, attempt=task.attempt, epoch=task.epoch, rows=rows))
+        if task.partition is not None:
+            for rows in held:
+                self._send(attempt, rows)
         used = (time.thread_time() if self._settings.threads == 1 else time.process_time()) - cpu
         stats = replace(
             stats,
@@ -211,7 +212,7 @@ class TaskRunner:
             relations.close()
 
     def _rows(self, attempt: _Attempt, sql: str) -> tuple[list[pa.RecordBatch], SpoolWriter | PartitionWriter | None, TaskStats]:
-        """Compute all rows: return them held in memory, or the files that have them instead."""
+        """Compute all rows and send them. Return those that are held back, or the files that have all rows instead."""
         task, limits, partition = attempt.task, attempt.task.limits, attempt.task.partition
         hold_bytes = limits.hold_bytes if partition is None else min(limits.hold_bytes, partition.threshold_bytes)
         held: list[pa.RecordBatch] = []
@@ -243,14 +244,22 @@ class TaskRunner:
                             spooled.write(piece)
                         else:
                             held.append(piece)
+                            if partition is None:
+                                self._send(attempt, piece)
                 if rows == 0:
                     # An empty result still has columns and types, which whoever merges needs.
                     held.append(pa.RecordBatch.from_pylist([], schema=reader.schema))
+                    if partition is None:
+                        self._send(attempt, held[0])
         except BaseException:
             if spooled is not None:
                 spooled.abort()
             raise
         return held, spooled, TaskStats(rows=rows, result_bytes=size, input_bytes=task.input_bytes, elapsed_s=0.0, cpu_s=0.0)
+
+    def _send(self, attempt: _Attempt, rows: pa.RecordBatch) -> None:
+        task = attempt.task
+        attempt.emit(Batch(task=task.id, attempt=task.attempt, epoch=task.epoch, rows=rows))
 
     def _end(self, attempt: _Attempt, event: Finished | Failed) -> None:
         with attempt.lock:

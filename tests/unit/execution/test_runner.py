@@ -62,11 +62,18 @@ def test_batches_are_small(run: Run) -> None:
     assert len(rows_of(events)) == 100000
 
 
+def test_rows_travel_while_the_next_are_computed(run: Run) -> None:
+    slow = "SELECT i, repeat('x', 100) AS s FROM (SELECT range AS i FROM range(200000)) WHERE sqrt(i + 1) > 0"
+    events = run(make_task(f"{slow} UNION ALL SELECT 1, error('at the end')"))
+    assert isinstance(events[-1], Failed)
+    assert any(isinstance(e, Batch) for e in events)
+
+
 def test_large_result_is_spooled(run: Run, spool: Spool) -> None:
     events = run(make_task("SELECT range AS i FROM range(1000000)", hold_bytes=1 << 20))
     last = events[-1]
     assert isinstance(last, Finished)
-    assert not any(isinstance(e, Batch) for e in events)
+    assert sum(e.rows.nbytes for e in events if isinstance(e, Batch)) <= 1 << 20  # sent before it was known to be large
     assert sum(b.num_rows for b in spool.batches(last.stats.spool)) == 1000000
     spool.drop(last.stats.spool)
     with pytest.raises(IntegrityError):
