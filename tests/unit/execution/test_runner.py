@@ -19,7 +19,7 @@ from qengine.errors import (
 )
 from qengine.execution.runner import TaskRunner, catalog_root
 from qengine.execution.spool import Spool
-from qengine.plan.physical import Batch, Finished, Progress, Started, Task, TaskEvent, TaskInput
+from qengine.plan.physical import Batch, Failed, Finished, Progress, Started, Task, TaskEvent, TaskInput
 from tests.support.tasks import error_of, make_task, part_ref, rows_of, write_part
 
 Run = Callable[[Task], list[TaskEvent]]
