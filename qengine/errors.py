@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 
 class Blame(Enum):
@@ -38,10 +38,29 @@ class Span:
         return f"line {self.line}, column {self.column}"
 
 
+_EXCERPT = 100
+"""Characters of a line that an excerpt shows."""
+
+
+def excerpt(text: str, span: Span) -> str:
+    """Return the line of the text in which the span begins, with a mark below it; a part of the line if it is long."""
+    lines = text.split("\n")
+    if not 1 <= span.line <= len(lines):
+        return ""
+    line, column = lines[span.line - 1].rstrip("\r").replace("\t", " "), span.column - 1
+    width = max(1, min(span.end - span.start, len(line) - column))
+    first = max(0, column - _EXCERPT // 2) if len(line) > _EXCERPT else 0
+    shown = line[first : first + _EXCERPT]
+    before = ".." if first else ""
+    after = ".." if first + _EXCERPT < len(line) else ""
+    mark = "^" * max(1, min(width, len(shown) - (column - first)))
+    return f"  {before}{shown}{after}\n  {' ' * (len(before) + column - first)}{mark}"
+
+
 class QEngineError(Exception):
     """Base of all errors that qengine raises on purpose.
 
-    `message` says what is wrong and where, `hint` what to do next.
+    `message` says what is wrong and where, `hint` what to do next. An error about a statement shows its line (`located`).
     """
 
     code: ClassVar[str] = "internal"
@@ -55,10 +74,22 @@ class QEngineError(Exception):
         self.hint = hint
         self.details = dict(details or {})
 
+    @property
+    def excerpt(self) -> str:
+        """The line of the statement with a mark below the place, empty if it is not known."""
+        return str(self.details.get("excerpt", ""))
+
+    def located(self, statement: str) -> Self:
+        """Keep the line of `statement` that the error is about, and return the error. The first call counts."""
+        if self.span is not None and not self.excerpt and (shown := excerpt(statement, self.span)):
+            self.details["excerpt"] = shown
+        return self
+
     def __str__(self) -> str:
         where = f"{self.span}: " if self.span else ""
         hint = f" ({self.hint})" if self.hint else ""
-        return f"{where}{self.message}{hint}"
+        shown = f"\n{self.excerpt}" if self.excerpt else ""
+        return f"{where}{self.message}{hint}{shown}"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_rebuild, (type(self), self.message, self.span, self.hint, self.details))

@@ -11,7 +11,8 @@ import json
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree
@@ -21,6 +22,8 @@ import pyarrow as pa
 from qengine.catalog.output import HEADER_KEY, STATUS_KEY, from_arrow_schema
 from qengine.catalog.summary import TableSummary
 from qengine.client.result import Result
+from qengine.client.watching import ProgressWatcher, Tell
+from qengine.coordinator.progress import QueryProgress
 from qengine.errors import ClusterError, ConfigError, ProtocolError, QEngineError, QueryCancelledError, Span, by_code
 
 _LANGUAGES = {"adql": "ADQL", "adql-strict": "ADQL-2.1-strict", "sql": "SQL"}
@@ -64,22 +67,66 @@ class RemoteClient:
         return self._base
 
     def query(
-        self, text: str, lang: str = "adql", *, maxrec: int | None = None, snapshots: Mapping[str, int] | None = None
+        self,
+        text: str,
+        lang: str = "adql",
+        *,
+        maxrec: int | None = None,
+        snapshots: Mapping[str, int] | None = None,
+        max_cost: str = "",
+        on_progress: Tell | None = None,
     ) -> Result:
         """Run a statement. Errors in it are raised here; rows arrive as the result is read.
 
         `lang` is adql, adql-strict or sql; `maxrec` cuts the rows (the service has a limit of its own; `Result.is_overflow` says
-        when it was met); `snapshots` maps catalogues to snapshot numbers.
+        when it was met); `snapshots` maps catalogues to snapshot numbers; what is estimated above `max_cost`, such as "10GB,60s",
+        is refused; `on_progress` is called twice a second, from another thread.
         """
         fields = [("LANG", _lang(lang)), ("QUERY", text), ("RESPONSEFORMAT", "arrow")]
         if maxrec is not None:
             fields.append(("MAXREC", str(maxrec)))
         fields += [("SNAPSHOT", f"{catalog}:{number}") for catalog, number in (snapshots or {}).items()]
-        return Result(_RemoteRows(self._open("sync", fields), self._base))
+        if max_cost:
+            fields.append(("MAXCOST", max_cost))
+        # The id is chosen here, so that progress can be asked for before the first rows, and the id, come.
+        query = uuid.uuid4().hex
 
-    def explain(self, text: str, lang: str = "adql", *, analyze: bool = False) -> RemotePlan:
-        """Return the plan of a statement. With `analyze` the service runs and measures it."""
-        fields = [("LANG", _lang(lang)), ("QUERY", text), ("ANALYZE", str(int(analyze)))]
+        def fetch() -> QueryProgress:
+            return self.progress(query)
+
+        watcher = ProgressWatcher(fetch, on_progress) if on_progress is not None else None
+        try:
+            return Result(_RemoteRows(self._open("sync", fields, query=query), self._base, query, fetch, watcher))
+        except BaseException:
+            if watcher is not None:
+                watcher.stop()
+            raise
+
+    def progress(self, query: str) -> QueryProgress:
+        """Return how far a query of the service is that runs or ended not long ago."""
+        with self._open(f"progress/{urllib.parse.quote(query, safe='')}") as response:
+            return QueryProgress.from_json(json.loads(response.read()))
+
+    def running(self) -> tuple[QueryProgress, ...]:
+        """Return all queries that run on the service."""
+        return tuple(QueryProgress.from_json(plain) for plain in self._status()["queries"])
+
+    def workers(self) -> tuple[Mapping[str, Any], ...]:
+        """Return the state of the service's workers: worker, health, slots, error."""
+        return tuple(self._status()["workers"])
+
+    def cancel(self, query: str) -> None:
+        """End a query of the service; its reader's next read fails with `QueryCancelledError`."""
+        self._open(f"progress/{urllib.parse.quote(query, safe='')}", method="DELETE").close()
+
+    def _status(self) -> Mapping[str, Any]:
+        with self._open("progress") as response:
+            return dict(json.loads(response.read()))
+
+    def explain(self, text: str, lang: str = "adql", *, analyze: bool = False, max_cost: str = "") -> RemotePlan:
+        """Return the plan of a statement. With `analyze` the service runs and measures it, unless it is estimated above
+        `max_cost`."""
+        fields = [("LANG", _lang(lang)), ("QUERY", text), ("ANALYZE", str(int(analyze))), ("MAXCOST", max_cost)]
         with self._open("query-plan", [*fields, ("RESPONSEFORMAT", "json")]) as response:
             tree = json.loads(response.read())
         return RemotePlan(tree.pop("text"), tree)
@@ -98,9 +145,12 @@ class RemoteClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _open(self, path: str, fields: list[tuple[str, str]] | None = None) -> http.client.HTTPResponse:
+    def _open(
+        self, path: str, fields: list[tuple[str, str]] | None = None, *, query: str = "", method: str | None = None
+    ) -> http.client.HTTPResponse:
         content = urllib.parse.urlencode(fields).encode() if fields else None
-        request = urllib.request.Request(f"{self._base}/{path}", data=content)
+        headers = {"X-Query-Id": query} if query else {}
+        request = urllib.request.Request(f"{self._base}/{path}", data=content, headers=headers, method=method)
         try:
             return urllib.request.urlopen(request, timeout=_TIMEOUT_S)  # type: ignore[no-any-return]
         except urllib.error.HTTPError as error:
@@ -114,7 +164,17 @@ class RemoteClient:
 class _RemoteRows:
     """Rows of an Arrow stream over HTTP."""
 
-    def __init__(self, response: http.client.HTTPResponse, base: str) -> None:
+    def __init__(
+        self,
+        response: http.client.HTTPResponse,
+        base: str,
+        query: str,
+        fetch: Callable[[], QueryProgress],
+        watcher: ProgressWatcher | None = None,
+    ) -> None:
+        self.query = response.headers.get("X-Query-Id") or query
+        self._fetch = fetch
+        self._watcher = watcher
         self._response = response
         self._base = base
         self.is_overflow = False
@@ -152,7 +212,12 @@ class _RemoteRows:
         self.is_overflow = plain["is_overflow"]
         return None
 
+    def progress(self) -> QueryProgress:
+        return self._fetch()
+
     def close(self) -> None:
+        if self._watcher is not None:
+            self._watcher.stop()
         self._response.close()
 
 
@@ -178,4 +243,5 @@ def _read_error(status: int, body: bytes, base: str) -> QEngineError:
 def _rebuild(plain: Mapping[str, Any]) -> QEngineError:
     place = plain.get("span")
     span = Span(place["line"], place["column"], place["start"], place["end"]) if place else None
-    return by_code(plain.get("code", ""))(plain.get("message", ""), span=span, hint=plain.get("hint", ""))
+    details = {"excerpt": plain["excerpt"]} if plain.get("excerpt") else None
+    return by_code(plain.get("code", ""))(plain.get("message", ""), span=span, hint=plain.get("hint", ""), details=details)

@@ -34,7 +34,7 @@ from sqlglot import exp
 
 from qengine.catalog.model import Catalog
 from qengine.catalog.output import OutputColumn
-from qengine.errors import QuerySyntaxError
+from qengine.errors import QEngineError, QuerySyntaxError
 from qengine.sql.blocks import Queries
 from qengine.sql.deep import run_deep
 from qengine.sql.language import language_of
@@ -59,7 +59,11 @@ def bind(parsed: ParsedQuery, catalog: Catalog) -> BoundQuery:
 
     Raise `UnknownNameError`, `QueryTypeError` or `UnsupportedQueryError`, with a position.
     """
-    return run_deep(lambda: _bind(parsed, catalog))
+    try:
+        return run_deep(lambda: _bind(parsed, catalog))
+    except QEngineError as error:
+        error.located(parsed.text)
+        raise
 
 
 def _bind(parsed: ParsedQuery, catalog: Catalog) -> BoundQuery:

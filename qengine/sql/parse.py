@@ -36,7 +36,14 @@ class ParsedQuery:
 
 def parse(text: str, language: str) -> ParsedQuery:
     """Parse one statement in the profile `language`. Raise `QuerySyntaxError` with a position if it is not one."""
-    profile = language_of(language)
+    try:
+        return _parsed(text, language_of(language))
+    except QEngineError as error:
+        error.located(text)
+        raise
+
+
+def _parsed(text: str, profile: Language) -> ParsedQuery:
     shown, lists = take_lists(text)
     found = tokenize(shown, profile)
     if len(found) + 2 * sum(map(len, lists.values())) > MAX_TOKENS:

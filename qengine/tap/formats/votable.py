@@ -101,10 +101,11 @@ def error_document(error: QEngineError) -> bytes:
 
 
 def error_json(error: QEngineError) -> str:
-    """Return code, message, hint and position of an error as JSON."""
+    """Return code, message, hint, position and excerpt of an error as JSON."""
     span = error.span
     place = {"line": span.line, "column": span.column, "start": span.start, "end": span.end} if span else None
-    return json.dumps({"code": error.code, "message": error.message, "hint": error.hint, "span": place})
+    known = {"code": error.code, "message": error.message, "hint": error.hint, "span": place, "excerpt": error.excerpt}
+    return json.dumps(known)
 
 
 def _error_info(error: QEngineError) -> str:
