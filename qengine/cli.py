@@ -84,6 +84,10 @@ def load(
     dec: Annotated[str, typer.Option(help="Column with the declination, ICRS degrees.")] = "",
     director: Annotated[str, typer.Option(help="Director table of a child.")] = "",
     director_key: Annotated[str, typer.Option(help="Column of a child that holds the director's key.")] = "",
+    left: Annotated[
+        str, typer.Option(help="Of a match table: [CATALOG.]TABLE.COLUMN, a director and the column with its keys.")
+    ] = "",
+    right: Annotated[str, typer.Option(help="Of a match table: the other director and column.")] = "",
     schema: Annotated[Path | None, typer.Option(help="Felis file, with its sharding.toml beside it.")] = None,
     rows_per_tile: Annotated[int | None, typer.Option(min=1, help="Most rows in a tile.")] = None,
     margin_arcsec: Annotated[float | None, typer.Option(min=0.0, help="Width of the margins around tiles; 0 writes none.")] = None,
@@ -100,6 +104,8 @@ def load(
         dec=dec,
         director=director,
         director_key=director_key,
+        left=left,
+        right=right,
         schema=schema,
         rows_per_tile=rows_per_tile,
         margin_arcsec=margin_arcsec,

@@ -10,7 +10,7 @@ import dataclasses
 import json
 from typing import Any
 
-from qengine.catalog.model import Column, ForeignKey, Release, Table, TableKind
+from qengine.catalog.model import Column, ForeignKey, Match, Release, Table, TableKind
 from qengine.catalog.types import SqlType
 from qengine.errors import RegistryError
 
@@ -24,6 +24,8 @@ def to_json(table: Table) -> str:
         words["foreign_keys"] = [_changed(key) for key in table.foreign_keys]
     if table.release != Release():
         words["release"] = _changed(table.release)
+    if table.match is not None:
+        words["match"] = _changed(table.match)
     return json.dumps(words, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -38,6 +40,8 @@ def from_json(text: str) -> Table:
             for key in words.get("foreign_keys", ())
         )
         words["release"] = Release(**words.get("release", {}))
+        if "match" in words:
+            words["match"] = Match(**words["match"])
         return Table(**words)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise RegistryError(f"a table definition cannot be read: {error}", hint="it may be of a newer qengine") from error
@@ -49,7 +53,7 @@ def _column(column: Column) -> dict[str, Any]:
     return words
 
 
-def _changed(value: Table | Column | ForeignKey | Release) -> dict[str, Any]:
+def _changed(value: Table | Column | ForeignKey | Release | Match) -> dict[str, Any]:
     """Return the plain fields whose values differ from their defaults."""
     return {
         field.name: getattr(value, field.name)

@@ -6,8 +6,8 @@ snapshot that it will read. Tests build catalogues of a million imaginary tiles 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum
 
 import numpy as np
@@ -31,6 +31,7 @@ class TableKind(Enum):
 
     DIRECTOR = "director"
     CHILD = "child"
+    MATCH = "match"
     REPLICATED = "replicated"
 
 
@@ -75,6 +76,29 @@ class Release:
     date: str = ""
 
 
+LAYOUT = "@right"
+"""What the name of a match table's second layout ends with; no other table has such a name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Match:
+    """What a layout of a match table knows of the other side of its pairs.
+
+    The table itself says which director it lies by (`family`, `director`, `director_key`). The rows of the other side are of
+    `family`, and `key` is the column that holds their key. Wherever both directors have a position they are at most
+    `separation_deg` apart. `strays` counts the pairs of two known directors of which one has no position, `orphans` the
+    pairs whose own director is NULL or unknown while the other is known: their cells say nothing of where the other is.
+    `layout_of` is the name of the table that this is the second layout of, empty for the first.
+    """
+
+    family: str
+    key: str
+    separation_deg: float = 0.0
+    strays: int = 0
+    orphans: int = 0
+    layout_of: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
     """A table as users see it, and how it is sharded.
@@ -82,13 +106,14 @@ class Table:
     `schema` is the catalogue's name. `family` names the set of tables whose rows are co-located (the director's name, with the
     catalogue's in front: `dp1.Object`); empty for replicated tables. `key` is the unique key of a director, or a child's own key
     if it has one. A child has `director` (table name in the same catalogue) and `director_key` (its own column that holds the
-    director's key). `ra` and `dec` are the columns of the *own* position in ICRS degrees, empty if there is none; for a director
-    they determine the place on the line. `epoch` is the Julian year of the positions, `pmra` and `pmdec` the columns of their
-    proper motions (the former times cos dec), empty if there are none. `is_key_proven` says that keys are unique and live in one
-    cell (checked at publish); without it there is no key locality. `has_nan` says that floats in the files may be NaN, which must
-    be read as NULL. `line_column` is the files' column of order-29 cells; empty if an attached catalogue has none. Such a table
-    cannot be read in part: a task that reads one of its parts takes the whole range of the part and gives no ranges to the reader
-    (`TaskInput.ranges` empty), so tasks are cut only where parts meet, and margins (`margin`, rings of cells) cannot be used.
+    director's key); so has a match table, by its layout, and `match` names the other side. `ra` and `dec` are the columns of the
+    *own* position in ICRS degrees, empty if there is none; for a director they determine the place on the line. `epoch` is the
+    Julian year of the positions, `pmra` and `pmdec` the columns of their proper motions (the former times cos dec), empty if there
+    are none. `is_key_proven` says that keys are unique and live in one cell (checked at publish); without it there is no key
+    locality. `has_nan` says that floats in the files may be NaN, which must be read as NULL. `line_column` is the files' column of
+    order-29 cells; empty if an attached catalogue has none. Such a table cannot be read in part: a task that reads one of its parts
+    takes the whole range of the part and gives no ranges to the reader (`TaskInput.ranges` empty), so tasks are cut only where
+    parts meet, and margins (`margin`, rings of cells) cannot be used.
     """
 
     schema: str
@@ -113,6 +138,7 @@ class Table:
     table_index: int | None = None
     foreign_keys: tuple[ForeignKey, ...] = ()
     release: Release = Release()
+    match: Match | None = None
 
     @property
     def full_name(self) -> str:
@@ -127,7 +153,9 @@ class Table:
         """Column whose equality means the same cell within the family; empty if there is none or it is unproven."""
         if not self.is_key_proven:
             return ""
-        return self.director_key if self.kind is TableKind.CHILD else self.key if self.kind is TableKind.DIRECTOR else ""
+        if self.kind is TableKind.DIRECTOR:
+            return self.key
+        return self.director_key if self.kind in (TableKind.CHILD, TableKind.MATCH) else ""
 
     def column(self, name: str) -> Column | None:
         """Return the column with exactly this name, hidden ones included."""
@@ -225,7 +253,7 @@ class TableSnapshot:
     `number` is the snapshot of the catalogue. `home` holds every row on the sky exactly once; `orphan` those beyond the sky;
     `margin` the copies of rows within `margin_arcsec` around each tile. Replicated tables keep all rows in `home` with
     start = 0, stop = the end of the line. `inline` is the data of a small table that lives in the coordinator (TAP_SCHEMA);
-    such a table has no parts.
+    such a table has no parts. A match table has the same pairs once more in `other`, laid out by their other side.
     """
 
     table: Table
@@ -236,10 +264,18 @@ class TableSnapshot:
     margin_arcsec: float = 0.0
     key_index: KeyIndex | None = None
     inline: pa.Table | None = None
+    other: TableSnapshot | None = None
 
     @property
     def rows(self) -> int:
         return self.inline.num_rows if self.inline is not None else int(self.home.rows.sum() + self.orphan.rows.sum())
+
+
+def with_layouts(tables: Sequence[TableSnapshot]) -> tuple[TableSnapshot, ...]:
+    """Return the tables with the second layouts of match tables put into their first."""
+    second = {(t.table.schema, t.table.match.layout_of): t for t in tables if t.table.match is not None and t.table.match.layout_of}
+    first = [t for t in tables if t.table.match is None or not t.table.match.layout_of]
+    return tuple(replace(t, other=second.get((t.table.schema, t.table.name))) if t.table.match else t for t in first)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 from qengine.catalog import definition, durable, migrations
 from qengine.catalog.manifest import read_manifest, write_manifest
 from qengine.catalog.migrations.tables import CATALOGS, LOADS, RATES, SNAPSHOT_TABLES, SNAPSHOTS
-from qengine.catalog.model import Catalog, Table, TableSnapshot
+from qengine.catalog.model import LAYOUT, Catalog, Table, TableSnapshot, with_layouts
 from qengine.catalog.rates import Observed, read_rates, record_rates
 from qengine.catalog.records import ManifestRef, SnapshotRecord, read_records, record_path, write_record
 from qengine.catalog.tap_schema import tap_schema
@@ -147,6 +147,7 @@ class Registry:
             if (found := self._catalogs.get(key)) is not None:
                 return found
             tables = [self._snapshot(manifest, number) for number, manifests in chosen for manifest in manifests]
+            tables = list(with_layouts(tables))
             built = Catalog((*tables, *tap_schema(tables)))
             kept = list(self._catalogs.items())[1 - _KEPT_CATALOGS :]
             self._catalogs = {**dict(kept), key: built}
@@ -173,7 +174,8 @@ class Registry:
         """Return the latest definitions of all tables, without reading a manifest."""
         with self._transaction(is_writing=False) as connection:
             chosen = self._choose(connection, {})
-        return tuple(definition.from_json(manifest.definition) for _, manifests in chosen for manifest in manifests)
+        found = (definition.from_json(manifest.definition) for _, manifests in chosen for manifest in manifests)
+        return tuple(table for table in found if table.match is None or not table.match.layout_of)
 
     def loads(self) -> tuple[Load, ...]:
         """Return all loads, oldest first."""
@@ -436,7 +438,7 @@ def _check_running(connection: sa.Connection, load: str) -> None:
 
 def _check_names(catalog: str, tables: Sequence[TableSnapshot]) -> None:
     """Names become folders and identifiers: letters, digits and underscores only, and unique without regard to case."""
-    for name in (catalog, *(snapshot.table.name for snapshot in tables)):
+    for name in (catalog, *(snapshot.table.name.removesuffix(LAYOUT) for snapshot in tables)):
         if not _NAME.fullmatch(name):
             raise SchemaError(
                 f"{name!r} cannot be the name of a catalogue or table", hint="use letters, digits and _, first a letter"

@@ -239,7 +239,7 @@ def _table(schema: str, felis: Any, columns: Mapping[str, tuple[str, str]], word
     primary = [columns[reference][1] for reference in _list(felis.primary_key) if reference in columns]
     layout = words.tables.get(felis.name, Layout(kind=TableKind.DIRECTOR))
     key = layout.key if layout.key is not None else primary[0] if len(primary) == 1 else ""
-    owner = {TableKind.DIRECTOR: felis.name, TableKind.CHILD: layout.director, TableKind.REPLICATED: ""}[layout.kind]
+    owner = {TableKind.DIRECTOR: felis.name, TableKind.CHILD: layout.director}.get(layout.kind, "")
     names = {c.name for c in felis.columns}
     motion = (layout.pmra, layout.pmdec) if layout.pmra else words.motion if names.issuperset(words.motion) else ("", "")
     if unknown := [name for name in motion if name and name not in names]:

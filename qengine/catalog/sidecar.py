@@ -112,6 +112,8 @@ def _layout(reader: _Reader, words: Mapping[str, Any], position: Mapping[str, An
         kind = TableKind(words.get("kind"))
     except ValueError:
         raise reader.error(f"{where}.kind", f"must be one of {kinds}") from None
+    if kind is TableKind.MATCH:
+        raise reader.error(f"{where}.kind", "a match table names its two directors when it is loaded", "use --kind match")
     texts = {name: reader.text(words, name, where, default="") for name in ("ra", "dec", "director", "director_key")}
     key = reader.text(words, "key", where, default="") if "key" in words else None
     is_child = kind is TableKind.CHILD

@@ -17,11 +17,13 @@ from qengine.catalog.types import BIGINT, DOUBLE, INTEGER, to_arrow
 from qengine.errors import ConfigError, ConflictError, InputError, SchemaError
 from qengine.loader.children import DIRECTOR_DEC, DIRECTOR_RA, find_director
 from qengine.loader.keys import key_type
+from qengine.loader.match import Side, laid_out, read_side
 from qengine.loader.request import MARGIN_ARCSEC, ROWS_PER_TILE, LoadRequest
 
 RESERVED = (*HIDDEN_COLUMNS, DIRECTOR_RA, DIRECTOR_DEC)
 """Names of the loader's own columns. Inputs that have them (files of another store) get new ones."""
 
+_PLACED_BY_IT = (TableKind.CHILD, TableKind.MATCH)
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _RA_UCD = "pos.eq.ra;meta.main"
 _DEC_UCD = "pos.eq.dec;meta.main"
@@ -30,13 +32,14 @@ _DEC_UCD = "pos.eq.dec;meta.main"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Definition:
     """A table to be loaded. `columns` are what inputs give, in the types and with the metadata that parts have; `director` is
-    set for a child only."""
+    set for a child and a match table only. `other` is the second layout of a match table."""
 
     table: Table
     columns: pa.Schema
     director: TableSnapshot | None
     rows_per_tile: int
     margin_arcsec: float
+    other: Definition | None = None
 
 
 def declared_types(request: LoadRequest) -> dict[str, pa.DataType]:
@@ -72,7 +75,22 @@ def define(request: LoadRequest, source: pa.Schema, catalog: Catalog) -> Definit
     if table.kind is not TableKind.DIRECTOR:
         margin = 0.0
     table = replace(table, columns=(*_hidden(table.kind), *columns))
-    return Definition(table=table, columns=stored, director=director, rows_per_tile=rows, margin_arcsec=margin)
+    made = Definition(table=table, columns=stored, director=director, rows_per_tile=rows, margin_arcsec=margin)
+    if table.kind is not TableKind.MATCH:
+        return made
+    left, right = _sides(table, request, catalog)
+    second = replace(made, table=laid_out(table, right, left, is_second=True), director=right.director)
+    return replace(made, table=laid_out(table, left, right, is_second=False), director=left.director, other=second)
+
+
+def _sides(table: Table, request: LoadRequest, catalog: Catalog) -> tuple[Side, Side]:
+    sides = []
+    for text, option in ((request.left, "--left"), (request.right, "--right")):
+        side = read_side(catalog, table.schema, text, option)
+        sides.append(replace(side, column=_named(table, side.column, option)))
+    if sides[0].column == sides[1].column:
+        raise ConfigError(f"{table.full_name}: both sides of a pair are in column {sides[0].column}", hint="name two columns")
+    return sides[0], sides[1]
 
 
 def _layout(request: LoadRequest) -> tuple[int, float]:
@@ -103,6 +121,8 @@ def _with_roles(table: Table, request: LoadRequest, catalog: Catalog) -> tuple[T
         return replace(table, key=key, ra=ra, dec=dec, family=family, director="", director_key="", is_key_proven=bool(key)), None
     if table.kind is TableKind.REPLICATED:
         return replace(table, key=key, ra=ra, dec=dec, family="", director="", director_key="", line_column=""), None
+    if table.kind is TableKind.MATCH:
+        return replace(table, key=key, ra=ra, dec=dec, family="", director="", director_key=""), None
     director = find_director(catalog, table.schema, request.director or table.director)
     if not director_key:
         raise ConfigError(
@@ -148,7 +168,7 @@ def _check_new(request: LoadRequest, catalog: Catalog) -> None:
     found = catalog.find(request.catalog, request.table)
     if found is None:
         return
-    kin = [t.table.name for t in catalog if t.table.family == found.table.family and t.table.kind is TableKind.CHILD]
+    kin = [t.table.name for t in catalog if t.table.family == found.table.family and t.table.kind in _PLACED_BY_IT]
     if found.table.kind is TableKind.DIRECTOR and kin:
         raise ConflictError(
             f"{found.table.full_name} is loaded already, and {', '.join(kin)} lie where its rows lie",
@@ -180,4 +200,4 @@ def _hidden(kind: TableKind) -> tuple[Column, ...]:
     )
     if kind is TableKind.REPLICATED:
         return origin
-    return (*line, *origin, *position) if kind is TableKind.CHILD else (*line, *origin)
+    return (*line, *origin) if kind is TableKind.DIRECTOR else (*line, *origin, *position)

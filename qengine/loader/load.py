@@ -10,6 +10,8 @@
    writes them.
 7. `publish` builds the HATS tree and makes the snapshot visible in one transaction.
 
+A match table does steps 2 to 6 twice, once for each of its layouts (`loader.match`), and publishes both at once.
+
 Nothing is visible before step 7; a load that fails or is killed leaves the catalogue as it was. Memory is bounded by
 `LoadRequest.memory_bytes`, whatever the size of the inputs; the same inputs give the same parts, byte for byte.
 """
@@ -36,6 +38,7 @@ from qengine.loader import children, keys, margin, publish, write
 from qengine.loader.definition import Definition, declared_types, define
 from qengine.loader.distribute import Shape, Tally, distribute
 from qengine.loader.locate import ChildLocator, DirectorLocator, Locator, Placement, locate
+from qengine.loader.match import MatchLocator, Separation
 from qengine.loader.partition import Tiles, child_buckets, director_buckets, tiles_of
 from qengine.loader.replicated import replicated_schema, write_replicated
 from qengine.loader.request import LoadReport, LoadRequest, Progress
@@ -105,10 +108,15 @@ def load(request: LoadRequest, registry: Registry, store: Store, *, progress: Pr
     with publish.exclusive(store.root, definition.table) as folder:
         publish.sweep(folder)
         with _recorded(registry, context) as name, _scratch(folder) as scratch:
-            run = _Run(request, definition, sources, store, folder, scratch, name, expected + 1, report)
-            loaded = run.run()
-            number = _publish(run, loaded, registry, expected)
-    return _report(run, loaded, number, time.monotonic() - began)
+            separation = Separation()
+            definitions = [definition, *([definition.other] if definition.other is not None else [])]
+            runs = [
+                _Run(request, each, sources, store, folder, scratch / str(number), name, expected + 1, report, separation)
+                for number, each in enumerate(definitions)
+            ]
+            loaded = [run.run() for run in runs]
+            number = _publish(runs, loaded, registry, expected)
+    return _report(runs, loaded, number, time.monotonic() - began)
 
 
 class _Run:
@@ -116,8 +124,10 @@ class _Run:
 
     def __init__(
         self, request: LoadRequest, definition: Definition, sources: Sequence[Source], store: Store, folder: Path, scratch: Path,
-        name: str, number: int, progress: Progress,
+        name: str, number: int, progress: Progress, separation: Separation,
     ) -> None:  # fmt: skip
+        scratch.mkdir()
+        self.separation = separation
         self.request = request
         self.definition = definition
         self.table = definition.table
@@ -183,9 +193,16 @@ class _Run:
             return DirectorLocator(ra=table.ra, dec=table.dec, key=table.key, is_wrapping=self.request.ra_wrap)
         own = self.definition.columns.field(table.director_key)
         arrow = children.family_key_type(self.definition.director, own)
-        return ChildLocator(
+        child = ChildLocator(
             director_key=table.director_key, directors=children.read_key_cells(self.definition.director, self.store, arrow)
         )
+        other = self.definition.other
+        if other is None or other.director is None:
+            return child
+        column = other.table.director_key
+        arrow = children.family_key_type(other.director, other.columns.field(column))
+        rights = children.read_key_cells(other.director, self.store, arrow)
+        return MatchLocator(left=child, right_key=column, rights=rights, separation=self.separation)
 
     def _partition(self, placement: Placement) -> tuple[Tiles, np.ndarray[tuple[int], np.dtype[np.int64]]]:
         if self.definition.director is None:
@@ -231,31 +248,12 @@ def _bloom(key: str, is_child: bool) -> tuple[str, ...]:
     return (key,) if key and is_child else ()
 
 
-def _publish(run: _Run, loaded: _Loaded, registry: Registry, expected: int) -> int:
-    table, store = run.table, run.store
-    visible = [column.name for column in table.columns]
-    snapshot = TableSnapshot(
-        table=table,
-        number=expected + 1,
-        **{role.name.lower(): to_parts(_records(loaded.written, role, store, table.line_column, visible)) for role in PartRole},
-        margin_arcsec=run.definition.margin_arcsec,
-        key_index=loaded.key_index,
-    )
-    stored = sum(part.file.rows for part in loaded.written if part.role is not PartRole.MARGIN)
-    if stored + loaded.tally.quarantined != loaded.tally.read:
-        raise SchemaError(f"{loaded.tally.read:,} rows were read, but {stored:,} stored")
-    index = loaded.key_index.uri if loaded.key_index else ()
-    sync_parts([*(part.file.path for part in loaded.written), *(store.path(uri) for uri in index)])
-    tree = None
-    if loaded.placement is not None:
-        director = run.definition.director
-        facts = {"qengine_director_snapshot": str(director.number)} if director else {}
-        tree = publish.stage_tree(
-            store.root, table, loaded.written, schema=loaded.schema, tiles=loaded.tiles, margin_arcsec=snapshot.margin_arcsec,
-            load=run.name, counts=publish.pixel_counts(loaded.placement.cells), facts=facts,
-        )  # fmt: skip
+def _publish(runs: Sequence[_Run], loaded: Sequence[_Loaded], registry: Registry, expected: int) -> int:
+    snapshots = [_snapshot(run, made, expected + 1) for run, made in zip(runs, loaded, strict=True)]
+    first, made = runs[0], loaded[0]
+    tree = _tree(first, made, snapshots[0]) if made.placement is not None else None
     try:
-        number = registry.publish(run.name, table.schema, (snapshot,), expected=expected)
+        number = registry.publish(first.name, first.table.schema, snapshots, expected=expected)
     except BaseException:
         if tree is not None:
             tree.discard()
@@ -263,6 +261,37 @@ def _publish(run: _Run, loaded: _Loaded, registry: Registry, expected: int) -> i
     if tree is not None:
         publish.reveal_tree(tree, number)
     return number
+
+
+def _snapshot(run: _Run, loaded: _Loaded, number: int) -> TableSnapshot:
+    """Return the table as it will be published; its files are on disk for good."""
+    table, store = run.separation.measured(run.table), run.store
+    visible = [column.name for column in table.columns]
+    home, orphan, margins = (
+        to_parts(_records(loaded.written, role, store, table.line_column, visible))
+        for role in (PartRole.HOME, PartRole.ORPHAN, PartRole.MARGIN)
+    )
+    snapshot = TableSnapshot(
+        table=table, number=number, home=home, orphan=orphan, margin=margins, margin_arcsec=run.definition.margin_arcsec,
+        key_index=loaded.key_index,
+    )  # fmt: skip
+    stored = sum(part.file.rows for part in loaded.written if part.role is not PartRole.MARGIN)
+    if stored + loaded.tally.quarantined != loaded.tally.read:
+        raise SchemaError(f"{loaded.tally.read:,} rows were read, but {stored:,} stored")
+    index = loaded.key_index.uri if loaded.key_index else ()
+    sync_parts([*(part.file.path for part in loaded.written), *(store.path(uri) for uri in index)])
+    return snapshot
+
+
+def _tree(run: _Run, loaded: _Loaded, snapshot: TableSnapshot) -> publish.Tree:
+    """Build the HATS tree: of a match table, its first layout."""
+    director = run.definition.director
+    facts = {"qengine_director_snapshot": str(director.number)} if director else {}
+    cells = loaded.placement.cells if loaded.placement is not None else np.empty(0, np.int64)
+    return publish.stage_tree(
+        run.store.root, run.table, loaded.written, schema=loaded.schema, tiles=loaded.tiles, margin_arcsec=snapshot.margin_arcsec,
+        load=run.name, counts=publish.pixel_counts(cells), facts=facts,
+    )  # fmt: skip
 
 
 def _records(written: Sequence[Written], role: PartRole, store: Store, line: str, columns: Sequence[str]) -> list[PartRecord]:
@@ -276,8 +305,11 @@ def _records(written: Sequence[Written], role: PartRole, store: Store, line: str
     ]  # fmt: skip
 
 
-def _report(run: _Run, loaded: _Loaded, number: int, seconds: float) -> LoadReport:
+def _report(runs: Sequence[_Run], made: Sequence[_Loaded], number: int, seconds: float) -> LoadReport:
+    """Return what was done. Rows of a match table are counted once, its parts in both layouts."""
+    run, loaded = runs[0], made[0]
     written, tally, placement = loaded.written, loaded.tally, loaded.placement
+    everything = [part for each in made for part in each.written]
     home = [part for part in written if part.role is PartRole.HOME]
     return LoadReport(
         catalog=run.table.schema,
@@ -293,10 +325,11 @@ def _report(run: _Run, loaded: _Loaded, number: int, seconds: float) -> LoadRepo
         wrapped=placement.wrapped if placement else 0,
         nan=dict(tally.nan),
         tiles=len(np.unique(np.searchsorted(loaded.tiles.start, [part.start for part in home], "right"))) if placement else 0,
-        parts=len(home) + sum(part.role is PartRole.ORPHAN for part in written),
+        parts=sum(part.role is not PartRole.MARGIN for part in everything),
+        separation_arcsec=run.separation.largest_deg * 3600,
         margin_rows=write.count_rows(written, PartRole.MARGIN),
         input_bytes=sum(source.identity.bytes for source in run.sources),
-        bytes=sum(part.file.bytes for part in written),
+        bytes=sum(part.file.bytes for part in everything),
         seconds=seconds,
     )
 

@@ -74,7 +74,7 @@ def stage_tree(
     snapshots = table_folder(root, table) / "snapshots"
     snapshots.mkdir(parents=True, exist_ok=True)
     name = f"{table.schema}_{table.name}"
-    is_child = table.kind is TableKind.CHILD
+    is_child = table.kind in (TableKind.CHILD, TableKind.MATCH)
     home = _leaves([part for part in written if part.role is PartRole.HOME], tiles)
     ra, dec = (DIRECTOR_RA, DIRECTOR_DEC) if is_child else (table.ra, table.dec)
     common: dict[str, Any] = {"ra": ra, "dec": dec, "schema": schema, "builder": f"qengine {version('qengine')}", "created": _now()}

@@ -21,6 +21,8 @@ class LoadRequest:
 
     `kind` is a director unless the schema says otherwise. `key` is a director's unique key, or a child's own; empty if there is
     none, None to ask the schema. `ra` and `dec` are columns of the position in ICRS degrees; empty to find them by UCD or name.
+    A match table names its two directors by `left` and `right`, each `[CATALOG.]TABLE.COLUMN` with the column of the inputs that
+    holds the director's key.
     `schema` is a Felis file, whose sidecar may say all of this. A director's tiles hold at most `rows_per_tile` rows, a child's
     parts at most four times as many. `margin_arcsec` of zero writes no margins. `ra_wrap` takes right ascensions outside
     [0, 360) modulo 360 instead of refusing them. `memory_bytes` bounds what the load holds at a time (0: 2 GB, or 1 GB per
@@ -36,6 +38,8 @@ class LoadRequest:
     dec: str = ""
     director: str = ""
     director_key: str = ""
+    left: str = ""
+    right: str = ""
     schema: Path | None = None
     rows_per_tile: int | None = None
     margin_arcsec: float | None = None
@@ -68,6 +72,7 @@ class LoadReport:
     tiles: int
     parts: int
     margin_rows: int
+    separation_arcsec: float = 0.0
     input_bytes: int
     bytes: int
     seconds: float
@@ -83,6 +88,8 @@ class LoadReport:
             lines.append(f"  margins: {self.margin_rows:,} copies of rows near the edges of tiles")
         if self.orphaned:
             lines.append(f"  without a place on the sky: {self.orphaned:,} rows, found by scans and keys, never by position")
+        if self.separation_arcsec:
+            lines.append(f"  pairs are at most {self.separation_arcsec:.6g} arcsec apart")
         if self.without_director:
             lines.append(f"  without a director: {self.without_director:,} rows")
         if self.wrapped:

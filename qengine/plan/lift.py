@@ -8,16 +8,13 @@ Which rows does a term speak of? A term of WHERE, or of the ON of an inner join,
 out: its scope is empty. A term in the ON of `LEFT JOIN x` only decides which rows of x match: its scope is x. RIGHT and FULL joins
 turn that around. An ASOF join chooses one of the rows that fulfil its ON, so terms of WHERE come after the choice: the terms of its
 ON have its scope too.
-
-A column of a derived table that is a plain column inside it stands for that column: `d.id = f.id` where d is
-`(SELECT o.objectId AS id, .. FROM Object o ..)` is an equality of the keys of o and f, and so an edge between d and f. `resolve`
-follows such columns down.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 from sqlglot import exp
@@ -25,43 +22,41 @@ from sqlglot import exp
 from qengine.catalog.model import Catalog, Table, TableKind, TableSnapshot
 from qengine.errors import Span
 from qengine.plan import terms
-from qengine.plan.logical import (
-    Block,
-    Conjunct,
-    KeyEdge,
-    KeyFact,
-    Origin,
-    Place,
-    RangeFact,
-    RegionFact,
-    Relation,
-    SkyEdge,
-    ValueFact,
-)
+from qengine.plan.edges import Relations, key_edge, key_edges, locality_key, match_edges, resolve, sky_edges
+from qengine.plan.locality import Refusal, needs_final, owner_bytes, prove_locality
+from qengine.plan.logical import Block, Conjunct, KeyFact, Origin, Place, RangeFact, RegionFact, Relation, ValueFact
 from qengine.plan.nesting import gatherings, holders, is_positive, is_repeatable, nested_queries, plain_outputs
-from qengine.plan.radius import upper_bound
 from qengine.plan.regions import keys_of, range_of, region_of
 from qengine.plan.value_terms import test_of
 from qengine.sql.trees import nodes_of
 
-LEAST_RADIUS_DEG = 1e-9
-"""Coincident places need not be in one cell: the rim of a circle has a tolerance, and a pole has many right ascensions."""
+Layouts = frozenset[str]
 
-Relations = Mapping[str, Relation]
+MAX_LAYOUTS = 3
+"""Of how many match tables in a block both layouts are tried."""
 
 
-def lift_block(select: exp.Select, catalog: Catalog, outer: Relations | None = None) -> Block:
-    """Return the facts of one block. `outer` are the relations of enclosing blocks that it may name."""
+def lift_block(select: exp.Select, catalog: Catalog, outer: Relations | None = None, layouts: Layouts | None = None) -> Block:
+    """Return the facts of one block. `outer` are the relations of enclosing blocks that it may name.
+
+    `layouts` are the match tables in it (by alias) that are read by their second layout; by default those that serve best.
+    """
+    if layouts is None and (matches := _match_tables(select, catalog)):
+        trials = [frozenset(chosen) for count in range(len(matches) + 1) for chosen in combinations(matches, count)]
+        return min((lift_block(select, catalog, outer, trial) for trial in trials), key=_rank)
     enclosing = dict(outer or {})
-    relations = _relations(select, catalog, enclosing)
+    seconds = layouts or frozenset()
+    relations = _relations(select, catalog, enclosing, seconds)
     visible = {**enclosing, **relations}
     found = tuple(_conjuncts(select, relations))
     obstacle, place = _obstacle(select, relations)
+    ties = tuple(key_edges(found, relations, visible))
     return Block(
         relations=relations,
         conjuncts=found,
-        key_edges=tuple(_key_edges(found, relations, visible)),
-        sky_edges=tuple(_sky_edges(found, relations, visible)),
+        key_edges=ties,
+        sky_edges=tuple(sky_edges(found, relations, visible)),
+        match_edges=tuple(match_edges(found, relations, ties)),
         regions=tuple(_regions(found, relations)),
         keys=tuple(_keys(found, relations)),
         ranges=tuple(_ranges(found, relations)),
@@ -69,41 +64,42 @@ def lift_block(select: exp.Select, catalog: Catalog, outer: Relations | None = N
         span=place,
         outputs=plain_outputs(select),
         gatherings=gatherings(select),
-        nested=nested_queries(select, lambda node, inner: _sub_block(node, inner, catalog, visible)),
+        nested=nested_queries(select, lambda node, inner: _sub_block(node, inner, catalog, visible, seconds)),
         outer=_outer(select),
         is_repeatable=is_repeatable(select),
         values=tuple(_values(found, relations)),
     )
 
 
-def resolve(place: Place | None, relations: Relations, outer: Relations | None = None) -> Origin | None:
-    """Return the table's column that the column stands for, None if it is computed or of no stored table."""
-    if place is None:
-        return None
-    alias, name = place
-    relation = relations.get(alias)
-    if relation is None:
-        found = resolve(place, outer) if outer else None
-        return replace(found, alias=found.base) if found is not None else None
-    if relation.table is not None:
-        return Origin(alias=alias, base=alias, column=name, table=relation.table)
-    if relation.inner is None:
-        return None
-    inner = resolve(relation.inner.outputs.get(name), relation.inner.relations)
-    return replace(inner, alias=alias) if inner is not None else None
+def _match_tables(select: exp.Select, catalog: Catalog) -> list[str]:
+    found = []
+    for node in nodes_of(select):
+        if isinstance(node, exp.Table) and node.db and (table := catalog.find(node.db, node.name)) and table.other is not None:
+            found.append(node.alias_or_name)
+    return found[:MAX_LAYOUTS]
+
+
+def _rank(block: Block) -> tuple[bool, bool, int, float, int]:
+    """Order the layouts of a block's match tables: local first, then by keys to look up, margins, and where tasks are cut."""
+    proof = prove_locality(block)
+    if isinstance(proof, Refusal):
+        return True, True, -len(block.keys), 0.0, 0
+    return False, needs_final(proof), -len(block.keys), sum(proof.margin_deg.values()), -owner_bytes(block, proof.owner)
 
 
 # -- relations -------------------------------------------------------------------------------------------
 
 
-def _relations(select: exp.Select, catalog: Catalog, outer: Relations) -> Relations:
+def _relations(select: exp.Select, catalog: Catalog, outer: Relations, layouts: Layouts) -> Relations:
     relations: dict[str, Relation] = {}
     for item, join in terms.from_items(select):
         side = "" if join is None else str(join.args.get("side") or "").upper()
         is_chosen = join is not None and str(join.args.get("method") or "").upper() == "ASOF"
         table = catalog.find(item.db, item.name) if isinstance(item, exp.Table) and item.db else None
+        if table is not None and table.other is not None and item.alias_or_name in layouts:
+            table = table.other
         query = terms.query_of(item)
-        inner = lift_block(query, catalog, {**outer, **relations}) if isinstance(query, exp.Select) else None
+        inner = lift_block(query, catalog, {**outer, **relations}, layouts) if isinstance(query, exp.Select) else None
         if side in ("RIGHT", "FULL"):
             for alias, earlier in relations.items():
                 relations[alias] = replace(earlier, is_null_supplied=True)
@@ -158,101 +154,19 @@ def _outer(select: exp.Select) -> frozenset[str]:
     return frozenset(n.table for n in nodes if isinstance(n, exp.Column) and n.table and n.table not in defined)
 
 
-# -- edges -----------------------------------------------------------------------------------------------
-
-
-def _locality_key(place: Place | None, relations: Relations, outer: Relations | None = None) -> Origin | None:
-    origin = resolve(place, relations, outer)
-    if origin is None or not origin.table.table.locality_key or origin.table.table.locality_key != origin.column:
-        return None
-    return origin
-
-
-def _key_edge(left: Origin | None, right: Origin | None, scope: str) -> KeyEdge | None:
-    if left is None or right is None or left.alias == right.alias or left.table.table.family != right.table.table.family:
-        return None
-    return KeyEdge(left=left.alias, right=right.alias, scope=scope, left_base=left.base, right_base=right.base)
-
-
-def _key_edges(found: tuple[Conjunct, ...], relations: Relations, visible: Relations) -> Iterator[KeyEdge]:
-    for conjunct in found:
-        node = terms.bare(conjunct.node)
-        if not isinstance(node, exp.EQ):
-            continue
-        one, two = (_locality_key(terms.plain_column(side), relations, visible) for side in (node.this, node.expression))
-        if (edge := _key_edge(one, two, conjunct.scope)) is not None:
-            yield edge
-
-
-def _sky_edges(found: tuple[Conjunct, ...], relations: Relations, visible: Relations) -> Iterator[SkyEdge]:
-    def largest(node: exp.Expr) -> float | None:
-        return upper_bound(node, lambda place: resolve(place, relations, visible))
-
-    for conjunct in found:
-        pair = distance_pair(conjunct.node)
-        bound = None if pair is None else pair[1] if isinstance(pair[1], float) else largest(pair[1])
-        if pair is None or bound is None:
-            continue
-        (left, left_columns), (right, right_columns) = pair[0]
-        columns = {left: left_columns, right: right_columns}
-        one, two = (_position(alias, names, relations, visible) for alias, names in columns.items())
-        yield SkyEdge(
-            left=one.alias if one else left, right=two.alias if two else right,
-            radius_deg=max(bound, LEAST_RADIUS_DEG), scope=conjunct.scope, node=conjunct.node, columns=columns,
-            is_on_line=one is not None and two is not None,
-            left_base=one.base if one else left, right_base=two.base if two else right,
-        )  # fmt: skip
-
-
-Positions = tuple[tuple[str, tuple[str, str]], tuple[str, tuple[str, str]]]
-
-
-def distance_pair(node: exp.Expr) -> tuple[Positions, float | exp.Expr] | None:
-    """Read `qe_distance(a.ra, a.dec, b.ra, b.dec) < r` or `qe_in_circle(a.ra, a.dec, b.ra, b.dec, r)`.
-
-    Return (((a, (ra, dec)), (b, (ra, dec))), r in degrees, or the expression that it is if it is no constant), or None.
-    """
-    radius: exp.Expr
-    if (found := terms.side_below(node)) and (arguments := terms.call(found[0], "qe_distance")):
-        radius = found[1]
-    elif arguments := terms.call(node, "qe_in_circle"):
-        radius = arguments[4]
-    else:
-        return None
-    ra1, dec1, ra2, dec2 = (terms.column(a) for a in arguments[:4])
-    if ra1 is None or dec1 is None or ra2 is None or dec2 is None:
-        return None
-    if ra1[0] != dec1[0] or ra2[0] != dec2[0] or ra1[0] == ra2[0]:
-        return None
-    value = terms.number(radius)
-    if value is not None and value < 0:
-        return None
-    return ((ra1[0], (ra1[1], dec1[1])), (ra2[0], (ra2[1], dec2[1]))), radius if value is None else float(value)
-
-
-def _position(alias: str, names: tuple[str, str], relations: Relations, visible: Relations) -> Origin | None:
-    """Return where the position comes from if it is a place on the line."""
-    ra, dec = (resolve((alias, name), relations, visible) for name in names)
-    if ra is None or dec is None or ra.base != dec.base:
-        return None
-    table = ra.table.table
-    is_place = table.kind is TableKind.DIRECTOR and (ra.column, dec.column) == (table.ra, table.dec) and bool(table.line_column)
-    return ra if is_place else None
-
-
 # -- sub-queries -----------------------------------------------------------------------------------------
 
 
-def _sub_block(node: exp.Expr, query: exp.Select, catalog: Catalog, visible: Relations) -> Block:
+def _sub_block(node: exp.Expr, query: exp.Select, catalog: Catalog, visible: Relations, layouts: Layouts) -> Block:
     """Return the facts of a sub-query. `x IN (SELECT y ..)` looks only for rows with y = x, which is an edge if they are keys."""
-    block = lift_block(query, catalog, visible)
+    block = lift_block(query, catalog, visible, layouts)
     holder = holders(node)
     if not isinstance(holder, exp.In) or len(query.expressions) != 1:
         return block
     place = terms.plain_column(query.expressions[0].unalias())
-    left = _locality_key(terms.plain_column(holder.this), {}, visible)
-    right = _locality_key(place, block.relations)
-    edge = _key_edge(left, right, "")
+    left = locality_key(terms.plain_column(holder.this), {}, visible)
+    right = locality_key(place, block.relations)
+    edge = key_edge(left, right, "")
     if edge is None or place is None or not all(place in g.places for g in block.gatherings):
         return block
     if not is_positive(holder):
@@ -335,7 +249,7 @@ def _keys(found: tuple[Conjunct, ...], relations: Relations) -> Iterator[KeyFact
         places: list[Origin] = []
 
         def is_key(place: Place, places: list[Origin] = places) -> bool:
-            if (origin := _locality_key(place, relations)) is not None:
+            if (origin := locality_key(place, relations)) is not None:
                 places.append(origin)
             return origin is not None
 

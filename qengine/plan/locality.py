@@ -148,7 +148,7 @@ def _prove(block: Block) -> Locality | Refusal:
             proofs.append(proof)
     if stuck is not None and not proofs:
         return stuck
-    return min(proofs, key=lambda p: (_needs_final(p), sum(p.margin_deg.values()), -_work(block, p.owner)))
+    return min(proofs, key=lambda p: (needs_final(p), sum(p.margin_deg.values()), -owner_bytes(block, p.owner)))
 
 
 def margins_from(block: Block, owner: str) -> Mapping[str, float]:
@@ -259,7 +259,7 @@ def _full_sides(block: Block, inner: Mapping[str, Locality], full: Relation) -> 
             return Refusal(
                 reason=f"the block contains a FULL JOIN, and files of {snapshot.table.full_name} may hold rows of other tiles"
             )
-    return max([left], [full.alias], key=lambda side: _work(block, inner[side[0]].owner if side[0] in inner else side[0]))
+    return max([left], [full.alias], key=lambda side: owner_bytes(block, inner[side[0]].owner if side[0] in inner else side[0]))
 
 
 def _is_home_key(place: Place, block: Block, inner: Mapping[str, Locality], home: frozenset[str]) -> bool:
@@ -272,12 +272,13 @@ def _is_home_key(place: Place, block: Block, inner: Mapping[str, Locality], home
     return table is not None and bool(table.table.locality_key) and table.table.locality_key == name
 
 
-def _needs_final(proof: Locality) -> bool:
+def needs_final(proof: Locality) -> bool:
+    """Say whether something in the block needs rows of other tasks; LIMIT always does and does not count."""
     return any(g.kind != "LIMIT" for g in proof.unfinished)
 
 
-def _work(block: Block, alias: str) -> int:
-    """Bytes of the relation: the largest makes the best owner, since tasks are cut along its parts."""
+def owner_bytes(block: Block, alias: str) -> int:
+    """Return the bytes of the relation: the largest makes the best owner, since tasks are cut along its parts."""
     table = block.table_of(alias)
     return int(table.home.bytes.sum()) if table is not None else 0
 
@@ -376,6 +377,7 @@ def _steps(block: Block, inner: Mapping[str, Locality]) -> list[Step]:
         if sky.is_on_line:
             radius = sky.radius_deg + depth(sky.left, sky.left_base) + depth(sky.right, sky.right_base)
             steps.append((sky.left, sky.right, radius, sky.scope))
+    steps += [(e.match, e.director, e.radius_deg, e.scope) for e in block.match_edges]
     lateral = {a for a, r in block.relations.items() if r.is_lateral}
     steps = [s for s in steps if not lateral & {s[0], s[1]}]
     return steps + [(right, left, radius, scope) for left, right, radius, scope in steps]

@@ -104,6 +104,16 @@ class SkyEdge:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MatchEdge:
+    """Equality of the other key of the match table `match` with the key of a director, whose rows are at most `radius_deg` away."""
+
+    match: str
+    director: str
+    radius_deg: float
+    scope: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RegionFact:
     """Rows of `alias` whose own position is outside `region` do not fulfil the conjunct. `is_on_line`: that position is also the
     row's place on the line (a director's), so that coverage prunes. `base` is the table inside `alias` that has the position, if
@@ -190,6 +200,7 @@ class Block:
     conjuncts: tuple[Conjunct, ...]
     key_edges: tuple[KeyEdge, ...]
     sky_edges: tuple[SkyEdge, ...]
+    match_edges: tuple[MatchEdge, ...]
     regions: tuple[RegionFact, ...]
     keys: tuple[KeyFact, ...]
     ranges: tuple[RangeFact, ...]

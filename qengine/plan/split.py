@@ -64,7 +64,8 @@ def split(select: exp.Select, relation: str, *, is_complete: bool = False, is_un
 
 
 def split_counts(select: exp.Select, relation: str) -> Split:
-    """Split a block into partial aggregates, where all rows of equal x of each COUNT(DISTINCT x) are in one leaf: so they add up."""
+    """Split a block into partial aggregates, where all rows of equal x of each COUNT(DISTINCT x) are in one leaf: so they add
+    up."""
     return _split_partial(select, relation)
 
 

@@ -15,7 +15,7 @@ local|SELECT s.starId, d.objectId, d.other FROM ext.Star s LEFT JOIN (SELECT o.o
 local|SELECT s.starId, d.objectId, d.other FROM ext.Star s JOIN (SELECT o.objectId, b.ra, b.dec, b.objectId AS other FROM dp.Object o JOIN dp.Object b ON DISTANCE(POINT(o.ra, o.dec), POINT(b.ra, b.dec)) < 0.01) AS d ON DISTANCE(POINT(d.ra, d.dec), POINT(s.ra, s.dec)) < 0.001
 gather|SELECT d.objectId, f.flux FROM (SELECT TOP 5 o.objectId, o.mag FROM dp.Object o ORDER BY o.objectId) AS d JOIN dp.ForcedSource f ON f.objectId = d.objectId
 gather|SELECT d.objectId, d.c FROM (SELECT o.flags AS objectId, COUNT(*) AS c FROM dp.Object o GROUP BY o.flags) AS d JOIN dp.ForcedSource f ON f.objectId = d.objectId
-gather|SELECT o.objectId, t.m FROM dp.Object o JOIN (SELECT MAX(f.objectId) AS m FROM dp.ForcedSource f) AS t ON t.m = o.objectId
+gather|SELECT o.objectId, t.m FROM dp.Object o JOIN (SELECT MAX(f.objectId + 0) AS m FROM dp.ForcedSource f) AS t ON t.m = o.objectId
 local|SELECT DISTINCT d.objectId FROM (SELECT DISTINCT f.objectId, f.band FROM dp.ForcedSource f) AS d
 local|SELECT o.objectId, d.band FROM dp.Object o LEFT JOIN (SELECT DISTINCT f.objectId, f.band FROM dp.ForcedSource f) AS d ON d.objectId = o.objectId
 gather|SELECT o.objectId, d.band FROM dp.Object o LEFT JOIN (SELECT DISTINCT f.band, f.flux FROM dp.ForcedSource f) AS d ON d.flux = o.mag

@@ -1,0 +1,116 @@
+"""Match tables: pairs of two directors' rows, stored twice, by the place of either.
+
+Each layout is a child's: by left it lies where the left director lies, by right where the right one does, and each pair is in it
+once. How far apart a pair's two places are is measured on the way, so that a query that reads one layout knows how far the other
+director can be. Both places are cells of order 29, so the separation is that of their centres, and a little more for the cells.
+
+A pair whose two places are not both known has no separation. It is counted instead: a query must not conclude from one place where
+the other is (`qengine.catalog.model.Match`).
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from qengine.catalog.model import LAYOUT, Catalog, Int64Array, Match, Table, TableSnapshot
+from qengine.errors import ConfigError
+from qengine.loader.children import find_director
+from qengine.loader.keys import KeyCells, to_keys
+from qengine.loader.locate import ChildLocator, Placed
+from qengine.loader.quality import Place
+from qengine.sky.cells import LINE_END, ORDER
+from qengine.sky.healpix import center_vectors, max_radius_deg
+
+_TOLERANCE_DEG = 2 * max_radius_deg(ORDER) + 1e-9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """One side of the pairs: its director, and the match table's column that holds the director's key."""
+
+    director: TableSnapshot
+    column: str
+
+
+def read_side(catalog: Catalog, schema: str, text: str, option: str) -> Side:
+    """Read `[CATALOG.]TABLE.COLUMN`: a director, and the column of the match table that holds its key."""
+    words = text.split(".")
+    if len(words) not in (2, 3) or not all(words):
+        raise ConfigError(
+            f"a match table needs {option} TABLE.COLUMN, not {text!r}",
+            hint="the director, before it its catalogue if that is another one, and the column of the inputs with its keys",
+        )
+    return Side(director=find_director(catalog, words[0] if len(words) == 3 else schema, words[-2]), column=words[-1])
+
+
+def laid_out(table: Table, own: Side, other: Side, *, is_second: bool) -> Table:
+    """Return the definition of the layout by `own`."""
+    director = own.director.table
+    match = Match(
+        family=other.director.table.family, key=other.column, layout_of=table.name if is_second else "",
+    )  # fmt: skip
+    return replace(
+        table, name=table.name + LAYOUT if is_second else table.name, family=director.family, director=director.name,
+        director_key=own.column, match=match,
+    )  # fmt: skip
+
+
+class Separation:
+    """How far apart the places of pairs are; filled by several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.largest_deg = 0.0
+        self.strays = 0
+        self.only_left = 0
+        self.only_right = 0
+
+    def add(self, left: tuple[Int64Array, NDArray[np.bool_]], right: tuple[Int64Array, NDArray[np.bool_]]) -> None:
+        """Add pairs, given as (cells, whether the key is known) of either side."""
+        (left_cells, left_known), (right_cells, right_known) = left, right
+        both = left_known & right_known
+        placed = both & (left_cells < LINE_END) & (right_cells < LINE_END)
+        largest = 0.0
+        if placed.any():
+            one, two = center_vectors(ORDER, left_cells[placed]), center_vectors(ORDER, right_cells[placed])
+            chord = float(np.sqrt(np.max(np.sum((one - two) ** 2, axis=1))))
+            largest = float(np.degrees(2 * np.arcsin(min(1.0, chord / 2)))) + _TOLERANCE_DEG
+        with self._lock:
+            self.largest_deg = max(self.largest_deg, largest)
+            self.strays += int(both.sum() - placed.sum())
+            self.only_left += int((left_known & ~right_known).sum())
+            self.only_right += int((right_known & ~left_known).sum())
+
+    def measured(self, table: Table) -> Table:
+        """Return the layout's definition with what was measured."""
+        if table.match is None:
+            return table
+        orphans = self.only_left if table.match.layout_of else self.only_right
+        return replace(
+            table, match=replace(table.match, separation_deg=self.largest_deg, strays=self.strays, orphans=orphans)
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatchLocator:
+    """Places pairs by the left director, as children, and measures how far the right one is."""
+
+    left: ChildLocator
+    right_key: str
+    rights: KeyCells
+    separation: Separation
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self.left.columns, self.right_key)))
+
+    def place(self, rows: pa.RecordBatch, place: Place) -> Placed:
+        left_keys = to_keys(rows.column(self.left.director_key), self.left.director_key)
+        right_keys = to_keys(rows.column(self.right_key), self.right_key)
+        self.separation.add(self.left.directors.cells(left_keys), self.rights.cells(right_keys))
+        return self.left.place(rows, place)
