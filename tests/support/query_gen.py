@@ -100,7 +100,7 @@ class QueryGenerator(RelationMixin, PredicateMixin, ValueMixin):
             items.append(self.output(value, len(items), set()))
             kinds.append(kind)
         having = self.having(relation) if self.rng.random() < (0.3 if keys else 0.08) else None
-        sets = self.choose({"": 88, "ROLLUP": 0, "CUBE": 0, "SETS": 0}) if keys else ""
+        sets = self.choose({"": 88, "ROLLUP": 4, "CUBE": 4, "SETS": 4}) if keys else ""
         query = q.Select(
             items=tuple(items),
             source=relation.source,

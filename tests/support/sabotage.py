@@ -169,6 +169,9 @@ class SabotagedChannel:
     def fetch(self, spool: str) -> AsyncIterator[pa.RecordBatch]:
         return self._inner.fetch(spool)
 
+    async def put(self, query: QueryId, name: str, content: memoryview) -> None:
+        await self._inner.put(query, name, content)
+
     async def cancel(self, query: QueryId) -> None:
         await self._inner.cancel(query)
 
