@@ -7,7 +7,7 @@ client. Ctrl-C while waiting for rows cancels the query on all workers.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
@@ -18,6 +18,8 @@ from qengine.catalog.output import OutputColumn
 from qengine.catalog.summary import TableSummary, summarise
 from qengine.client.loop import LoopThread
 from qengine.client.result import Result
+from qengine.client.watching import ProgressWatcher, Tell
+from qengine.coordinator.progress import QueryProgress
 from qengine.errors import ConfigError, QueryError
 
 
@@ -38,6 +40,8 @@ class Answer(Protocol):
     def snapshots(self) -> Mapping[str, int]: ...
     @property
     def statement(self) -> str: ...
+    @property
+    def query(self) -> str: ...
     async def close(self) -> None: ...
 
 
@@ -52,10 +56,28 @@ class Service(Protocol):
     """What the client needs of a query service."""
 
     async def query(
-        self, text: str, *, language: str = "adql", maxrec: int | None = None, snapshots: Mapping[str, int] | None = None
+        self,
+        text: str,
+        *,
+        language: str = "adql",
+        maxrec: int | None = None,
+        snapshots: Mapping[str, int] | None = None,
+        query_id: str | None = None,
+        max_cost: str = "",
     ) -> Answer: ...
-    async def explain(self, text: str, *, language: str = "adql", analyze: bool = False) -> Plan: ...
+    async def explain(
+        self,
+        text: str,
+        *,
+        language: str = "adql",
+        analyze: bool = False,
+        snapshots: Mapping[str, int] | None = None,
+        max_cost: str = "",
+    ) -> Plan: ...
     def catalog(self) -> Catalog: ...
+    def progress(self, query: str) -> QueryProgress: ...
+    def running(self) -> tuple[QueryProgress, ...]: ...
+    async def cancel(self, query: str) -> None: ...
 
 
 class LocalClient:
@@ -88,22 +110,54 @@ class LocalClient:
             entered.set_exception(error)
 
     def query(
-        self, text: str, lang: str = "adql", *, maxrec: int | None = None, snapshots: Mapping[str, int] | None = None
+        self,
+        text: str,
+        lang: str = "adql",
+        *,
+        maxrec: int | None = None,
+        snapshots: Mapping[str, int] | None = None,
+        max_cost: str = "",
+        on_progress: Tell | None = None,
     ) -> Result:
         """Run a statement. Errors in it are raised here; rows are fetched as the result is read.
 
-        `lang` is adql, adql-strict or sql; `maxrec` cuts the rows; `snapshots` maps catalogues to snapshot numbers.
+        `lang` is adql, adql-strict or sql; `maxrec` cuts the rows; `snapshots` maps catalogues to snapshot numbers; what is
+        estimated above `max_cost`, such as "10GB,60s", is refused; `on_progress` is called twice a second, from another thread.
         """
         self._check_open()
         if maxrec is not None and maxrec < 0:
             raise ConfigError(f"maxrec={maxrec} is not a number of rows", hint="give a whole number, 0 or larger")
-        answer = self._loop.run(self._service.query(text, language=lang, maxrec=maxrec, snapshots=snapshots))
-        return Result(_LocalRows(self._loop, answer))
+        answer = self._loop.run(self._service.query(text, language=lang, maxrec=maxrec, snapshots=snapshots, max_cost=max_cost))
+        return Result(_LocalRows(self._loop, answer, lambda: self.progress(answer.query), on_progress))
 
-    def explain(self, text: str, lang: str = "adql", *, analyze: bool = False) -> Plan:
-        """Return the plan of a statement: `to_text()`, `to_json()`. With `analyze` it is run and measured."""
+    def explain(self, text: str, lang: str = "adql", *, analyze: bool = False, max_cost: str = "") -> Plan:
+        """Return the plan of a statement: `to_text()`, `to_json()`. With `analyze` it is run and measured, unless it is estimated
+        above `max_cost`."""
         self._check_open()
-        return self._loop.run(self._service.explain(text, language=lang, analyze=analyze))
+        return self._loop.run(self._service.explain(text, language=lang, analyze=analyze, max_cost=max_cost))
+
+    def progress(self, query: str) -> QueryProgress:
+        """Return how far a query is that runs or ended not long ago."""
+        self._check_open()
+
+        async def ask() -> QueryProgress:
+            return self._service.progress(query)
+
+        return self._loop.run(ask())
+
+    def running(self) -> tuple[QueryProgress, ...]:
+        """Return all queries of this client that run."""
+        self._check_open()
+
+        async def ask() -> tuple[QueryProgress, ...]:
+            return self._service.running()
+
+        return self._loop.run(ask())
+
+    def cancel(self, query: str) -> None:
+        """End a query; reading its result fails with `QueryCancelledError`."""
+        self._check_open()
+        self._loop.run(self._service.cancel(query))
 
     def tables(self) -> tuple[TableSummary, ...]:
         """Return what can be queried."""
@@ -138,9 +192,14 @@ class LocalClient:
 class _LocalRows:
     """Rows of a service's answer, awaited on the loop."""
 
-    def __init__(self, loop: LoopThread, answer: Answer) -> None:
+    def __init__(
+        self, loop: LoopThread, answer: Answer, fetch: Callable[[], QueryProgress], on_progress: Tell | None = None
+    ) -> None:
         self._loop = loop
         self._answer = answer
+        self._fetch = fetch
+        self._watcher = ProgressWatcher(fetch, on_progress) if on_progress is not None else None
+        self.query = answer.query
         self._batches = aiter(answer.batches)
         self.columns = answer.columns
         self.schema = answer.schema
@@ -162,6 +221,11 @@ class _LocalRows:
             await self._answer.close()
             raise
 
+    def progress(self) -> QueryProgress:
+        return self._fetch()
+
     def close(self) -> None:
+        if self._watcher is not None:
+            self._watcher.stop()
         if not self._loop.is_closed:
             self._loop.run(self._answer.close())

@@ -24,7 +24,16 @@ from qengine.catalog.summary import TableSummary
 from qengine.client.result import Result
 from qengine.client.watching import ProgressWatcher, Tell
 from qengine.coordinator.progress import QueryProgress
-from qengine.errors import ClusterError, ConfigError, ProtocolError, QEngineError, QueryCancelledError, Span, by_code
+from qengine.errors import (
+    ClusterError,
+    ConfigError,
+    ProtocolError,
+    QEngineError,
+    QueryCancelledError,
+    Span,
+    UnknownNameError,
+    by_code,
+)
 
 _LANGUAGES = {"adql": "ADQL", "adql-strict": "ADQL-2.1-strict", "sql": "SQL"}
 _TIMEOUT_S = 24 * 3600.0
@@ -168,11 +177,11 @@ class _RemoteRows:
         self,
         response: http.client.HTTPResponse,
         base: str,
-        query: str,
-        fetch: Callable[[], QueryProgress],
+        query: str = "",
+        fetch: Callable[[], QueryProgress] | None = None,
         watcher: ProgressWatcher | None = None,
     ) -> None:
-        self.query = response.headers.get("X-Query-Id") or query
+        self.query = query
         self._fetch = fetch
         self._watcher = watcher
         self._response = response
@@ -213,6 +222,8 @@ class _RemoteRows:
         return None
 
     def progress(self) -> QueryProgress:
+        if self._fetch is None:
+            raise UnknownNameError("the result belongs to no query of a service")
         return self._fetch()
 
     def close(self) -> None:

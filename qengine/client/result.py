@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from qengine.catalog.output import OutputColumn, to_arrow_schema
+from qengine.coordinator.progress import QueryProgress
 from qengine.errors import QueryError
 
 _SHOWN_ROWS = 10
@@ -33,6 +34,11 @@ class RowSource(Protocol):
     def snapshots(self) -> Mapping[str, int]: ...
     @property
     def is_overflow(self) -> bool: ...
+    @property
+    def query(self) -> str: ...
+    def progress(self) -> QueryProgress:
+        """Return how far the query is."""
+
     def read(self) -> pa.RecordBatch | None:
         """Return the next batch, or None at the end."""
 
@@ -78,6 +84,15 @@ class Result:
     def is_overflow(self) -> bool:
         """Whether a limit on rows (not TOP) cut the answer. Known when all rows were read."""
         return self._source.is_overflow
+
+    @property
+    def query(self) -> str:
+        """The id of the query, for `cancel` and `progress` of clients and `qengine cancel`."""
+        return self._source.query
+
+    def progress(self) -> QueryProgress:
+        """Return how far the query is: phase, fraction, bytes, tasks, rows delivered, and the time left where it can be told."""
+        return self._source.progress()
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield the rows batch by batch. Raise `QueryError` if they were handed out like this before."""

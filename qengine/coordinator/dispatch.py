@@ -24,10 +24,10 @@ from qengine.coordinator.schedule import Policy, Scheduler
 from qengine.coordinator.shared import Supplies
 from qengine.coordinator.source import TaskSource
 from qengine.coordinator.top import TopWatch
-from qengine.coordinator.watch import Health, Watch, WatchSettings
-from qengine.errors import BugError, QEngineError
+from qengine.coordinator.watch import Health, Watch, WatchSettings, WorkerState
+from qengine.errors import BugError
 from qengine.plan.physical import QueryId, TaskLimits, WorkerId
-from qengine.transport.channel import WorkerChannel, WorkerStatus
+from qengine.transport.channel import WorkerChannel
 
 log = logging.getLogger(__name__)
 
@@ -44,16 +44,6 @@ class DispatchSettings:
     demote_after_s: float = 10.0
     limit_ramp: int = 2
     tick_s: float = 0.25
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerState:
-    """One worker, for `qengine status`. `status` is its latest answer, `error` why it is not alive."""
-
-    worker: WorkerId
-    health: Health
-    status: WorkerStatus | None
-    error: QEngineError | None
 
 
 def part_of(query: QueryId, first: int) -> QueryId:

@@ -37,6 +37,7 @@ from qengine.coordinator.rates import RateKeeper, learn
 from qengine.coordinator.result import AnswerTimes, QueryResult
 from qengine.coordinator.started import StartedQuery
 from qengine.coordinator.steps import StagedExecution
+from qengine.coordinator.watch import WorkerState
 from qengine.errors import QueryCancelledError
 from qengine.plan.broadcast import BroadcastLimits
 from qengine.plan.cost import CostModel
@@ -196,6 +197,10 @@ class QueryService:
     def running(self) -> tuple[QueryProgress, ...]:
         """Return all queries that run, the oldest first."""
         return tuple(active.progress for active in self._book.running)
+
+    def workers(self) -> tuple[WorkerState, ...]:
+        """Return the state of every worker."""
+        return self._dispatcher.workers
 
     async def _begin(
         self, active: ActiveQuery, limit: CostLimit, *, maxrec: int | None, snapshots: Mapping[str, int] | None

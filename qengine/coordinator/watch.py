@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from qengine.errors import BugError, QEngineError, WorkerLostError
 from qengine.plan.physical import QueryId, WorkerId
@@ -38,6 +39,30 @@ class Health(Enum):
     ALIVE = "alive"
     SUSPECT = "suspect"
     LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerState:
+    """One worker, for `qengine status`. `status` is its latest answer, `error` why it is not alive."""
+
+    worker: WorkerId
+    health: Health
+    status: WorkerStatus | None
+    error: QEngineError | None
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it gets tasks."""
+        return self.health is Health.ALIVE
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return {
+            "worker": str(self.worker),
+            "health": self.health.value,
+            "slots": None if self.status is None else self.status.slots,
+            "error": "" if self.error is None else str(self.error),
+        }
 
 
 class Watch:

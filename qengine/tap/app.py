@@ -3,6 +3,8 @@
     /tap                   page for people        /tap/sync               queries (GET, POST form or multipart)
     /tap/tables[/<name>]   VOSI, or JSON          /tap/capabilities       TAPRegExt
     /tap/availability      VOSI                   /tap/query-plan         EXPLAIN as text or JSON
+    /tap/progress          running queries and workers, as JSON
+    /tap/progress/<id>     one query, as JSON; DELETE cancels it
 
 What a request means is decided in `parameters.py`, answers come from the service, bytes from `formats/`.
 """
@@ -26,10 +28,11 @@ from qengine.errors import LimitError, QueryError, UnknownNameError
 from qengine.tap import metadata, sync
 from qengine.tap.failure import as_known, error_response
 from qengine.tap.page import landing_page
-from qengine.tap.parameters import Parameters, check_statement
+from qengine.tap.parameters import Parameters, check_max_cost, check_snapshots, check_statement
 from qengine.tap.service import AnsweringService, TapSettings
 
 _XML = "text/xml"
+_UNCACHED = {"cache-control": "no-store"}
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -47,6 +50,8 @@ def create_app(service: AnsweringService, settings: TapSettings | None = None, *
         Route("/tap/capabilities", handlers.capabilities),
         Route("/tap/availability", handlers.availability),
         Route("/tap/query-plan", handlers.query_plan, methods=["GET", "POST"]),
+        Route("/tap/progress", handlers.status),
+        Route("/tap/progress/{query}", handlers.progress, methods=["GET", "DELETE"]),
     ]
     middleware = [Middleware(GZipMiddleware, minimum_size=4096, compresslevel=1)] if chosen.is_gzip else []
     return Starlette(routes=routes, middleware=middleware)
@@ -84,9 +89,32 @@ class _Handlers:
     async def availability(self, request: Request) -> Response:
         try:
             self._service.catalog()
+            workers = self._service.workers()
         except Exception as error:  # the answer to "are you well?" is itself never an error
             return Response(metadata.availability(is_available=False, note=str(as_known(error))), media_type=_XML)
-        return Response(metadata.availability(is_available=True, note=""), media_type=_XML)
+        lost = [state.worker for state in workers if not state.is_alive]
+        note = f"{len(lost)} of {len(workers)} workers cannot be used: {', '.join(lost)}" if lost else ""
+        return Response(metadata.availability(is_available=len(lost) < len(workers), note=note), media_type=_XML)
+
+    async def status(self, request: Request) -> Response:
+        return JSONResponse(
+            {
+                "queries": [one.to_json() for one in self._service.running()],
+                "workers": [state.to_json() for state in self._service.workers()],
+            },
+            headers=_UNCACHED,
+        )
+
+    async def progress(self, request: Request) -> Response:
+        query = request.path_params["query"]
+        try:
+            if request.method == "DELETE":
+                await self._service.cancel(query)
+            return JSONResponse(self._service.progress(query).to_json(), headers=_UNCACHED)
+        except UnknownNameError as error:
+            response = error_response(error)
+            response.status_code = 404
+            return response
 
     async def _guarded(self, request: Request, handle: Callable[[Request, Parameters], Awaitable[Response]]) -> Response:
         try:
@@ -103,13 +131,22 @@ class _Handlers:
     async def _query_plan(self, request: Request, parameters: Parameters) -> Response:
         language, text = check_statement(parameters)
         analyze = parameters.one("ANALYZE").lower() in ("1", "true")
-        plan = await self._service.explain(text, language=language, analyze=analyze)
-        wanted = (parameters.one("RESPONSEFORMAT") or parameters.one("FORMAT") or "text").lower()
+        wanted = (parameters.one("RESPONSEFORMAT") or parameters.one("FORMAT")).lower()
+        if not wanted:
+            wanted = "json" if "application/json" in request.headers.get("accept", "") else "text"
+        if wanted not in ("json", "application/json", "text", "text/plain"):
+            raise QueryError(f"RESPONSEFORMAT {wanted!r} is not offered for plans", hint="offered are text, json")
+        work = self._service.explain(
+            text,
+            language=language,
+            analyze=analyze,
+            snapshots=check_snapshots(parameters) or None,
+            max_cost=check_max_cost(parameters),
+        )
+        plan = await sync.while_connected(request, work)
         if wanted in ("json", "application/json"):
             return JSONResponse({**plan.to_json(), "text": plan.to_text()})
-        if wanted in ("text", "text/plain"):
-            return Response(plan.to_text(), media_type="text/plain")
-        raise QueryError(f"RESPONSEFORMAT {wanted!r} is not offered for plans", hint="offered are text, json")
+        return Response(plan.to_text(), media_type="text/plain")
 
     async def _tables(self, request: Request, parameters: Parameters) -> Response:
         catalog = self._service.catalog()

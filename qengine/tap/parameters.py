@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from qengine.errors import QueryError, UnsupportedQueryError
+from qengine.errors import ConfigError, QueryError, UnsupportedQueryError
+from qengine.plan.limits import CostLimit
 from qengine.tap.formats.choose import find_format
 from qengine.tap.formats.writer import Format
 
@@ -25,7 +26,7 @@ LANGUAGES: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncRequest:
-    """A checked /sync request. `maxrec` is in rows."""
+    """A checked /sync request. `maxrec` is in rows, `max_cost` what `plan.limits` reads."""
 
     text: str
     language: str
@@ -33,6 +34,7 @@ class SyncRequest:
     content_type: str
     maxrec: int
     snapshots: Mapping[str, int] = field(default_factory=dict)
+    max_cost: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,8 @@ def check_sync(parameters: Parameters, *, default_maxrec: int, maxrec_limit: int
         format=chosen,
         content_type=content_type,
         maxrec=_maxrec(parameters.one("MAXREC"), default_maxrec, maxrec_limit),
-        snapshots=_snapshots(parameters.values.get("SNAPSHOT", ())),
+        snapshots=check_snapshots(parameters),
+        max_cost=check_max_cost(parameters),
     )
 
 
@@ -109,9 +112,20 @@ def _maxrec(value: str, default: int, limit: int) -> int:
     return min(int(value), limit)
 
 
-def _snapshots(values: Iterable[str]) -> dict[str, int]:
+def check_max_cost(parameters: Parameters) -> str:
+    """Return the value of MAXCOST. Raise `QueryError` if it is no limit."""
+    value = parameters.one("MAXCOST")
+    try:
+        CostLimit.parse(value)
+    except ConfigError as error:
+        raise QueryError(f"MAXCOST={value} is no limit of cost", hint=error.hint) from error
+    return value
+
+
+def check_snapshots(parameters: Parameters) -> dict[str, int]:
+    """Return the snapshot of each catalogue that SNAPSHOT names."""
     chosen: dict[str, int] = {}
-    for value in values:
+    for value in parameters.values.get("SNAPSHOT", ()):
         catalog, _, number = value.strip().partition(":")
         if not catalog or not number.isascii() or not number.isdigit():
             raise QueryError(f"SNAPSHOT={value} is not <catalogue>:<number>", hint="for example SNAPSHOT=demo:3")

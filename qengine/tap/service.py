@@ -10,6 +10,8 @@ import pyarrow as pa
 
 from qengine.catalog.model import Catalog
 from qengine.catalog.output import OutputColumn
+from qengine.coordinator.progress import QueryProgress
+from qengine.coordinator.watch import WorkerState
 
 
 class Answer(Protocol):
@@ -31,6 +33,10 @@ class Answer(Protocol):
     def snapshots(self) -> Mapping[str, int]: ...
     @property
     def statement(self) -> str: ...
+    @property
+    def query(self) -> str:
+        """The id of the query."""
+
     async def close(self) -> None:
         """End the query wherever it runs; may be called at any time, also twice."""
 
@@ -46,10 +52,32 @@ class AnsweringService(Protocol):
     """Answers statements and knows the tables."""
 
     async def query(
-        self, text: str, *, language: str = "adql", maxrec: int | None = None, snapshots: Mapping[str, int] | None = None
+        self,
+        text: str,
+        *,
+        language: str = "adql",
+        maxrec: int | None = None,
+        snapshots: Mapping[str, int] | None = None,
+        query_id: str | None = None,
+        max_cost: str = "",
     ) -> Answer: ...
-    async def explain(self, text: str, *, language: str = "adql", analyze: bool = False) -> Explained: ...
+    async def explain(
+        self,
+        text: str,
+        *,
+        language: str = "adql",
+        analyze: bool = False,
+        snapshots: Mapping[str, int] | None = None,
+        max_cost: str = "",
+    ) -> Explained: ...
     def catalog(self) -> Catalog: ...
+    def progress(self, query: str) -> QueryProgress:
+        """Return how far a query is; raise `UnknownNameError` for one that is not known (any more)."""
+
+    def running(self) -> tuple[QueryProgress, ...]: ...
+    def workers(self) -> tuple[WorkerState, ...]: ...
+    async def cancel(self, query: str) -> None:
+        """End a query; raise `UnknownNameError`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,10 @@ from qengine.tap.formats.writer import ResultHeader, ResultWriter
 from qengine.tap.parameters import Parameters, SyncRequest, check_sync
 from qengine.tap.service import Answer, AnsweringService, TapSettings
 
+QUERY_ID_HEADER = "X-Query-Id"
+"""In the response: the id for `/tap/progress/<id>`. In a request: the id that the
+client wants, so that it can ask before rows come."""
+
 _SLICE_ROWS = 65_536
 """Rows that are formatted at once; the event loop serves others in between."""
 
@@ -41,14 +45,21 @@ async def respond(request: Request, parameters: Parameters, service: AnsweringSe
 
 
 async def _answer(request: Request, checked: SyncRequest, service: AnsweringService) -> Response:
-    answer = await _while_connected(
+    answer = await while_connected(
         request,
-        service.query(checked.text, language=checked.language, maxrec=checked.maxrec, snapshots=checked.snapshots or None),
+        service.query(
+            checked.text,
+            language=checked.language,
+            maxrec=checked.maxrec,
+            snapshots=checked.snapshots or None,
+            query_id=request.headers.get(QUERY_ID_HEADER),
+            max_cost=checked.max_cost,
+        ),
     )
     try:
         batches = aiter(answer.batches)
         # MAXREC=0 asks for the columns only, and TAP wants it called an overflow.
-        first = await _while_connected(request, _next(batches)) if checked.maxrec else None
+        first = await while_connected(request, _next(batches)) if checked.maxrec else None
         header = ResultHeader(
             columns=answer.columns,
             schema=answer.schema,
@@ -69,7 +80,7 @@ class _ClosingResponse(StreamingResponse):
 
     def __init__(self, content: AsyncIterator[bytes], answer: Answer, *, media_type: str) -> None:
         # Set by hand: Starlette would add a charset to text types, and the media type is to be echoed.
-        super().__init__(content, headers={"content-type": media_type})
+        super().__init__(content, headers={"content-type": media_type, QUERY_ID_HEADER: answer.query})
         self._answer = answer
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -104,7 +115,7 @@ async def _next(batches: AsyncIterator[pa.RecordBatch]) -> pa.RecordBatch | None
     return await anext(batches, None)
 
 
-async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Return the result of `work`, or cancel it and raise `ClientDisconnect` when the client goes away first."""
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_disconnect(request))

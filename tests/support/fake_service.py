@@ -18,7 +18,10 @@ from qengine.catalog.model import NO_PARTS, Catalog, Column, ForeignKey, Table, 
 from qengine.catalog.output import OutputColumn
 from qengine.catalog.tap_schema import tap_schema
 from qengine.catalog.types import from_arrow
-from qengine.errors import QuerySyntaxError, QueryTimeoutError, Span
+from qengine.coordinator.progress import QueryProgress
+from qengine.coordinator.watch import Health, WorkerState
+from qengine.errors import QuerySyntaxError, QueryTimeoutError, Span, UnknownNameError
+from qengine.plan.physical import WorkerId
 
 
 def demo_snapshot(rows: int = 1000) -> TableSnapshot:
@@ -82,6 +85,7 @@ class FakeAnswer:
     snapshots: Mapping[str, int] = field(default_factory=lambda: {"demo": 3})
     is_overflow: bool = False
     is_closed: bool = False
+    query: str = "fake-query-0"
 
     async def close(self) -> None:
         self.is_closed = True
@@ -117,7 +121,14 @@ class FakeService:
         return self._catalog
 
     async def query(
-        self, text: str, *, language: str = "adql", maxrec: int | None = None, snapshots: Mapping[str, int] | None = None
+        self,
+        text: str,
+        *,
+        language: str = "adql",
+        maxrec: int | None = None,
+        snapshots: Mapping[str, int] | None = None,
+        query_id: str | None = None,
+        max_cost: str = "",
     ) -> FakeAnswer:
         self.asked.append((text, language, maxrec, snapshots))
         if "/* crash */" in text:
@@ -126,7 +137,9 @@ class FakeService:
         columns = tuple(self._column(name, data.schema.field(name).type) for name in data.schema.names)
         fails = re.search(r"/\* fail after (\d+) rows \*/", text)
         kept = data if maxrec is None else data.slice(0, maxrec)
-        answer = FakeAnswer(columns=columns, schema=data.schema, statement=text, batches=_nothing())
+        answer = FakeAnswer(
+            columns=columns, schema=data.schema, statement=text, batches=_nothing(), query=query_id or "fake-query-0"
+        )
         hangs = re.search(r"/\* hang after (\d+) rows \*/", text)
         trouble = {kind: int(found[1]) for kind, found in (("fail", fails), ("hang", hangs)) if found}
         answer.batches = _batches(answer, kept, data.num_rows, self._batch_rows, trouble)
@@ -135,7 +148,27 @@ class FakeService:
         self.answers.append(answer)
         return answer
 
-    async def explain(self, text: str, *, language: str = "adql", analyze: bool = False) -> FakePlan:
+    def progress(self, query: str) -> QueryProgress:
+        raise UnknownNameError(f"there is no query {query}")
+
+    def running(self) -> tuple[QueryProgress, ...]:
+        return ()
+
+    def workers(self) -> tuple[WorkerState, ...]:
+        return (WorkerState(worker=WorkerId("w0"), health=Health.ALIVE, status=None, error=None),)
+
+    async def cancel(self, query: str) -> None:
+        raise UnknownNameError(f"there is no query {query}")
+
+    async def explain(
+        self,
+        text: str,
+        *,
+        language: str = "adql",
+        analyze: bool = False,
+        snapshots: Mapping[str, int] | None = None,
+        max_cost: str = "",
+    ) -> FakePlan:
         self._run(text)
         return FakePlan(f"plan of {text}" + (", measured" if analyze else ""))
 
