@@ -71,6 +71,7 @@ _SHOWN = {
     "double": "DOUBLE", "number": "NUMERIC", "integer": "INTEGER", "bigint": "BIGINT", "text": "VARCHAR", "boolean": "BOOLEAN",
     "any": "ANY", "same": "ANY", "time": "TIMESTAMP", "point": "POINT", "list": "ANY[]", "numbers": "DOUBLE[]", "struct": "STRUCT",
     "word": "VARCHAR", "geometry": "GEOMETRY", "=": "ANY",
+    "element": "ANY", "field": "ANY",
 }  # fmt: skip
 
 
@@ -181,4 +182,19 @@ def _shown(signature: str) -> str:
         label, kind = part.strip("[]").split()
         text = f"{label} {_SHOWN[kind.removesuffix('..')]}" + (", .." if kind.endswith("..") else "")
         shown.append(f"[{text}]" if part.startswith("[") else text)
-    return f"{found[1]}({', '.join(shown)}) -> {_SHOWN.get(found[3], found[3])}"
+    result = "ANY[]" if found[3] == "list" else _SHOWN.get(found[3], found[3])
+    return f"{found[1]}({', '.join(shown)}) -> {result}"
+
+
+def declarations(form: str) -> tuple[str, ...]:
+    """Return a shown signature as plain ones, for each number of arguments: `f(a A, [b B]) -> C` as `f(a A) -> C` and `f(a A, b B)
+    -> C`.
+
+    Arguments that may be repeated are declared once.
+    """
+    name, _, rest = form.partition("(")
+    inside, _, result = rest.rpartition(") -> ")
+    parts = [part.strip() for part in re.sub(r", \.\.", "", inside).split(",")] if inside else []
+    least = sum(not part.startswith("[") for part in parts)
+    plain = [part[1:-1] if part.startswith("[") else part for part in parts]
+    return tuple(f"{name}({', '.join(plain[:count])}) -> {result}" for count in range(least, len(parts) + 1))

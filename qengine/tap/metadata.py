@@ -6,10 +6,14 @@ Capabilities 1.0 with TAPRegExt 1.0, VOSI Availability 1.0; the newest ones are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from qengine.catalog.model import Catalog
+from qengine.sql.functions import FUNCTIONS, Role
+from qengine.sql.functions_standard import STANDARD
+from qengine.sql.signatures import declarations
+from qengine.sql.words import RESERVED
 from qengine.tap.formats.choose import FORMATS
 from qengine.tap.formats.votable import attribute, text
 from qengine.tap.service import TapSettings
@@ -26,13 +30,20 @@ _FEATURE = "ivo://ivoa.net/std/TAPRegExt#"
 # Keys of TAPRegExt; "adqlgeo" really is without a hyphen. COALESCE (features-adql-conditional) is there but not declared, because
 # taplint 3.4 calls that key an error.
 _FEATURES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("features-adqlgeo", ("BOX", "CIRCLE", "CONTAINS", "DISTANCE", "INTERSECTS", "POINT", "POLYGON")),
+    (
+        "features-adqlgeo",
+        (
+            "AREA", "BOX", "CENTROID", "CIRCLE", "CONTAINS", "COORD1", "COORD2", "COORDSYS", "DISTANCE", "INTERSECTS", "POINT",
+            "POLYGON", "REGION",
+        ),
+    ),
     ("features-adql-string", ("LOWER", "UPPER", "ILIKE")),
     ("features-adql-type", ("CAST",)),
+    ("features-adql-unit", ("IN_UNIT",)),
     ("features-adql-sets", ("UNION", "EXCEPT", "INTERSECT")),
     ("features-adql-common-table", ("WITH",)),
     ("features-adql-offset", ("OFFSET",)),
-)
+)  # fmt: skip
 
 
 def tableset(catalog: Catalog, *, with_columns: bool) -> str:
@@ -71,6 +82,9 @@ def capabilities(base_url: str, settings: TapSettings) -> str:
         + "</languageFeatures>\n"
         for key, forms in _FEATURES
     )
+    features += (
+        f"<languageFeatures type={attribute(_FEATURE + 'features-udf')}>\n" + "".join(_functions()) + "</languageFeatures>\n"
+    )
     formats = "".join(
         f"<outputFormat{f' ivo-id={attribute(kind.ivo_id)}' if kind.ivo_id else ''}>\n<mime>{text(kind.media_type)}</mime>\n"
         + "".join(f"<alias>{text(alias)}</alias>\n" for alias in kind.aliases if "application" not in alias)
@@ -97,6 +111,16 @@ LANG=ADQL-2.1-strict takes ADQL 2.1 and nothing else, LANG=SQL the SQL of DuckDB
 {_vosi_capability("capabilities", base_url)}{_vosi_capability("availability", base_url)}{_vosi_capability("tables", base_url)}\
 </vosi:capabilities>
 """
+
+
+def _functions() -> Iterator[str]:
+    """Yield the functions beyond ADQL: a signature for each number of arguments, without the signs for optional and repeated
+    ones."""
+    for function in FUNCTIONS.values():
+        if function in STANDARD or function.role is Role.WINDOW or function.name.upper() in RESERVED:
+            continue
+        for form in dict.fromkeys(plain for shown in function.forms for plain in declarations(shown)):
+            yield f"<feature>\n<form>{text(form)}</form>\n<description>{text(function.description)}</description>\n</feature>\n"
 
 
 def availability(*, is_available: bool, note: str) -> str:
