@@ -20,6 +20,9 @@ query 0.1 ms. So a slot keeps its connection, and the runner opens a new one onl
 from __future__ import annotations
 
 import contextlib
+import os
+import secrets
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,8 +52,8 @@ _STATEMENT_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
-    """What an engine may use. `roots` are the directories below which it may read files; `temp_dir` is where it spills (nowhere if
-    empty: then a query that does not fit in `memory_bytes` fails)."""
+    """What an engine may use. `roots` are the directories below which it may read files; `temp_dir` is below which it spills, in a
+    directory of its own (nowhere if None: then a query that does not fit in `memory_bytes` fails)."""
 
     roots: tuple[Path, ...] = ()
     threads: int = 1
@@ -67,12 +70,16 @@ class DuckEngine:
     def __init__(self, settings: EngineSettings) -> None:
         self.settings = settings
         self.is_broken = False
+        # DuckDB names its temporary files 0, 1, ..: two engines in one directory would read each other's.
+        self._temp = None if settings.temp_dir is None else temp_dir_of(settings.temp_dir, os.getpid(), secrets.token_hex(4))
+        if self._temp is not None:
+            self._temp.mkdir(parents=True, exist_ok=True)
         self._connection = duckdb.connect(":memory:", config={"threads": settings.threads})
         try:
-            for statement in (*_settings(settings), *settings.macros, "SET lock_configuration = true"):
+            for statement in (*_settings(settings, self._temp), *settings.macros, "SET lock_configuration = true"):
                 self._connection.execute(statement)
         except duckdb.Error:
-            self._connection.close()
+            self.close()
             raise
 
     def stream(self, sql: str, parameters: Sequence[object] = ()) -> pa.RecordBatchReader:
@@ -110,6 +117,8 @@ class DuckEngine:
 
     def close(self) -> None:
         self._connection.close()
+        if self._temp is not None:
+            shutil.rmtree(self._temp, ignore_errors=True)
 
     def _one_select(self, sql: str) -> Any:
         if len(sql) > _STATEMENT_BYTES:
@@ -184,14 +193,19 @@ def _first_line(text: str) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip()), "unknown failure")[:500]
 
 
-def _settings(settings: EngineSettings) -> Iterator[str]:
+def temp_dir_of(root: Path, process: int, token: str = "") -> Path:
+    """Return where an engine of a process spills to. Without a token it is the beginning of the names of all of the process."""
+    return root / f"{process}-{token}"
+
+
+def _settings(settings: EngineSettings, temp_dir: Path | None) -> Iterator[str]:
     """Yield the SET statements in the only order that works: limits and directories, then external access off (the caller
     runs the macros and then the lock)."""
     yield f"SET memory_limit = '{settings.memory_bytes} B'"
-    if settings.temp_dir is None:
+    if temp_dir is None:
         yield "SET temp_directory = ''"
     else:
-        yield f"SET temp_directory = {quote_text(str(settings.temp_dir))}"
+        yield f"SET temp_directory = {quote_text(str(temp_dir))}"
         yield f"SET max_temp_directory_size = '{settings.temp_bytes} B'"
     yield "SET TimeZone = 'UTC'"
     yield "SET autoinstall_known_extensions = false"

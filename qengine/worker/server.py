@@ -300,6 +300,7 @@ async def serve_worker(settings: WorkerSettings) -> None:
     work_dir.mkdir(parents=True, exist_ok=True)
     spool = Spool(work_dir / "spool")
     spool.clear()
+    shutil.rmtree(work_dir / "temp", ignore_errors=True)
     pool = SlotPool(settings, work_dir)
     try:
         worker = Worker(settings, pool, spool)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from qengine.errors import ConfigError, WorkerLostError
+from qengine.execution.duck import temp_dir_of
 from qengine.worker.frames import Frame, Kind, read_frame, write_frame
 from qengine.worker.settings import WorkerSettings
 
@@ -184,6 +186,10 @@ class SlotPool:
 
     def _on_death(self, slot: SlotProcess) -> None:
         self._slots.discard(slot)
+        # A killed process leaves what it had spilled.
+        left = temp_dir_of(self._settings.engine(self._work_dir).temp_dir or self._work_dir, slot.pid)
+        for path in left.parent.glob(f"{left.name}*"):
+            shutil.rmtree(path, ignore_errors=True)
         if not self._is_closed:
             self._replace()
 

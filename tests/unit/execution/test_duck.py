@@ -49,6 +49,31 @@ def test_python_variables_are_not_tables(engine: DuckEngine) -> None:
     assert secret.num_rows == 1
 
 
+def test_engines_that_spill_at_once_do_not_read_each_others_files(tmp_path: Path) -> None:
+    """DuckDB numbers its temporary files: two engines in one directory read what the other had written."""
+    settings = EngineSettings(memory_bytes=100 << 20, temp_dir=tmp_path / "temp", temp_bytes=2 << 30)
+    found: dict[int, object] = {}
+
+    def sort(number: int) -> None:
+        engine = DuckEngine(settings)
+        sql = f"SELECT (range + {number}) * 7919 % 20000003 AS a, repeat('x', 20) AS b FROM range(2000000) ORDER BY a"
+        try:
+            values = pa.Table.from_batches(engine.stream(sql)).column("a").to_numpy()
+            found[number] = bool((values[1:] >= values[:-1]).all()), len(values)
+        except Exception as error:
+            found[number] = error
+        finally:
+            engine.close()
+
+    threads = [threading.Thread(target=sort, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {0: (True, 2000000), 1: (True, 2000000)}
+    assert not list((tmp_path / "temp").iterdir())
+
+
 def test_sort_larger_than_memory_spills(engine: DuckEngine, tmp_path: Path) -> None:
     sql = "SELECT range * 7919 % 20000003 AS a, repeat('x', 20) AS b FROM range(4000000) ORDER BY a"
     before, rows = -1, 0
