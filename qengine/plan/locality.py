@@ -24,7 +24,7 @@ relation, the **owner**, makes every output row in exactly one place:
    The edge must really hold for the rows in question. If the relation is not null-supplied, every output row fulfils the terms of
    WHERE and of inner ONs, so an edge among those will do. If it comes by `LEFT JOIN x ON ..`, only a term of that ON decides
    which rows of x match; an edge in WHERE would come too late, since a row of x that is missing from the task would already
-   have become NULLs. (`ASOF JOIN x ON ..` chooses among the rows that fulfil its ON: the same.)
+   have become NULLs. (`ASOF JOIN x ON ..` chooses among the rows that fulfil its ON: the same, and x is no owner.)
 
 **FULL JOIN** has two sides that are null-supplied, and no owner. But if the two lie in one cell by a key edge of its ON and both
 are read at home, each row of either side is in exactly one task, together with all its partners: matched, it is put out there with
@@ -135,7 +135,8 @@ def _prove(block: Block) -> Locality | Refusal:
         if isinstance(candidates, Refusal):
             return candidates
     else:
-        candidates = [alias for alias in sharded if not block.relations[alias].is_null_supplied]
+        # Which row of an ASOF join is chosen is decided where the row is that it is chosen for.
+        candidates = [a for a in sharded if not (block.relations[a].is_null_supplied or block.relations[a].is_chosen)]
     if not candidates:
         return Refusal(reason="every sharded relation may be replaced by NULLs in an outer join, so no relation can own the rows")
     stuck: Refusal | None = None

@@ -135,3 +135,15 @@ local|SELECT a.objectId, b.starId FROM dp.Object a JOIN ext.Star b ON DISTANCE(P
 local|SELECT a.objectId, b.starId FROM dp.Object a LEFT JOIN ext.Star b ON DISTANCE(POINT(a.ra, a.dec), POINT(b.ra, b.dec)) < (a.flags + 1) * 0.001 + b.r0 / 1000.0
 local|SELECT a.objectId FROM dp.Object a WHERE EXISTS (SELECT 1 FROM ext.Star b WHERE DISTANCE(POINT(a.ra, a.dec), POINT(b.ra, b.dec)) < b.mag / 1000)
 gather|SELECT a.objectId, b.starId FROM dp.Object a JOIN ext.Star b ON DISTANCE(POINT(a.ra, a.dec), POINT(b.ra, b.dec)) < b.mag * a.mag * a.mag * a.mag / (a.flags + 1)
+-- LATERAL: the nearest k, and whatever else
+local|SELECT o.objectId, n.flux FROM dp.Object o, LATERAL (SELECT f.flux FROM dp.ForcedSource f WHERE f.objectId = o.objectId ORDER BY f.flux LIMIT 2) AS n
+local|SELECT o.objectId, n.starId FROM dp.Object o LEFT JOIN LATERAL (SELECT s.starId FROM ext.Star s WHERE DISTANCE(POINT(s.ra, s.dec), POINT(o.ra, o.dec)) < 0.01 ORDER BY DISTANCE(POINT(s.ra, s.dec), POINT(o.ra, o.dec)), s.starId LIMIT 1) AS n ON 1 = 1
+local|SELECT o.objectId, n.starId, n.d FROM dp.Object o, LATERAL (SELECT TOP 3 s.starId, DISTANCE(POINT(s.ra, s.dec), POINT(o.ra, o.dec)) AS d FROM ext.Star s WHERE DISTANCE(POINT(s.ra, s.dec), POINT(o.ra, o.dec)) < 2 ORDER BY d, s.starId) AS n WHERE o.mag < 23
+local|SELECT o.objectId, n.c FROM dp.Object o CROSS JOIN LATERAL (SELECT COUNT(*) AS c FROM ext.Star s WHERE DISTANCE(POINT(s.ra, s.dec), POINT(o.ra, o.dec)) < 0.01) AS n
+gather|SELECT o.objectId, n.starId FROM dp.Object o, LATERAL (SELECT s.starId FROM ext.Star s ORDER BY DISTANCE(POINT(s.ra, s.dec), POINT(o.ra, o.dec)), s.starId LIMIT 1) AS n WHERE o.ra IS NOT NULL AND o.dec IS NOT NULL
+local|SELECT a.objectId, n.objectId AS k, f.flux FROM dp.Object a CROSS JOIN LATERAL (SELECT b.objectId FROM dp.Object b WHERE DISTANCE(POINT(a.ra, a.dec), POINT(b.ra, b.dec)) < 0.5 AND b.objectId <> a.objectId ORDER BY DISTANCE(POINT(a.ra, a.dec), POINT(b.ra, b.dec)), b.objectId LIMIT 1) AS n LEFT JOIN dp.ForcedSource f ON f.objectId = a.objectId
+final|SELECT n.c, COUNT(*) AS k FROM dp.Object o, LATERAL (SELECT COUNT(*) AS c FROM dp.ForcedSource f WHERE f.objectId = o.objectId) AS n GROUP BY n.c
+-- ASOF chooses one of the rows that its ON lets through
+local|SELECT f.forcedSourceId, s.sourceId FROM dp.ForcedSource f ASOF JOIN dp.Source s ON f.objectId = s.objectId AND f.flux >= s.flux WHERE f.flux IS NOT NULL
+local|SELECT f.forcedSourceId, s.sourceId FROM dp.ForcedSource f ASOF LEFT JOIN dp.Source s ON f.objectId = s.objectId AND f.flux >= s.flux WHERE f.flux IS NOT NULL
+gather|SELECT f.forcedSourceId, s.sourceId FROM dp.ForcedSource f ASOF JOIN dp.Source s ON f.flux >= s.flux WHERE f.objectId = s.objectId AND f.flux IS NOT NULL
