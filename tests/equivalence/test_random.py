@@ -18,7 +18,7 @@ from tests.support.oracle import Oracle
 from tests.support.sky_builder import Sky
 
 QUERIES = 200
-MANY_QUERIES = 5000
+MANY_QUERIES = 3400
 
 NEIGHBOURS = {"self_near": 4, "two_near": 4, "child_near": 2, "near_chain": 3, "three_near": 2}
 
@@ -43,6 +43,18 @@ def gathering(store_root: Path, skies: list[Sky], oracle: Oracle) -> Iterator[Ha
         yield Harness(cluster, skies, oracle=oracle)
 
 
+@pytest.fixture(scope="module")
+def exchanging(store_root: Path, skies: list[Sky], oracle: Oracle) -> Iterator[Harness]:
+    """A cluster that exchanges whatever can be exchanged."""
+    with grpc_cluster(store_root, workers=3, broadcast=NO_BROADCASTS, exchange_bytes=0) as cluster:
+        yield Harness(cluster, skies, oracle=oracle)
+
+
+def test_cluster_that_exchanges_everything_gives_them_too(exchanging: Harness) -> None:
+    report = exchanging.run(range(30_000, 30_000 + QUERIES))
+    assert not report.findings, str(report)
+
+
 def test_cluster_that_broadcasts_nothing_gives_them_too(gathering: Harness) -> None:
     report = gathering.run(range(10_000, 10_000 + QUERIES))
     assert not report.findings, str(report)
@@ -65,4 +77,11 @@ def test_cluster_gives_the_rows_of_one_database_in_many_queries(harness: Harness
 @pytest.mark.timeout(3600)
 def test_many_queries_without_broadcasts(gathering: Harness) -> None:
     report = gathering.run(range(20_000, 20_000 + MANY_QUERIES))
+    assert not report.findings, str(report)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_many_queries_with_exchanges(exchanging: Harness) -> None:
+    report = exchanging.run(range(40_000, 40_000 + MANY_QUERIES))
     assert not report.findings, str(report)
