@@ -53,6 +53,9 @@ class CostModel:
     Opening a part costs as much as reading `part_bytes` (0.17 ms). A task takes `min_task_s` to `max_task_s`; a small query is
     spread over the slots in tasks of `least_task_s` or more.
 
+    A task is made so small that its rows are about `result_bytes`: they wait in memory until the task is finished, and those of a
+    larger one on disk (`TaskLimits.hold_bytes`).
+
     Rows of a leaf that may be more than `exchange_bytes` are exchanged between workers where possible (0: always, negative:
     never), in partitions of about `partition_bytes`.
     """
@@ -65,6 +68,7 @@ class CostModel:
     tasks_per_slot: int = 6
     heavy_factor: float = 6.0
     part_bytes: int = 40_000
+    result_bytes: int = 24 << 20
     exchange_bytes: int = 32 << 20
     partition_bytes: int = 64 << 20
     rates: Rates = Rates()
@@ -75,13 +79,16 @@ class CostModel:
         trusted = min(max(share, 1 / MOST_TRUSTED), MOST_TRUSTED)
         return replace(self, rates=rates, scan_bytes_per_s=self.scan_bytes_per_s * trusted)
 
-    def task_bytes(self, total: int, *, is_heavy: bool) -> int:
-        """Return how many bytes make one task of a fragment that reads `total`; heavy fragments join by distance."""
+    def task_bytes(self, total: int, *, is_heavy: bool, result: int = 0) -> int:
+        """Return how many bytes make one task of a fragment that reads `total` and puts out about `result` bytes of rows; heavy
+        fragments join by distance."""
         rate = self.scan_bytes_per_s / (self.heavy_factor if is_heavy else 1.0)
         share = total / (self.tasks_per_slot * max(self.slots, 1))
         target = min(max(share, self.min_task_s * rate), self.max_task_s * rate)
         # A query of a few tasks' time still uses all slots, as long as a task is worth its dispatch.
         even = max(total / max(self.slots, 1), self.least_task_s * rate)
+        if result > self.result_bytes:
+            target = min(target, max(total * (self.result_bytes / result), self.least_task_s * rate))
         target = max(1, int(min(target, even)))
         tasks = -(-total // target)
         if self.slots < tasks < self.tasks_per_slot * self.slots:

@@ -94,6 +94,14 @@ def test_a_task_is_a_share_between_bounds(total: int, slots: int, expected: int)
     assert CostModel(slots=slots).task_bytes(total, is_heavy=False) == expected
 
 
+def test_tasks_with_many_rows_are_small_enough_to_hold_them() -> None:
+    cost = CostModel(slots=2, result_bytes=20_000_000)
+    assert cost.task_bytes(10**9, is_heavy=False, result=10**9) == 20_000_000
+    assert cost.task_bytes(10**9, is_heavy=False, result=10**8) == cost.task_bytes(10**9, is_heavy=False)
+    assert cost.task_bytes(10**8, is_heavy=False, result=10**12) == int(0.02 * 250e6)  # a task is worth its dispatch
+    assert cost.task_bytes(10**8, is_heavy=False, result=19_000_000) == cost.task_bytes(10**8, is_heavy=False)
+
+
 def test_heavy_tasks_are_smaller_and_time_is_bytes_by_slots() -> None:
     cost = CostModel(slots=4)
     assert cost.task_bytes(10**12, is_heavy=True) * 6 == pytest.approx(cost.task_bytes(10**12, is_heavy=False), rel=1e-6)

@@ -232,7 +232,7 @@ def test_distance_joins_of_tables_without_a_line_column_are_gathered() -> None:
 
 @pytest.mark.parametrize("slots", [1, 4, 64])
 def test_tasks_are_a_few_for_each_slot(slots: int) -> None:
-    cost = CostModel(slots=slots, min_task_s=0.0, max_task_s=1e9)
+    cost = CostModel(slots=slots, min_task_s=0.0, max_task_s=1e9, result_bytes=1 << 60)
     (leaf,) = fragments("SELECT * FROM dp.Object", CATALOG, cost)
     assert 0.5 * 6 * slots <= leaf.task_count <= 1.5 * 6 * slots + 2
     assert leaf.costs.max() <= 4 * leaf.costs.mean()
