@@ -4,17 +4,22 @@ Sizes are estimates here and only decide whether partitions are worth preparing:
 `CostModel.exchange_bytes` is planned to write partitions, which costs a hash per row, and its tasks write them when a result is
 really large (`Partitioning.threshold_bytes`). The coordinator sees the true sizes before the middles run.
 
-A partial aggregate repeats its groups in every task, so that leaves with many groups get few, large tasks.
+A partial aggregate repeats its groups in every task, so that leaves that may have many groups get one large task for each slot. How
+many there may be is known for integers, from the range of their values; text is taken for words of which there are few (but nothing
+depends on it).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import numpy as np
 from sqlglot import exp
 
+from qengine.catalog.model import TableSnapshot
 from qengine.plan import terms
 from qengine.plan.cost import CostModel, width
 from qengine.plan.cut import CutQuery
@@ -70,10 +75,12 @@ def with_exchange(plan: PhysicalPlan, pieces: CutQuery, coarse: Callable[[CostMo
     if found is None:
         return plan
     keys = {number: columns for middle in found.middles for number, columns in middle.keys.items()}
-    repeating = {n for n in keys if plan.leaves[n].kind == "partial" and n in wanted and plan.leaves[n].task_count > cost.slots}
+    repeating = {n for n in keys if n in wanted and _has_many_groups(plan.leaves[n]) and plan.leaves[n].task_count > cost.slots}
     leaves = plan.leaves
     if repeating:
-        large = coarse(replace(cost, tasks_per_slot=1, min_task_s=cost.max_task_s, max_task_s=_COARSE_TASK_S)).leaves
+        large = coarse(
+            replace(cost, tasks_per_slot=1, min_task_s=cost.max_task_s, max_task_s=_COARSE_TASK_S, result_bytes=_ANY_BYTES)
+        ).leaves
         leaves = tuple(large[n] if n in repeating else leaf for n, leaf in enumerate(plan.leaves))
     total = sum(sizes[number] for number in keys)
     count = min(max(-(-total // max(cost.partition_bytes, 1)), 2 * cost.slots), MAX_PARTITIONS)
@@ -88,6 +95,9 @@ def with_exchange(plan: PhysicalPlan, pieces: CutQuery, coarse: Callable[[CostMo
 
 _COARSE_TASK_S = 30.0
 """Longest task of a leaf that repeats its groups."""
+
+_ANY_BYTES = 1 << 62
+_MANY_GROUPS = 100_000
 
 
 def _planned(
@@ -119,46 +129,41 @@ def _passes_on(final: exp.Query, middle: Middle) -> bool:
 
 
 def _bytes(leaf: LeafFragment) -> int:
-    return leaf.estimate.rows * sum(width(found) for _, found in leaf.columns)
+    rows = float(leaf.estimate.rows)
+    if leaf.kind == "partial":
+        rows = min(rows, leaf.task_count * math.prod(most for _, most in _group_counts(leaf)))
+    return int(rows * sum(width(found) for _, found in leaf.columns))
 
 
-def exchange_json(exchange: PlannedExchange, leaves: Sequence[LeafFragment]) -> dict[str, Any]:
-    """Return what EXPLAIN says about an exchange."""
-    return {
-        "partitions": exchange.count,
-        "relations": [
-            {
-                "relation": leaves[number].relation,
-                "hash_of": [name for name, _ in p.keys],
-                "hashed_as": [kind for _, kind in p.keys],
-                "written_beyond_bytes": p.threshold_bytes,
-            }
-            for number, p in sorted(exchange.partitioning.items())
-        ],
-        "middles": [
-            {"relation": m.relation, "kind": m.kind, "reads": [i.relation for i in m.inputs], "sql": m.sql}
-            for m in exchange.middles
-        ],
-        "final": exchange.final_sql,
-    }
+def _has_many_groups(leaf: LeafFragment) -> bool:
+    if leaf.kind != "partial":
+        return False
+    counts = _group_counts(leaf)
+    return math.prod(most for _, most in counts) > _MANY_GROUPS and any(not is_text for is_text, _ in counts)
 
 
-def exchange_lines(found: Mapping[str, Any]) -> list[str]:
-    """Return the same as indented lines."""
-    lines = []
-    for relation in found["relations"]:
-        columns = ", ".join(relation["hash_of"])
-        lines.append(
-            f"  exchange of {relation['relation']} by hash of {columns} in {found['partitions']} partitions, where it is large"
-        )
-    for middle in found["middles"]:
-        lines.append(f"    {middle['relation']}: {middle['kind']} of {', '.join(middle['reads'])}, per partition on workers")
-        lines.append(f"    {middle['sql']}")
-    lines.append(
-        f"    the rows of {found['middles'][0]['relation']} are then the answer"
-        if found["final"] is None
-        else f"    then on the coordinator: {found['final']}"
-    )
-    if actual := found.get("actual"):
-        lines.append("    actual: " + ", ".join(f"{name} {value}" for name, value in actual.items()))
-    return lines
+def _group_counts(leaf: LeafFragment) -> list[tuple[bool, float]]:
+    """Return for each group expression whether it is text, and how many values it can have at most."""
+    block = leaf.leaf.block
+    found = []
+    for node in (leaf.leaf.split.leaf.args.get("group") or exp.Group(expressions=[])).expressions:
+        kind = terms.sql_type(node)
+        place = terms.plain_column(node)
+        table = block.table_of(place[0]) if place is not None else None
+        most = math.inf if table is None or place is None else _values(table, place[1])
+        found.append((kind is not None and kind.is_text, most))
+    return found
+
+
+def _values(table: TableSnapshot, column: str) -> float:
+    """Return how many values (and NULL) an integer column can have, by its statistics; infinity for others."""
+    most = 1.0
+    lowest, highest = math.inf, -math.inf
+    for parts in (table.home, table.orphan):
+        if not len(parts):
+            continue
+        stats = parts.stats.get(column)
+        if stats is None or not np.issubdtype(stats.minimum.dtype, np.integer) or not stats.is_known.all():
+            return math.inf
+        lowest, highest = min(lowest, float(stats.minimum.min())), max(highest, float(stats.maximum.max()))
+    return most + max(highest - lowest + 1, 0.0)
