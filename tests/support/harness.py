@@ -61,10 +61,18 @@ class Report:
 
 
 class Harness:
-    """Compares an engine with the oracle over some skies."""
+    """Compares an engine with the oracle over some skies. `generator` makes the queries."""
 
-    def __init__(self, engine: Engine, skies: Sequence[Sky], *, oracle: Oracle | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        skies: Sequence[Sky],
+        *,
+        oracle: Oracle | None = None,
+        generator: type[QueryGenerator] = QueryGenerator,
+    ) -> None:
         self.engine = engine
+        self.generator = generator
         self.skies = {sky.name: sky for sky in skies}
         self.oracle = oracle or Oracle(skies)
 
@@ -82,7 +90,7 @@ class Harness:
         """Ask the queries of all seeds and collect what differs; stop when there are `enough` findings."""
         report = Report()
         for seed in seeds:
-            query = QueryGenerator(self.sky_of(seed), seed, shapes=shapes or SHAPES, sources=sources).query()
+            query = self.generator(self.sky_of(seed), seed, shapes=shapes or SHAPES, sources=sources).query()
             try:
                 answer = self.oracle.answer(query)
             except UnfairQueryError:
@@ -110,7 +118,7 @@ class Harness:
 
     def replay(self, seed: int | str, *, reduced: bool = True) -> Finding | None:
         """Ask the query of this seed again; if it is still wrong, return the smallest query found that is wrong too."""
-        query = QueryGenerator(self.sky_of(seed), seed).query()
+        query = self.generator(self.sky_of(seed), seed).query()
         finding = self.check(query, seed)
         if finding is None or not reduced:
             return finding
