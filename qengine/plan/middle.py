@@ -20,7 +20,8 @@ ORDER BY and LIMIT remain behind, and go into the partition too where that is an
 The final part keeps its meaning: `Exchange.final` reads the relations of middles, and the original final part, over gathered rows,
 gives the same answer. Which of both runs is decided when the true sizes are known.
 
-*Equal values must meet*, so both sides of a join are hashed in one type in which values that SQL calls equal are equal: `_meeting`.
+*Equal values must meet*, so both sides of a join are hashed in one type in which values that SQL calls equal are equal
+(`plan.ties.meeting_types`).
 
 *A partition may be lost and made again*, and consumers that have read the others are not run again. So the same row must come
 into the same partition each time: leaves with LIMIT, random numbers, or windows, and keys that are aggregates, are gathered.
@@ -38,10 +39,9 @@ from qengine.plan import terms
 from qengine.plan.cut import CutQuery, Leaf
 from qengine.plan.nesting import aggregates_of, has_plain_groups, windows_of
 from qengine.plan.split import is_mergeable, limit_of, split, split_counts
+from qengine.plan.ties import filled_aliases, key_ties, meeting_types
 from qengine.sql.trees import copy_tree, find, nodes_of
 
-_JOIN_SIDES = ("", "LEFT", "RIGHT", "FULL")
-_FLOATS = ("FLOAT", "DOUBLE")
 _RANDOM = frozenset({"random", "rand", "uuid", "gen_random_uuid", "now", "setseed", "nextval"})
 
 Keys = tuple[tuple[str, str], ...]
@@ -111,7 +111,7 @@ class _Finding:
             return None
         kind, middle, final, columns = found
         keys: dict[int, Keys] = {}
-        meeting = _meeting([_types(sources[alias], names) for alias, names in columns.items()])
+        meeting = meeting_types([_types(sources[alias], names) for alias, names in columns.items()])
         if meeting is None:
             return None
         for alias, names in columns.items():
@@ -223,9 +223,9 @@ def _counted(select: exp.Select) -> exp.Column | None:
 
 
 def _joined(select: exp.Select, relation: str) -> _Found | None:
-    if (tied := _ties(select)) is None:
+    if (tied := key_ties(select)) is None:
         return None
-    filled = _filled(select)
+    filled = filled_aliases(select)
     keys = {alias: (name,) for alias, name in tied.items()}
     places = {place for place in tied.items() if place[0] not in filled}
     if any(terms.sql_type(item) is None for item in select.expressions):
@@ -246,71 +246,6 @@ def _joined(select: exp.Select, relation: str) -> _Found | None:
         return None
     parts = split(select, relation)
     return "join", parts.leaf, parts.final, keys
-
-
-def _ties(select: exp.Select) -> dict[str, str] | None:
-    """Return for each alias the column that ties it to the others, if one class of equalities ties them all."""
-    items = list(terms.from_items(select))
-    first = items[0][0].alias_or_name
-    joins = [join for _, join in items[1:] if join is not None]
-    if any(_side(j) is None for j in joins):
-        return None
-    is_inner = all(_side(j) == "" for j in joins)
-    pool = list(terms.conjuncts(where.this)) if is_inner and (where := select.args.get("where")) is not None else []
-    pairs = []
-    for join in joins:
-        own = [*terms.conjuncts(join.args.get("on")), *pool]
-        pairs.append((join.this.alias_or_name, [pair for term in own if (pair := _equality(term)) is not None]))
-    starts = dict.fromkeys(place for _, found in pairs for pair in found for place in pair if place[0] == first)
-    for start in starts:
-        known = {first: start[1]}
-        for alias, found in pairs:
-            tied = next(
-                (mine[1] for mine, other in _both_ways(found) if mine[0] == alias and known.get(other[0]) == other[1]), None
-            )
-            if tied is None:
-                break
-            known[alias] = tied
-        else:
-            return known
-    return None
-
-
-def _side(join: exp.Join) -> str | None:
-    """Return the side of a join that can be exchanged, else None."""
-    kind = (join.args.get("kind") or "").upper()
-    side = (join.args.get("side") or "").upper()
-    if join.args.get("method") or kind not in ("", "INNER", "CROSS", "OUTER") or side not in _JOIN_SIDES:
-        return None
-    return side
-
-
-def _equality(term: exp.Expr) -> tuple[tuple[str, str], tuple[str, str]] | None:
-    term = terms.bare(term)
-    if not isinstance(term, exp.EQ):
-        return None
-    left, right = terms.plain_column(term.this), terms.plain_column(term.expression)
-    return (left, right) if left is not None and right is not None and left[0] != right[0] else None
-
-
-def _both_ways(
-    pairs: list[tuple[tuple[str, str], tuple[str, str]]],
-) -> list[tuple[tuple[str, str], tuple[str, str]]]:
-    return [*pairs, *((right, left) for left, right in pairs)]
-
-
-def _filled(select: exp.Select) -> set[str]:
-    """Return the aliases whose columns an outer join may fill with NULLs."""
-    filled: set[str] = set()
-    before: list[str] = []
-    for item, join in terms.from_items(select):
-        side = "" if join is None else _side(join)
-        if side in ("LEFT", "FULL"):
-            filled.add(item.alias_or_name)
-        if side in ("RIGHT", "FULL"):
-            filled.update(before)
-        before.append(item.alias_or_name)
-    return filled
 
 
 # -- pieces ----------------------------------------------------------------------------------------------
@@ -383,32 +318,6 @@ def _table_below(item: exp.Expr) -> exp.Table | None:
 def _types(leaf: Leaf, names: Iterable[str]) -> list[SqlType]:
     known = dict(leaf.split.columns)
     return [known[name] for name in names]
-
-
-def _meeting(sides: list[list[SqlType]]) -> list[str] | None:
-    """Return for each key column the type in which all sides hash it; None if there is no type that keeps equal values equal.
-
-    One side needs none but its own. Otherwise the type must map values that SQL's `=` calls equal to one value: the type in which
-    DuckDB compares them, or a function of that. Integers are compared exactly, an integer or decimal with a float in the float's
-    type, FLOAT with DOUBLE as DOUBLE; then three of these kinds have no common one.
-    """
-    found = []
-    for types in zip(*sides, strict=True):
-        names = {t.name for t in types}
-        if len(names) == 1:
-            found.append(next(iter(names)))
-        elif all(t.is_integer for t in types):
-            found.append("HUGEINT" if "UBIGINT" in names else "BIGINT")
-        elif names <= set(_FLOATS):
-            found.append("DOUBLE")
-        elif all(t.is_integer or t.name.startswith("DECIMAL") or t.name in _FLOATS for t in types):
-            floats = names & set(_FLOATS)
-            if len(floats) > 1 or (not floats and any(t.name.startswith("DECIMAL") for t in types)):
-                return None
-            found.append(next(iter(floats)))
-        else:
-            return None
-    return found
 
 
 def _is_steady(leaf: Leaf, names: Iterable[str]) -> bool:
