@@ -180,6 +180,7 @@ class QueryService:
         return replace(
             _explanation(planned, started.plan, started.steps),
             actual=started.actual,
+            exchanged=started.exchanged,
             times=started.times(times, planned.planning_s),
             answer_rows=times.rows,
         )
