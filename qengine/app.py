@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qengine.catalog.registry import Registry
 from qengine.client.local import LocalClient
@@ -28,13 +29,13 @@ from qengine.coordinator.service import QueryService, ServiceSettings
 from qengine.errors import ConfigError
 from qengine.storage.keyindex import KeyReader
 from qengine.storage.objects import Store
-from qengine.tap.app import create_app
-from qengine.tap.server import listening
-from qengine.tap.service import TapSettings
 from qengine.transport.channel import WorkerChannel
 from qengine.transport.grpc_channel import GrpcChannel
 from qengine.worker.local import in_process_channel
 from qengine.worker.supervise import WorkerProcess, start_worker
+
+if TYPE_CHECKING:
+    from qengine.tap.service import TapSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +123,9 @@ def serve(
 
     Settings come from the TOML file that QENGINE_CONFIG names and from the environment: sections tap, dispatch and service.
     """
+    # The web framework takes long to import, and only a service needs it.
+    from qengine.tap.service import TapSettings
+
     file = os.environ.get("QENGINE_CONFIG")
     config = Config.read(Path(file) if file else None, os.environ)
     tap = config.fill("tap", TapSettings)
@@ -137,12 +141,23 @@ def serve(
 
 
 async def _serve(store: Path | str, settings: ClusterSettings, tap: TapSettings, *, host: str, port: int) -> None:
+    from qengine.tap.app import create_app
+    from qengine.tap.server import listening
+
     serving = asyncio.current_task()
     if serving is not None:
         # Ctrl-C cancels the task already; a service manager's SIGTERM ends workers and requests in the same orderly way.
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
     async with cluster(store, settings) as service, listening(create_app(service, tap), host=host, port=port) as server:
-        count = len(settings.addresses) or settings.workers
-        who = {0: "this process", 1: "one worker"}.get(count, f"{count} workers")
-        print(f"TAP at {server.address}/tap, answered by {who}; Ctrl-C stops it", file=sys.stderr, flush=True)
+        print(f"TAP at {server.address}/tap, {_who(settings, service)}; Ctrl-C stops it", file=sys.stderr, flush=True)
         await server.wait()
+
+
+def _who(settings: ClusterSettings, service: QueryService) -> str:
+    """Say who answers, and which workers could not be reached: they are tried again all the time."""
+    lost = [state for state in service.workers() if not state.is_alive]
+    count = (len(settings.addresses) or settings.workers) - len(lost)
+    if lost:
+        reasons = ", ".join(f"{state.worker} ({state.error})" if state.error is not None else str(state.worker) for state in lost)
+        return f"answered by {count} of {count + len(lost)} workers so far, not by {reasons}"
+    return "answered by " + {0: "this process", 1: "one worker"}.get(count, f"{count} workers")

@@ -6,8 +6,7 @@ Rows shown as a table are few by choice; files get all of them, written beside t
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,10 +18,10 @@ from rich.text import Text
 from qengine.catalog.output import OutputColumn
 from qengine.catalog.summary import TableSummary
 from qengine.client.result import Result
+from qengine.coordinator.progress import QueryProgress
 from qengine.errors import Blame, ConfigError, QEngineError, Span
 
 _EXIT = {Blame.USER: 1, Blame.LIMIT: 1, Blame.DATA: 1, Blame.CLUSTER: 3, Blame.BUG: 4}
-_STATUS_AFTER_S = 0.5
 
 
 class FileWriter(Protocol):
@@ -60,15 +59,19 @@ def _marked(line: str, span: Span) -> Iterator[str]:
     yield f" {' ' * len(number)} | {' ' * before}{'^' * width}"
 
 
-def print_rows(console: Console, result: Result, *, limit: int) -> int:
-    """Print up to `limit` rows as a table, and below it how many there are. Return the number of all rows."""
+def print_rows(console: Console, result: Result, *, limit: int, before: Callable[[], None] = lambda: None) -> int:
+    """Print up to `limit` rows as a table, and below it how many there are; call `before` when all rows are there.
+
+    Return the number of all rows.
+    """
     shown: list[Sequence[Any]] = []
     total = 0
-    for batch in counted(console, result):
+    for batch in result:
         if len(shown) < limit:
             head = batch.slice(0, limit - len(shown))
             shown += zip(*(column.to_pylist() for column in head.columns), strict=True)
         total += batch.num_rows
+    before()
     table = Table(show_edge=False, pad_edge=False, box=None, header_style="bold")
     for column in result.columns:
         is_right = column.type.is_numeric
@@ -84,18 +87,18 @@ def print_rows(console: Console, result: Result, *, limit: int) -> int:
     return total
 
 
-def write_rows(result: Result, writer: FileWriter, sink: Sink, console: Console) -> int:
+def write_rows(result: Result, writer: FileWriter, sink: Sink) -> int:
     """Write all rows to `sink`. Return how many there are."""
     total = 0
     sink.write(writer.begin())
-    for batch in counted(console, result):
+    for batch in result:
         sink.write(writer.write(batch))
         total += batch.num_rows
     sink.write(writer.finish(is_overflow=result.is_overflow))
     return total
 
 
-def write_file(result: Result, writer: FileWriter, path: Path, console: Console) -> int:
+def write_file(result: Result, writer: FileWriter, path: Path) -> int:
     """Write all rows to a file that appears when it is complete. Return how many there are.
 
     What exists and is no file, such as /dev/stdout or a pipe, is written to as it is. A link stays a link.
@@ -105,30 +108,39 @@ def write_file(result: Result, writer: FileWriter, path: Path, console: Console)
         raise ConfigError(f"{path} {what}", hint="name a file with -o")
     if path.exists() and not path.is_file():
         with path.open("wb") as sink:
-            return write_rows(result, writer, sink, console)
+            return write_rows(result, writer, sink)
     final = path.resolve()
     unfinished = final.with_name(f".{final.name}.{os.getpid()}.part")
     try:
         with unfinished.open("wb") as file:
-            total = write_rows(result, writer, file, console)
+            total = write_rows(result, writer, file)
         unfinished.replace(final)
     finally:
         unfinished.unlink(missing_ok=True)
     return total
 
 
-def counted(console: Console, result: Result) -> Iterator[pa.RecordBatch]:
-    """Yield the batches of `result`; on a terminal a line tells how it goes when that takes a while."""
-    began = time.monotonic()
-    rows = 0
-    with console.status("running ...") as status:
-        status.stop()
-        for batch in result:
-            rows += batch.num_rows
-            if time.monotonic() - began > _STATUS_AFTER_S:
-                status.start()
-                status.update(f"{rows:,} rows ...")
-            yield batch
+def progress_words(progress: QueryProgress) -> str:
+    """Return bytes, tasks, rows and the time left, in few words."""
+    words = [f"{size(progress.bytes_done)} of {size(progress.bytes_total)}", f"tasks {progress.tasks_done:,}/{progress.tasks:,}"]
+    if progress.rows:
+        words.append(f"{progress.rows:,} rows")
+    if progress.eta_s is not None:
+        words.append(f"about {duration(progress.eta_s)} left")
+    return ", ".join(words)
+
+
+def progress_line(progress: QueryProgress) -> str:
+    """Return one line about a query."""
+    return f"{progress.phase.value} for {duration(progress.elapsed_s)}, {100 * progress.fraction:.0f} %, {progress_words(progress)}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time for people; never 0 s."""
+    whole = max(1, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    return f"{whole // 60}:{whole % 60:02d} min" if whole < 3600 else f"{whole // 3600}:{whole % 3600 // 60:02d} h"
 
 
 def print_tables(console: Console, tables: Sequence[TableSummary]) -> None:

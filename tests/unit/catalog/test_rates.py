@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qengine.catalog import migrations
 from qengine.catalog.rates import MEMORY_S, Observed, moved
 from qengine.catalog.registry import Registry
 from qengine.errors import RegistryError
@@ -99,3 +100,7 @@ def _to_first_version(root: Path) -> None:
         connection.execute("DROP TABLE rates")
         connection.execute("UPDATE alembic_version SET version_num = '0001'")
     connection.close()
+
+
+def test_the_newest_version_is_the_last_revision() -> None:
+    assert migrations._script().get_current_head() == migrations.HEAD
