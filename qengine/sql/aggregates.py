@@ -49,10 +49,11 @@ def bind_aggregate(binder: Expressions, node: exp.Expr, function: Function, *, w
     """
     clause = binder.clause
     if not clause.takes_aggregates:
-        hint = "use HAVING" if clause.name == "WHERE" else ""
+        hint = "conditions on aggregates stand after HAVING, or in a query around this one" if clause.name == "WHERE" else ""
         raise binder.error(QueryTypeError, node, f"{function.name} cannot stand in {clause.name}", hint)
     if clause.depth:
-        raise binder.error(QueryTypeError, node, f"{function.name} cannot stand inside another aggregate")
+        hint = "compute the inner one in a sub-query"
+        raise binder.error(QueryTypeError, node, f"{function.name} cannot stand inside another aggregate", hint)
     clause.aggregates += 1
     clause.depth += 1
     condition = binder.condition(where) if where is not None else None
@@ -125,7 +126,8 @@ def _taken_apart(binder: Expressions, node: exp.Expr, function: Function) -> _Ca
     if is_distinct:
         parts = [*parts[0].expressions, *parts[1:]]
         if not function.takes(len(parts)):
-            raise binder.error(UnsupportedQueryError, node, "DISTINCT over several values is not supported here")
+            hint = "write SELECT COUNT(*) FROM (SELECT DISTINCT a, b FROM ..) AS q"
+            raise binder.error(UnsupportedQueryError, node, "DISTINCT over several values is not supported here", hint)
     if order and function.target not in _ORDERABLE:
         raise binder.error(QueryTypeError, node, f"{function.name} does not depend on the order of rows: it takes no ORDER BY")
     return _Call(parts, order, is_distinct)
@@ -242,7 +244,8 @@ def bind_window(binder: Expressions, node: exp.Window) -> exp.Expr:
     if not is_window:
         return finished(function, bind_aggregate(binder, body, function, where=where))
     if not binder.clause.takes_windows:
-        raise binder.error(QueryTypeError, node, f"a window function cannot stand in {binder.clause.name}", "use a sub-query")
+        hint = "write the condition after QUALIFY" if binder.clause.name == "WHERE" else "use a sub-query"
+        raise binder.error(QueryTypeError, node, f"a window function cannot stand in {binder.clause.name}", hint)
     if function.role is Role.AGGREGATE:
         bound_call = _windowed_aggregate(binder, body, function, where)
     elif function.role is Role.WINDOW:

@@ -10,6 +10,7 @@ from qengine.sql.casts import canonical_time
 from qengine.sql.coercion import is_temporal, widened
 from qengine.sql.expressions import Expressions
 from qengine.sql.functions import FUNCTIONS, REFUSED, Function, Role, known_names
+from qengine.sql.mistakes import FOREIGN_FUNCTIONS
 from qengine.sql.nodes import cast, is_null, number_of, span_of_bound, text_literal, text_of, type_of
 from qengine.sql.shapes import shape_of
 from qengine.sql.spans import nearest
@@ -28,6 +29,8 @@ def find_function(binder: Expressions, node: exp.Anonymous, *, is_counted: bool 
         raise binder.error(
             UnknownNameError, node, f"there is no function {node.name}", f"it is left out on purpose: {REFUSED[name]}"
         )
+    if function is None and name in FOREIGN_FUNCTIONS:
+        raise binder.error(UnknownNameError, node, f"there is no function {node.name}", FOREIGN_FUNCTIONS[name])
     if function is None or (function.is_extension and binder.language.is_strict):
         hint = nearest(name, known_names(extensions=not binder.language.is_strict))
         raise binder.error(UnknownNameError, node, f"there is no function {node.name}", hint)

@@ -183,6 +183,7 @@ class Queries:
 
         if (where := tree.args.get("where")) is not None:
             scope.outputs = outputs if self.context.language.has_sql_meaning else []
+            scope.later_outputs = [item.name for item in items]
             condition = self.expressions(scope, Clause(name="WHERE")).condition(where.this)
             bound.set("where", exp.Where(this=relations.filtered(condition)))
         elif (kept := relations.filtered(None)) is not None:

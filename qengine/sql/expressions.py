@@ -178,7 +178,10 @@ class Expressions:
         left, right = self.value(node.this), self.value(node.expression)
         kind = arithmetic_type(type_of(left), type_of(right))
         if kind is None:
-            raise self._type_error(node, "arithmetic needs numbers", left, right)
+            error = self._type_error(node, "arithmetic needs numbers", left, right)
+            if type_of(left).is_text or type_of(right).is_text:
+                error.hint = "texts are joined with ||, and CAST(x AS DOUBLE PRECISION) makes a number of one"
+            raise error
         is_division = isinstance(node, (exp.Div, exp.IntDiv))
         truncates = isinstance(node, exp.IntDiv) or (isinstance(node, exp.Div) and not self.language.has_sql_meaning)
         if isinstance(node, exp.IntDiv) and not kind.is_integer:
@@ -285,7 +288,10 @@ class Expressions:
             raise self.error(QueryTypeError, node, "a column alone is not a condition", "compare it with 1 or 0")
         if not kind.is_boolean:
             is_geometric = self.predicate_call(self, node) is not None
-            hint = "compare it with 1 or 0" if is_geometric else "compare it with something"
+            hint = "compare it with something"
+            if is_geometric:
+                called = inner(node).name.upper() if isinstance(inner(node), exp.Anonymous) else "CONTAINS"
+                hint = f"compare it: {called}(..) = 1"
             raise self.error(QueryTypeError, node, f"a condition is expected here, not a value of type {to_adql(kind)}", hint)
         return bound
 
@@ -317,7 +323,8 @@ class Expressions:
             right, second = cast(right, INTEGER), INTEGER
         if not are_comparable(first, second):
             names = [to_adql(kind) for kind in (first, second)]
-            raise self.error(QueryTypeError, node, f"{names[0]} cannot be compared with {names[1]}")
+            hint = _comparison_hint(first, second)
+            raise self.error(QueryTypeError, node, f"{names[0]} cannot be compared with {names[1]}", hint)
         return left, right
 
     def _adapted(self, item: exp.Expr, other: exp.Expr) -> exp.Expr:
@@ -392,7 +399,9 @@ class Expressions:
         subject, pattern = self.value(like.this), self.value(like.expression)
         for part in (subject, pattern):
             if not (type_of(part).is_text or is_null(part)):
-                raise self._type_error(node, "LIKE compares texts", part)
+                error = self._type_error(node, "LIKE compares texts", part)
+                error.hint = "CAST(x AS VARCHAR) makes a text of a value"
+                raise error
         bound: exp.Expr = typed(type(like)(this=paren(subject), expression=paren(pattern)), BOOLEAN)
         if isinstance(node, exp.Escape):
             escape = text_of(self.value(node.expression))
@@ -404,3 +413,13 @@ class Expressions:
     def _type_error(self, node: exp.Expr, message: str, *operands: exp.Expr) -> QueryError:
         found = " and ".join(to_adql(type_of(operand)) if not is_null(operand) else "NULL" for operand in operands)
         return self.error(QueryTypeError, node, f"{message}, not {found}" if found else message)
+
+
+def _comparison_hint(first: SqlType, second: SqlType) -> str:
+    if first.is_text and second.is_text:
+        return ""
+    if first.is_text or second.is_text:
+        return "texts stand in single quotes, numbers without; CAST(x AS VARCHAR) or CAST(x AS BIGINT) turns one into the other"
+    if is_temporal(first) or is_temporal(second):
+        return "write a time as '2026-01-01T00:00:00'"
+    return ""

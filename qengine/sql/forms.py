@@ -176,7 +176,9 @@ class Forms:
                 return typed(call("qe_polygon_in_circle", vertices(inner), *outer.values), BOOLEAN)
             case (kind, other) if kind == POLYGON and other == POLYGON:
                 return typed(call("qe_polygon_in_polygon", vertices(inner), vertices(outer)), BOOLEAN)
-        raise self._unsupported("a POINT that contains a region")
+        error = self._unsupported("a POINT that contains a region")
+        error.hint = "the region is the second argument: CONTAINS(POINT(ra, dec), CIRCLE(..))"
+        raise error
 
     def _shapes_meet(self, first: Shape, second: Shape) -> exp.Expr:
         if first.kind == POLYGON:

@@ -9,15 +9,33 @@ from __future__ import annotations
 
 import re
 
+from sqlglot.errors import ParseError
 from sqlglot.tokenizer_core import Token, TokenType
 
-from qengine.errors import QuerySyntaxError
+from qengine.errors import QuerySyntaxError, Span
+from qengine.sql.language import Language
 from qengine.sql.spans import nearest, span_at
 
 _WRITES = {
     "INSERT", "UPDATE", "DELETE", "MERGE", "TRUNCATE", "CREATE", "DROP", "ALTER", "REPLACE", "GRANT", "REVOKE", "COPY", "ATTACH",
     "DETACH", "EXPORT", "IMPORT", "LOAD", "INSTALL",
 }  # fmt: skip
+_CLOCK = "write the time itself, such as '2026-01-01T00:00:00'"
+_CONE = "write DISTANCE(ra, dec, 10, -20) < 0.1, in degrees"
+FOREIGN_FUNCTIONS = {
+    "ISNULL": "write x IS NULL", "IF": "write CASE WHEN .. THEN .. ELSE .. END", "IIF": "write CASE WHEN .. THEN .. ELSE .. END",
+    "DECODE": "write CASE x WHEN .. THEN .. END", "NVL": "write COALESCE(x, y)", "NOW": _CLOCK, "GETDATE": _CLOCK,
+    "SYSDATE": _CLOCK, "CURDATE": _CLOCK, "CURRENT_TIMESTAMP": _CLOCK, "UNIX_TIMESTAMP": _CLOCK, "CONVERT": "write CAST(x AS type)",
+    "TO_CHAR": "write CAST(x AS VARCHAR)", "TO_NUMBER": "write CAST(x AS DOUBLE PRECISION)", "STR": "write CAST(x AS VARCHAR)",
+    "LEN": "write LENGTH(x)", "SQUARE": "write POWER(x, 2)", "SQR": "write POWER(x, 2)",
+    "EXISTS": "EXISTS is followed by a sub-query", "AVERAGE": "write AVG(x)",
+    "STDEV": "write STDDEV(x)", "STD": "write STDDEV(x)", "VAR": "write VARIANCE(x)",
+    "Q3C_RADIAL_QUERY": _CONE, "Q3C_JOIN": "write DISTANCE(a.ra, a.dec, b.ra, b.dec) < 0.001, in degrees", "Q3C_DIST": _CONE,
+    "FGETNEARBYOBJEQ": _CONE, "CONE": _CONE, "INCIRCLE": _CONE, "ANGDIST": _CONE, "HAVERSINE": _CONE,
+    "ARCSEC": "divide by 3600: positions and radii are degrees", "ARCMIN": "divide by 60: positions and radii are degrees",
+}  # fmt: skip
+"""Functions of other systems and what to write instead."""
+
 _OTHERS = {
     "EXPLAIN": "ask for the plan with `qengine explain`, connection.explain(..) or the /explain resource",
     "DESCRIBE": "columns are listed in TAP_SCHEMA.columns", "DESC": "columns are listed in TAP_SCHEMA.columns",
@@ -89,7 +107,7 @@ _STARTS = (TokenType.VAR, TokenType.IDENTIFIER, TokenType.NUMBER)
 _ENDS = (*_STARTS, TokenType.STRING, TokenType.R_PAREN)
 
 
-def check_neighbours(text: str, found: list[Token], index: int) -> None:
+def check_neighbours(text: str, found: list[Token], index: int, language: Language) -> None:
     """Raise an error for mistakes that a word and its neighbours show."""
     token = found[index]
     kind = token.token_type
@@ -111,9 +129,9 @@ def check_neighbours(text: str, found: list[Token], index: int) -> None:
         hint = {"=<": "write <=", "=>": "write >=", "><": "write <>", "<<": "shifts are not part of ADQL"}.get(written, "")
         if written not in ("<<", ">>"):
             raise error_at(text, token, f"'{written}' is not an operator", hint)
-    if kind is TokenType.EQ and after.token_type is TokenType.NULL:
+    if language.needs_warning and kind is TokenType.EQ and after.token_type is TokenType.NULL:
         raise error_at(text, token, "'= NULL' is never true", "write IS NULL")
-    if kind is TokenType.NEQ and after.token_type is TokenType.NULL:
+    if language.needs_warning and kind is TokenType.NEQ and after.token_type is TokenType.NULL:
         raise error_at(text, token, f"'{token.text} NULL' is never true", "write IS NOT NULL")
     if kind is TokenType.GROUP_BY and after.token_type is TokenType.ALL:
         raise error_at(text, after, "GROUP BY ALL is not supported", "name the columns")
@@ -131,3 +149,62 @@ def _is_version(found: list[Token], index: int) -> bool:
 
 def error_at(text: str, token: Token, message: str, hint: str = "") -> QuerySyntaxError:
     return QuerySyntaxError(message, span=span_at(text, token.start, token.end + 1), hint=hint)
+
+
+_WORDS = (
+    "SELECT", "FROM", "WHERE", "GROUP", "HAVING", "ORDER", "LIMIT", "OFFSET", "JOIN", "UNION", "AND", "OR", "BETWEEN", "LIKE",
+    "QUALIFY",
+)  # fmt: skip
+
+
+def from_parser(text: str, found: list[Token], error: ParseError) -> QuerySyntaxError:
+    """Return what the parser found as an error in our words, at the token where it stopped."""
+    detail = error.errors[0] if error.errors else {}
+    message = str(detail.get("description") or "the statement cannot be understood").rstrip(". ")
+    near = str(detail.get("highlight") or "")
+    line, column = detail.get("line"), detail.get("col")
+    token = next((token for token in found if (token.line, token.col) == (line, column)), None)
+    if token is None:
+        return QuerySyntaxError(
+            f"{message} near '{near}'" if near and "<class" not in message else "the statement cannot be understood"
+        )
+    index = found.index(token)
+    span = span_at(text, token.start, token.end + 1)
+    before = found[index - 1] if index else None
+    for word in (before, token):
+        hint = nearest(word.text, _WORDS) if word is not None and word.token_type is TokenType.VAR and len(word.text) > 2 else ""
+        if hint and word is not None:
+            place = span_at(text, word.start, word.end + 1)
+            return QuerySyntaxError(f"{word.text} is not expected here", span=place, hint=hint)
+    if "missing for" in message:
+        return _missing(message, found, index, span)
+    if message.startswith("Found multiple"):
+        what = message.split("'")[1] if "'" in message else near
+        hint = "join the conditions with AND" if what == "WHERE" else f"there is one {what} in a query"
+        return QuerySyntaxError(f"a second {what}", span=span, hint=hint)
+    if message.startswith("Invalid expression"):
+        return QuerySyntaxError(f"{near} is not expected here", span=span, hint=_unexpected(before, token))
+    return QuerySyntaxError(f"{message} near '{near}'", span=span)
+
+
+def _missing(message: str, found: list[Token], index: int, span: Span) -> QuerySyntaxError:
+    words = [token.text.upper() for token in found[: index + 1]]
+    if "Between" in message:
+        return QuerySyntaxError("BETWEEN needs two values", span=span, hint="write x BETWEEN low AND high")
+    if found[index].text == "%" and "LIKE" in words[-4:]:
+        return QuerySyntaxError("the pattern of LIKE is a text", span=span, hint="write it in single quotes: LIKE 'ab%'")
+    return QuerySyntaxError(f"something is missing beside {found[index].text}", span=span)
+
+
+def _unexpected(before: Token | None, token: Token) -> str:
+    if token.text == "`" or (before is not None and before.text == "`"):
+        return 'names are delimited with double quotes: "a name"'
+    if before is None:
+        return ""
+    if before.token_type is TokenType.COMMA and token.token_type is TokenType.NUMBER:
+        return "decimal numbers are written with a point: 20.5"
+    if before.token_type in _ENDS and token.token_type in (*_STARTS, TokenType.STRING, TokenType.L_PAREN):
+        return f"between {before.text} and {token.text} an operator, a comma or AND is missing"
+    if token.token_type is TokenType.STRING:
+        return "a quote inside a text is doubled: 'it''s'"
+    return ""

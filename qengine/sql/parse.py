@@ -18,6 +18,7 @@ from qengine.sql.deep import run_deep
 from qengine.sql.dialect import ADQL, ExtendedADQL, LanguageParser
 from qengine.sql.language import Language, language_of
 from qengine.sql.lists import Lists, take_lists
+from qengine.sql.mistakes import from_parser
 from qengine.sql.shape import check_shape
 from qengine.sql.spans import span_at
 from qengine.sql.tokens import MAX_TOKENS, tokenize
@@ -53,7 +54,7 @@ def _parsed(text: str, profile: Language) -> ParsedQuery:
     except QEngineError:
         raise
     except ParseError as error:
-        raise _from_parse_error(text, error) from error
+        raise from_parser(text, found, error) from error
     except Exception as error:  # whatever a foreign parser throws on a stranger's text is a fault of the text
         raise QuerySyntaxError("the statement cannot be understood") from error
 
@@ -76,16 +77,3 @@ def _parse(text: str, profile: Language, found: list[Token], lists: Lists) -> Pa
     further += ["&&"] if any(token.text == "&&" for token in found) else []
     extensions = check_shape(tree, text, profile)
     return ParsedQuery(text, profile.name, tree, (*extensions, *further))
-
-
-def _from_parse_error(text: str, error: ParseError) -> QuerySyntaxError:
-    detail = error.errors[0] if error.errors else {}
-    message = str(detail.get("description") or "the statement cannot be understood").rstrip(". ")
-    near = str(detail.get("highlight") or "")
-    span = None
-    line, column = detail.get("line"), detail.get("col")
-    if line and column is not None:
-        # sqlglot counts the column at the end of the token
-        start = sum(len(row) + 1 for row in text.split("\n")[: line - 1]) + max(0, column - len(near))
-        span = span_at(text, start, start + len(near))
-    return QuerySyntaxError(f"{message} near '{near}'" if near else message, span=span)

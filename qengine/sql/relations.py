@@ -194,9 +194,16 @@ class Relations:
 
     def _unknown(self, item: exp.Table, hint: str) -> Exception:
         name = f"{item.db}.{item.name}" if item.db else item.name
-        known = [t.table.full_name for t in self.context.catalog]
-        known += [] if item.db else [t.table.name for t in self.context.catalog]
-        return self.context.error(UnknownNameError, item, f"there is no table {name}", hint or nearest(name, known))
+        snapshots = list(self.context.catalog)
+        schemas = list(dict.fromkeys(t.table.schema for t in snapshots))
+        if item.db and not hint and not any(matches(item.args["db"], schema) for schema in schemas):
+            same = [t.table.full_name for t in snapshots if matches(item.this, t.table.name)]
+            hint = f"write {' or '.join(same)}" if same else nearest(item.db, schemas) or f"there are {', '.join(schemas[:8])}"
+            return self.context.error(UnknownNameError, item, f"there is no catalogue {item.db} here", hint)
+        known = [t.table.full_name for t in snapshots]
+        known += [] if item.db else [t.table.name for t in snapshots]
+        hint = hint or nearest(name, known) or "TAP_SCHEMA.tables lists the tables"
+        return self.context.error(UnknownNameError, item, f"there is no table {name}", hint)
 
     def _nested(self, item: exp.Subquery, inner: Scope) -> exp.Expr:
         if item.alias:

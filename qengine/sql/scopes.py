@@ -124,7 +124,8 @@ class Merged:
 
 @dataclass(slots=True)
 class Scope:
-    """What one block sees. `outputs` are its own select items, for clauses that may name them."""
+    """What one block sees. `outputs` are its own select items, for clauses that may name them;
+    `later_outputs` are the names of those that the clause may not use."""
 
     context: Context
     parent: Scope | None = None
@@ -132,6 +133,7 @@ class Scope:
     merged: list[Merged] = field(default_factory=list)
     ctes: dict[str, Cte] = field(default_factory=dict)
     outputs: list[tuple[str, exp.Expr]] = field(default_factory=list)
+    later_outputs: list[str] = field(default_factory=list)
     uses_outputs: list[str] = field(default_factory=list)
     is_correlated: bool = False
 
@@ -227,12 +229,18 @@ class Scope:
         scopes = list(self._outward())
         if parts:
             name = ".".join(part.name for part in reversed(parts))
-            hint = nearest(parts[0].name, (source.name for scope in scopes for source in scope.sources))
+            renamed = [
+                s.name for scope in scopes for s in scope.sources if s.is_aliased and s.table and matches(parts[0], s.table.name)
+            ]
+            hint = f"it is called {renamed[0]} in this statement" if renamed else ""
+            hint = hint or nearest(parts[0].name, (source.name for scope in scopes for source in scope.sources))
             return self.context.error(UnknownNameError, node, f"there is no table {name} in this FROM", hint)
         known = [c.name for scope in scopes for source in scope.sources for c in source.columns]
         hint = nearest(node.name, known)
-        if node.this.args.get("quoted") and not hint:
-            hint = "text is written in single quotes"
+        if node.this.args.get("quoted"):
+            hint = f"a text is written in single quotes: '{node.name}'" + (f"; {hint}" if hint else "")
+        elif any(matches(node.this, name) for name in self.later_outputs):
+            hint = f"{node.name} names an output, which WHERE does not know: write its expression, or use a sub-query"
         return self.context.error(UnknownNameError, node, f"there is no column {node.name}", hint)
 
     def _outward(self) -> Iterator[Scope]:

@@ -140,6 +140,9 @@ class _Check:
             self.extension(node, f"{node.args['kind']} JOIN")
         if isinstance(node, exp.Identifier) and not node.args.get("quoted"):
             name = node.name
+            if name.upper() in RESERVED and self.language.is_strict:
+                message = f"{name} is a reserved word of ADQL"
+                raise self.error(node, message, f"write \"{name}\" in double quotes; the profile 'adql' takes it without")
             if name.upper() in RESERVED:
                 self.extension(node, f'the reserved word {name} as a name (write "{name}")')
             elif not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
@@ -154,7 +157,7 @@ class _Check:
             case exp.Select() if not node.expressions:
                 raise self.error(node, "SELECT needs at least one column")
             case exp.Select() if node.args.get("from_") is None:
-                raise self.error(node, "SELECT needs FROM and a table")
+                raise self.error(node, "SELECT needs FROM and a table", "TAP_SCHEMA.tables lists the tables")
             case exp.With() if node.args.get("recursive"):
                 raise self.error(node, "WITH RECURSIVE is not supported", _RECURSION)
             case exp.Table() if is_crossmatch(node) and not self.language.is_strict:
@@ -234,6 +237,8 @@ class _Check:
     def strict_call(self, node: exp.Anonymous) -> None:
         name = node.name.upper()
         function = FUNCTIONS.get(name)
+        if function is not None and function.is_extension and not isinstance(node.this, exp.Identifier):
+            raise self.error(node, f"{function.name} is not a function of ADQL 2.1", "the profile 'adql' takes it")
         if isinstance(node.this, exp.Identifier) or function is None or function.is_extension:
             hint = nearest(name, known_names(extensions=False)) or "the list of functions is in the documentation"
             raise self.error(node, f"there is no function {node.name} in ADQL", hint)
@@ -293,6 +298,8 @@ def _value_operands(node: exp.Expr) -> list[exp.Expr]:
 
 
 def _table_hint(node: exp.Table) -> str:
+    if isinstance(node.this, exp.Dot):
+        return "the name of a table has two parts: catalogue.table"
     if isinstance(node.this, exp.Literal) and node.this.is_string:
         return 'a name is not in single quotes: "a name"'
     return "files and table functions cannot be read from a statement: tables are listed in TAP_SCHEMA.tables"

@@ -68,11 +68,19 @@ def make_shape(context: Context, node: exp.Expr, kind: SqlType, values: list[exp
     for index in range(0, len(pairs), 2):
         lon, lat = number_of(values[index]), number_of(values[index + 1])
         if lat is not None and not -90 <= lat <= 90:
-            raise context.error(QueryTypeError, node, f"latitude {lat} is beyond the poles", "latitudes go from -90 to 90")
+            raise context.error(
+                QueryTypeError, node, f"latitude {lat} is beyond the poles", "latitudes go from -90 to 90: is it POINT(ra, dec)?"
+            )
         if lon is not None:
             fixed[index] = number(normal_lon(float(lon)), span_of_bound(values[index]))
-    if kind == CIRCLE and (radius := number_of(values[2])) is not None and radius < 0:
+    radius = number_of(values[2]) if kind == CIRCLE else None
+    if kind == CIRCLE and radius is not None and radius < 0:
         raise context.error(QueryTypeError, node, f"the radius {radius} is negative")
+    if kind == CIRCLE and radius is not None and radius > 180:
+        hint = f"radii are degrees: {radius} arcsec are {radius / 3600:.6g}"
+        raise context.error(QueryTypeError, node, f"the radius {radius} is more than the whole sky", hint)
+    if kind == CIRCLE and radius is not None and radius > 10:
+        context.warn(f"the radius of a circle is {radius} degrees; radii are degrees, not arcsec")
     result = array(kind, fixed)
     shape = shape_of(result)
     constants = shape.constants() if shape else None

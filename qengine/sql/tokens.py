@@ -140,7 +140,7 @@ def _check_token(text: str, found: list[Token], index: int, language: Language) 
         raise error_at(text, token, "LIMIT takes one number", "LIMIT skipped, rows is written LIMIT rows OFFSET skipped")
     if kind is TokenType.NUMBER:
         _check_number(text, token, after, language)
-    check_neighbours(text, found, index)
+    check_neighbours(text, found, index, language)
 
 
 def _check_amount(text: str, found: list[Token], index: int) -> None:
