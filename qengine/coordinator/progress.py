@@ -6,8 +6,8 @@ has the share of the whole that its expected time has; it cannot be watched, so 
 `t / (t + expected)`. The fraction never falls: when an attempt is lost and its work is done again, or a plan turns out larger, it
 stands still until the work has caught up. It is 1 only when the query has ended.
 
-*ETA.* From the rate of this query itself: the mean of its rate since it began and its recent rate (an exponential mean over a few
-seconds, longer for long queries). It is unknown (None) before there is something to measure, and when a merge outlasts its
+*ETA.* From the rates of this query itself: the mean of what its rate since it began says and what its recent rate says (an
+exponential mean over a few seconds, longer for long queries). It is unknown (None) before there is something to measure, and when a merge outlasts its
 estimate. Something that has not moved for n seconds is not about to end: then the ETA is at least n seconds.
 """
 
@@ -26,6 +26,7 @@ from qengine.plan.physical import QueryId
 _LEAST_S = 1.0
 _LEAST_FRACTION = 0.01
 _RECENT_S = 4.0
+_LEAST_RECENT = 0.1
 _RECENT_SHARE = 0.2
 _STALL_S = 2.0
 _MERGE_SHARE = (0.01, 0.5)
@@ -195,7 +196,8 @@ class ProgressEstimator:
             return left if left > 0 else None
         if elapsed < _LEAST_S or self._fraction < _LEAST_FRACTION or not work.has_all or self._recent is None:
             return None
-        rate = (self._fraction / elapsed + self._recent) / 2
-        eta = (1.0 - self._fraction) / rate
+        mean = self._fraction / elapsed
+        left = 1.0 - self._fraction
+        eta = (left / mean + left / max(self._recent, _LEAST_RECENT * mean)) / 2
         stalled = at - self._moved_at
         return max(eta, stalled) if stalled > _STALL_S else eta
