@@ -6,8 +6,11 @@ where data and store are kept (default bench/data). *bare* is DuckDB with two th
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ from bench.datagen import CATALOG, TABLES, Recipe, generate
 from qengine.app import open_store
 from qengine.catalog.model import TableSnapshot
 from qengine.client.local import LocalClient
+from qengine.client.remote import RemoteClient
 from qengine.loader.load import load
 from qengine.loader.request import LoadRequest
 from qengine.sql.macros import MACROS
@@ -91,15 +95,36 @@ def bare(bench: Bench) -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
 
 
+@pytest.fixture(scope="session")
+def served(bench: Bench) -> Iterator[RemoteClient]:
+    """A client of `qengine serve`, which is a process of its own and runs tasks itself."""
+    program = "import sys, qengine.app; qengine.app.serve(sys.argv[1], workers=0, port=0)"
+    command = [sys.executable, "-c", program, str(bench.store.root)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        try:
+            line = next(line for line in server.stderr if line.startswith("TAP at "))
+            with qengine.connect(line.split()[2].rstrip(",").removesuffix("/tap")) as client:
+                assert isinstance(client, RemoteClient)
+                yield client
+        finally:
+            server.terminate()
+
+
 Racing = Callable[..., None]
 ENGINES = ("bare", "qengine", "workers")
+WITH_URL = (*ENGINES, "url")
+"""For tests whose targets speak of a URL: `@pytest.mark.parametrize("engine", WITH_URL, indirect=True)`."""
+
+Pairs = Sequence[tuple[str, str]]
+"""Statements (adql, by hand) that are measured in turn."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let the engines take turns at each statement: what else the machine does then hits all of them alike."""
 
     def without_engine(item: pytest.Item) -> tuple[str, ...]:
-        return tuple(part for part in item.nodeid.rstrip("]").replace("[", "-").split("-") if part not in ENGINES)
+        return tuple(part for part in item.nodeid.rstrip("]").replace("[", "-").split("-") if part not in WITH_URL)
 
     place = {key: number for number, key in enumerate(dict.fromkeys(map(without_engine, items)))}
     items.sort(key=lambda item: place[without_engine(item)])
@@ -111,27 +136,42 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 
 class Race:
-    """Runs one statement on one engine under the clock, after checking that its answer is the bare one."""
+    """Runs statements on one engine under the clock, and checks that the answer of the first is the bare one."""
 
-    def __init__(self, clients: dict[str, LocalClient], bare: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, clients: Mapping[str, LocalClient], bare: duckdb.DuckDBPyConnection) -> None:
         self._clients, self._bare = clients, bare
         self._asked, self._answer = "", pa.table({})
 
-    def run(self, benchmark: Any, engine: str, adql: str, by_hand: str, *, rounds: int | None = None) -> None:
-        """Measure `adql` on qengine, or `by_hand` on the bare engine; as often as there is time for, or a number of rounds."""
+    def run(
+        self,
+        benchmark: Any,
+        engine: str,
+        pairs: Pairs,
+        *,
+        rounds: int | None = None,
+        client: LocalClient | RemoteClient | None = None,
+    ) -> None:
+        """Measure ADQL on qengine, or what is by hand on the bare engine; as often as there is time for, or a number of rounds.
+
+        With several pairs each call takes the next one, so that no answer is that of the call before.
+        """
+        client = client or self._clients.get(engine)
+        turn = itertools.cycle(pairs)
 
         def ask() -> pa.Table:
-            return (
-                self._bare.execute(by_hand).to_arrow_table() if engine == "bare" else self._clients[engine].query(adql).to_arrow()
-            )
+            adql, by_hand = next(turn)
+            return self._bare.execute(by_hand).to_arrow_table() if client is None else client.query(adql).to_arrow()
 
         if rounds is None:
             found = ask()
             benchmark(ask)
         else:
             found = benchmark.pedantic(ask, rounds=rounds, iterations=1)
-        if engine != "bare":
-            same_rows(found, self._bare_answer(by_hand))
+        adql, by_hand = pairs[0]
+        if client is not None:
+            if rounds is None or len(pairs) == 1:
+                same_rows(found, self._bare_answer(by_hand))
+            benchmark.extra_info["read_mb"] = read_bytes(client, adql) / 1e6
         elif by_hand != self._asked:
             self._asked, self._answer = by_hand, found
 
@@ -148,14 +188,21 @@ def racing(clients: dict[str, LocalClient], bare: duckdb.DuckDBPyConnection) -> 
 
 
 @pytest.fixture
-def race(benchmark: Any, engine: str, racing: Race) -> Racing:
-    """Return what runs (name, adql, by_hand) on this test's engine; `name` groups the engines."""
+def race(benchmark: Any, engine: str, racing: Race, request: pytest.FixtureRequest) -> Racing:
+    """Return what runs (name, adql, by_hand) on this test's engine; `name` groups the engines. Instead of the two texts several
+    pairs may be given, which take turns."""
 
-    def run(name: str, adql: str, by_hand: str, *, rounds: int | None = None) -> None:
+    def run(name: str, first: str | Pairs, by_hand: str = "", *, rounds: int | None = None) -> None:
         benchmark.group = name
-        racing.run(benchmark, engine, adql, by_hand, rounds=rounds)
+        pairs = [(first, by_hand)] if isinstance(first, str) else first
+        racing.run(benchmark, engine, pairs, rounds=rounds, client=request.getfixturevalue("served") if engine == "url" else None)
 
     return run
+
+
+def read_bytes(client: LocalClient | RemoteClient, adql: str) -> float:
+    """Return how many bytes the statement reads, by its plan."""
+    return float(client.explain(adql).to_json()["estimated"]["bytes"])
 
 
 def same_rows(found: pa.Table, expected: pa.Table) -> None:

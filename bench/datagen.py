@@ -12,10 +12,11 @@ number of the row, so that ids follow the sky only roughly, as in the survey.
 
 *Files.* Every chunk of rows is a file of each table and depends on the seed and its own number only. A file covers the whole sky,
 which is the worst case for a loader. ForcedSource and SourceAssoc are children of Object: each row carries the objectId of
-its object. Source has the rows of SourceAssoc without it, in other columns. Children lie within a fraction of an arcsecond of
+its object, the latter five of each. Source has no objectId. Children lie within a fraction of an arcsecond of
 their object.
 
-`--rows` is the number of objects; there are `FORCED_PER_OBJECT` forced sources for each, and a source for every second one.
+`--rows` is the number of objects; there are `FORCED_PER_OBJECT` forced sources and `ASSOC_PER_OBJECT` associated sources for
+each, and a source for every second one.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ Columns = dict[str, Any]
 CATALOG = "bench"
 CHUNK_ROWS = 1_000_000
 FORCED_PER_OBJECT = 2
+ASSOC_PER_OBJECT = 5
 MAX_ROWS = 100_000_000
 TABLES = ("Object", "ForcedSource", "Source", "SourceAssoc")
 """In the order in which they must be loaded."""
@@ -215,12 +217,11 @@ def make_chunk(recipe: Recipe, chunk: int, stars: Stars) -> dict[str, Columns]:
     """Return the rows of one chunk of every table as columns of numpy arrays (text as Arrow dictionaries)."""
     rng = np.random.default_rng([recipe.seed, chunk])
     objects = _objects(rng, recipe.first_row(chunk), recipe.rows_of(chunk), stars)
-    sources = _sources(rng, objects)
     return {
         "Object": {name: objects[name] for name in OBJECT},
+        "Source": _sources(rng, objects),
         "ForcedSource": _forced(rng, objects),
-        "Source": {name: sources[name] for name in SOURCE},
-        "SourceAssoc": {name: sources[name] for name in SOURCE_ASSOC},
+        "SourceAssoc": _assoc(rng, objects),
     }
 
 
@@ -277,12 +278,28 @@ def _sources(rng: np.random.Generator, objects: Columns) -> Columns:
     size = objects["shape_xx"][seen]
     return {
         "sourceId": (visit % 4096 << 48) | (objects["objectId"][seen] & ROW_MASK),
-        "objectId": objects["objectId"][seen], "coord_ra": (objects["coord_ra"][seen] + rng.normal(0, 2e-5, rows) / narrow) % 360.0,
-        "coord_dec": dec, "raErr": rng.exponential(1e-5, rows), "decErr": rng.exponential(1e-5, rows), "visit": visit,
+        "coord_ra": (objects["coord_ra"][seen] + rng.normal(0, 2e-5, rows) / narrow) % 360.0, "coord_dec": dec,
+        "raErr": rng.exponential(1e-5, rows), "decErr": rng.exponential(1e-5, rows), "visit": visit,
         "detector": rng.integers(0, _DETECTORS, rows), "band": _words(rng.integers(0, 6, rows), _BANDS),
         "x": rng.uniform(0, 4072, rows), "y": rng.uniform(0, 4000, rows), "psfFlux": flux, "psfFluxErr": np.sqrt(flux) + 60.0,
         "ap12Flux": flux * rng.normal(1.02, 0.03, rows), "ixx": size, "iyy": size * rng.normal(1, 0.1, rows),
         "extendedness": objects["r_extendedness"][seen],
+    }  # fmt: skip
+
+
+def _assoc(rng: np.random.Generator, objects: Columns) -> Columns:
+    of = np.repeat(np.arange(len(objects["objectId"])), ASSOC_PER_OBJECT)
+    rows = len(of)
+    dec = np.clip(objects["coord_dec"][of] + rng.normal(0, 2e-5, rows), -90, 90)
+    narrow = np.maximum(np.cos(np.radians(dec)), 1e-3)
+    visit = _visits(rng, rows)
+    flux = np.abs(objects["r_psfFlux"][of]) * rng.normal(1, 0.05, rows)
+    number = np.tile(np.arange(ASSOC_PER_OBJECT), len(objects["objectId"]))
+    key = objects["objectId"][of]
+    return {
+        "sourceId": (visit % 4096 << 48) | (number << 32) | (key & ROW_MASK), "objectId": key,
+        "coord_ra": (objects["coord_ra"][of] + rng.normal(0, 2e-5, rows) / narrow) % 360.0, "coord_dec": dec, "visit": visit,
+        "band": _words(rng.integers(0, 6, rows), _BANDS), "psfFlux": flux, "psfFluxErr": np.sqrt(flux) + 60.0,
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Aggregates over the whole of Object; target for the narrow one: at most 1.25 times bare DuckDB."""
+"""Aggregates over the whole of Object."""
 
 from __future__ import annotations
 
