@@ -22,7 +22,7 @@ from qengine.coordinator.shared import SharedRelations
 from qengine.coordinator.source import TaskSource
 from qengine.coordinator.top import TopWatch
 from qengine.errors import BugError
-from qengine.plan.fragment import LeafFragment, PhysicalPlan, task_inputs
+from qengine.plan.fragment import LeafFragment, PhysicalPlan, task_inputs, task_sql
 from qengine.plan.physical import QueryId, Task, TaskId, TaskLimits, WorkerId
 
 _CLOSE_S = 5.0
@@ -152,7 +152,8 @@ def _source(query: QueryId, leaf: LeafFragment) -> TaskSource:
 
     def make(number: int) -> Task:
         return Task(
-            id=TaskId(query, leaf.number, number), attempt=1, epoch=0, sql=leaf.sql, inputs=task_inputs(leaf, int(order[number])),
+            id=TaskId(query, leaf.number, number), attempt=1, epoch=0, sql=task_sql(leaf, int(order[number])),
+            inputs=task_inputs(leaf, int(order[number])),
             sky_joins=leaf.sky_joins,
         )  # fmt: skip
 

@@ -27,6 +27,7 @@ from qengine.plan.cost import CostModel, used_fraction
 from qengine.plan.cut import CutQuery, Leaf, pushable_terms
 from qengine.plan.exchange import PlannedExchange
 from qengine.plan.grids import with_inner_grids
+from qengine.plan.keylists import KeyList, key_lists
 from qengine.plan.physical import PartRef, SkyJoin, TaskInput, shared_part
 from qengine.plan.prune import Resolved, work_of
 from qengine.plan.skyjoin import grid_edges, grid_join
@@ -101,6 +102,7 @@ class LeafFragment:
     leaf: Leaf
     sky_joins: tuple[SkyJoin, ...] = ()
     top: TopOrder | None = None
+    key_lists: tuple[KeyList, ...] = ()
 
     @property
     def task_count(self) -> int:
@@ -133,6 +135,14 @@ def fragment(
     return PhysicalPlan(leaves=leaves, final_sql=final, inline=cut_query.inline, columns=columns, cost=cost)
 
 
+def task_sql(leaf: LeafFragment, number: int) -> str:
+    """Return what task `number` of the fragment runs: the fragment's SQL with the keys of its own cells only."""
+    sql = leaf.sql
+    for found in leaf.key_lists:
+        sql = sql.replace(found.text, found.within(int(leaf.bounds[number]), int(leaf.bounds[number + 1])))
+    return sql
+
+
 def task_inputs(leaf: LeafFragment, number: int) -> tuple[TaskInput, ...]:
     """Return what task `number` of the fragment reads."""
     low, high = int(leaf.bounds[number]), int(leaf.bounds[number + 1])
@@ -163,11 +173,26 @@ def _task_input(i: LeafInput, home: RangeSet, bounds: tuple[int, int]) -> TaskIn
     )
     if is_inside and (i.reach is Reach.HOME or len(reach) == 1):
         return _input(i, sources, ())
+    if i.reach is Reach.HOME and all(_reads_all(parts, selected, reach, bounds) for parts, selected in sources):
+        return _input(i, sources, ())
     is_cells = reach.cells == len(reach) <= MAX_CELLS
     coarse = reach.coarsen(MAX_RANGES if i.reach is Reach.RING else MAX_CELLS if is_cells else 1)
     if i.reach is Reach.HOME:
         coarse = coarse & RangeSet.from_ranges(np.array([bounds[0]], np.int64), np.array([bounds[1]], np.int64))
     return _input(i, sources, coarse.pairs())
+
+
+def _reads_all(parts: Parts, selected: Int64Array, reach: RangeSet, bounds: tuple[int, int]) -> bool:
+    """Say whether the parts lie within the task, and no row group could be skipped by its cells: looking at each row's cell would
+    cost time and leave out nothing that the predicates do not."""
+    if not len(selected):
+        return True
+    if parts.start[selected].min() < bounds[0] or parts.stop[selected].max() > bounds[1]:
+        return False
+    groups = parts.row_groups
+    count = groups.offset[selected + 1] - groups.offset[selected]
+    index = np.repeat(groups.offset[selected] - np.r_[0, np.cumsum(count)[:-1]], count) + np.arange(int(count.sum()))
+    return bool(reach.overlaps(groups.lowest[index], np.maximum(groups.highest[index], groups.lowest[index]) + 1).all())
 
 
 def _input_of_rows(i: LeafInput, rows: pa.Table) -> TaskInput:
@@ -275,11 +300,14 @@ def _leaf_fragment(leaf: Leaf, resolved: Resolved, cost: CostModel, first: int) 
     bounds, costs, estimate = _cut_tasks(
         leaf, inputs, work, cost, is_heavy=is_heavy, slack=1 if pairs is None else 2, begins=begins
     )
+    sql = render(tree, is_given_up=True)
+    at_home = {i.alias for i in inputs if i.reach is Reach.HOME}
     return LeafFragment(
         number=first + leaf.number, relation=leaf.relation, kind=leaf.split.kind, gathered=leaf.gathered, owner=leaf.locality.owner,
-        sql=render(tree, is_given_up=True), columns=leaf.split.columns, inputs=inputs, work=work, bounds=bounds, costs=costs,
+        sql=sql, columns=leaf.split.columns, inputs=inputs, work=work, bounds=bounds, costs=costs,
         row_limit=leaf.split.row_limit, estimate=estimate, leaf=leaf, sky_joins=sky_joins,
         top=order_of(spec, work, bounds) if spec is not None and len(costs) > 1 else None,
+        key_lists=key_lists(leaf, select, at_home, resolved, sql) if len(costs) > 1 else (),
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from qengine.catalog.model import HEALPIX, Int64Array, KeyIndex
 from qengine.errors import IntegrityError
-from qengine.sky.cells import beyond_cell
+from qengine.sky.cells import LINE_END, beyond_cell
 from qengine.storage.objects import Store
 
 CACHED_GROUPS = 256
@@ -46,22 +46,21 @@ class KeyReader:
         self._groups: OrderedDict[tuple[str, int], tuple[Any, Int64Array]] = OrderedDict()
 
     def cells(self, index: KeyIndex | None, values: Sequence[int | str]) -> Int64Array:
-        """Return all cells where rows of these keys can be: one for each known key, the one beyond the sky for each unknown one."""
-        cells: set[int] = set()
-        missing: list[int | str] = list(values)
+        """Return for each key the cell where its rows can be: the one that the index knows, else the one beyond the sky. (A number
+        beyond 64 bits is no key: it has the first cell there.)"""
+        known: dict[int | str, int] = {}
+        wanted = sorted(set(values), key=lambda v: (isinstance(v, str), v))
         if index is not None:
-            wanted = sorted(set(values), key=lambda v: (isinstance(v, str), v))
-            known = {}
             with self._lock:
                 for uri in index.uri:
                     known.update(self._search(uri, wanted))
-            cells.update(known.values())
-            missing = [v for v in wanted if v not in known]
+        missing = [v for v in wanted if v not in known]
         numbers = [v for v in missing if isinstance(v, int) and -(2**63) <= v < 2**63]
         texts = [v for v in missing if isinstance(v, str)]
         for group, kind in ((numbers, pa.int64()), (texts, pa.string())):
-            cells.update(beyond_cell(pa.array(group, kind)).tolist() if group else ())
-        return np.array(sorted(cells), np.int64)
+            if group:
+                known.update(zip(group, beyond_cell(pa.array(group, kind)).tolist(), strict=True))
+        return np.array([known.get(v, LINE_END) for v in values], np.int64)
 
     def _search(self, uri: str, wanted: Sequence[int | str]) -> dict[int | str, int]:
         footer = self._footer(uri)
