@@ -23,13 +23,14 @@ from qengine.catalog.model import Int64Array, Parts, TableSnapshot
 from qengine.catalog.output import OutputColumn
 from qengine.catalog.types import SqlType
 from qengine.plan import terms
-from qengine.plan.cost import CostModel, used_fraction
+from qengine.plan.cost import CostModel, used_fraction, width
 from qengine.plan.cut import CutQuery, Leaf, pushable_terms
 from qengine.plan.exchange import PlannedExchange
 from qengine.plan.grids import with_inner_grids
 from qengine.plan.keylists import KeyList, key_lists
 from qengine.plan.physical import PartRef, SkyJoin, TaskInput, shared_part
 from qengine.plan.prune import Resolved, work_of
+from qengine.plan.selectivity import guess_rows
 from qengine.plan.skyjoin import grid_edges, grid_join
 from qengine.plan.skypairs import sky_pairs
 from qengine.plan.top import TopOrder, alone, narrowed, order_of, top_of
@@ -371,7 +372,7 @@ def _cut_tasks(
     if not len(sizes):
         return np.zeros(1, np.int64), np.zeros(0, np.int64), estimate
     costs = sizes + pieces.is_border * cost.part_bytes
-    target = cost.task_bytes(int(costs.sum()), is_heavy=is_heavy)
+    target = cost.task_bytes(int(costs.sum()), is_heavy=is_heavy, result=_result_bytes(leaf, work, estimate.rows))
     beside = [i for i in inputs if i is not owner and i.reach is Reach.HOME]
     cuts = _cuts(owner, pieces, costs, slack * target, beside)
     costs = np.add.reduceat(costs, cuts)
@@ -383,6 +384,14 @@ def _cut_tasks(
     bounds = np.r_[pieces.starts[cuts][first], BEYOND_END].astype(np.int64)
     bounds[0] = 0
     return bounds, np.add.reduceat(costs, first), estimate
+
+
+def _result_bytes(leaf: Leaf, work: RangeSet, rows: int) -> int:
+    """Return about how many bytes of rows the tasks send that put their rows out one by one; 0 for those that condense them."""
+    made = leaf.split.leaf
+    if leaf.split.kind not in ("rows", "gather") or made.args.get("limit") is not None or made.args.get("distinct") is not None:
+        return 0
+    return guess_rows(leaf, work, rows, 1) * sum(width(found) for _, found in leaf.split.columns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
