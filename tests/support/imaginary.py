@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pyarrow as pa
 
 from qengine.catalog.model import (
     HEALPIX,
+    LAYOUT,
     NO_PARTS,
     Catalog,
     Column,
     ColumnStats,
     KeyIndex,
+    Match,
     Parts,
     RowGroups,
     Table,
@@ -71,7 +75,8 @@ def beyond_part(rows: int = 100) -> Parts:
 
 
 def survey(order: int = 6, *, count: int | None = None) -> Catalog:
-    """Object (director), ForcedSource and Source (its children), Star (director of another family, coarser), Filter (replicated)."""
+    """Object (director), ForcedSource and Source (its children), Star (director of another family, coarser), Pair (matches of Object
+    and Star), Filter (replicated)."""
     parts = tiled_parts(order, count=count)
     index = KeyIndex(uri=("p/index.parquet",), digest=("",), rows=1)
     objects = Table(
@@ -90,6 +95,15 @@ def survey(order: int = 6, *, count: int | None = None) -> Catalog:
         schema="ext", name="Star", kind=TableKind.DIRECTOR, family="ext.Star", key="starId", ra="ra", dec="dec",
         columns=columns(starId=BIGINT, ra=DOUBLE, dec=DOUBLE, mag=DOUBLE),
     )  # fmt: skip
+    left = Table(
+        schema="dp", name="Pair", kind=TableKind.MATCH, family="dp.Object", director="Object", director_key="objectId",
+        columns=columns(objectId=BIGINT, starId=BIGINT, score=DOUBLE),
+        match=Match(family="ext.Star", key="starId", separation_deg=0.001),
+    )  # fmt: skip
+    right = dataclasses.replace(
+        left, name="Pair" + LAYOUT, family="ext.Star", director="Star", director_key="starId",
+        match=Match(family="dp.Object", key="objectId", separation_deg=0.001, layout_of="Pair"),
+    )  # fmt: skip
     band = Table(schema="dp", name="Filter", kind=TableKind.REPLICATED, columns=columns(band=VARCHAR, wavelength=DOUBLE))
     coarse = tiled_parts(max(order - 2, 0))
 
@@ -97,8 +111,10 @@ def survey(order: int = 6, *, count: int | None = None) -> Catalog:
         return TableSnapshot(table=table, number=1, home=home, orphan=orphan, margin=NO_PARTS, key_index=key_index)
 
     whole = tiled_parts(0, count=1, rows=6, groups=1)
+    pairs = dataclasses.replace(snapshot(left, parts, beyond_part()), other=snapshot(right, coarse, beyond_part()))
     return Catalog(
         tables=(
+            pairs,
             snapshot(objects, parts, beyond_part(), index),
             snapshot(forced, parts, beyond_part()),
             snapshot(source, parts, beyond_part()),
