@@ -49,7 +49,8 @@ _NOTES = {
     "ADQL 2.1": "Borders belong to shapes; distances are exact to far below 1 mas everywhere. The coordinate system, an optional "
     "first argument of a shape, has to be ICRS.",
     "Astronomy: IVOA and GAVO": "Numbers of HEALPix pixels are those of healpy, bit by bit, whatever the order; "
-    "what lies on the border of pixels belongs to the one that healpy says. Tests of coverage maps and of pixels read only the tiles that they need.",
+    "what lies on the border "
+    "of pixels belongs to the one that healpy says. Tests of coverage maps and of pixels read only the tiles that they need.",
     "Qserv and scisql": "A statement of a Qserv notebook runs as it is. Tests of positions give 0, not NULL, where an argument is "
     "NULL; all of them and the areas read only the tiles that they need. Areas restrict the position of every director in FROM.",
     "Aggregates": "FILTER (WHERE ..) and DISTINCT stand where SQL has them. What depends on the order of rows goes by "

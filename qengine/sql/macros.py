@@ -45,7 +45,8 @@ _GEOMETRY: tuple[str, ...] = (
     "CREATE MACRO qe__cross(a, b) AS [a[2] * b[3] - a[3] * b[2], a[3] * b[1] - a[1] * b[3], a[1] * b[2] - a[2] * b[1]]",
     "CREATE MACRO qe__unit(a) AS list_transform([a], lambda u: list_transform(u, lambda x: x / sqrt(qe__dot(u, u))))[1]",
     # the frame of a polygon: corners c, mean direction m, two axes e, n of the plane that touches the sphere there
-    "CREATE MACRO qe__corners(v) AS list_transform(generate_series(1, len(v) // 2), lambda i: qe__vector(v[2 * i - 1], v[2 * i]))",
+    "CREATE MACRO qe__corners(v) AS list_transform([v], lambda w: "
+    "list_transform(generate_series(1, len(w) // 2), lambda i: qe__vector(w[2 * i - 1], w[2 * i])))[1]",
     "CREATE MACRO qe__mean(c) AS qe__unit([list_sum(list_transform(c, lambda x: x[1])), "
     "list_sum(list_transform(c, lambda x: x[2])), list_sum(list_transform(c, lambda x: x[3]))])",
     "CREATE MACRO qe__east(m) AS qe__unit(CASE WHEN abs(m[3]) < 0.9e0 THEN [-m[2], m[1], 0e0] ELSE [0e0, -m[3], m[2]] END)",
