@@ -6,7 +6,8 @@ columns are in one partition, the block can be computed partition by partition, 
 leaves then write their rows in partitions (`plan.physical.Partitioning`), workers exchange them, and each runs the block on some
 partitions. Which columns?
 
-* One relation, GROUP BY: its group columns. HAVING, DISTINCT aggregates and medians see whole groups.
+* One relation, GROUP BY: its group columns (those in every PARTITION BY, if there are windows over the groups). HAVING, DISTINCT
+  aggregates and medians see whole groups.
 * One relation, windows: columns common to every PARTITION BY. QUALIFY included.
 * One relation, DISTINCT: its output columns.
 * One relation, COUNT(DISTINCT x) without groups: x. Each partition counts its own values and the counts add up.
@@ -175,8 +176,7 @@ def _own_columns(select: exp.Select, alias: str) -> tuple[str, ...]:
     if group is not None:
         if not has_plain_groups(select):
             return ()
-        names = _names(group.expressions, alias)
-        return names if _are_parted(windows, alias, names, is_grouped=True) else ()
+        return _common([_names(group.expressions, alias), *_partitions(windows, alias)])
     if aggregates_of(select) or select.args.get("having"):
         return _COUNTED if not windows and _counted(select) is not None else ()
     if any(
@@ -184,8 +184,7 @@ def _own_columns(select: exp.Select, alias: str) -> tuple[str, ...]:
     ):
         return ()  # merged partial aggregates: one row comes out
     if windows:
-        common = [_names(w.args.get("partition_by") or (), alias) for w in windows]
-        return tuple(name for name in common[0] if all(name in others for others in common[1:]))
+        return _common(_partitions(windows, alias))
     if select.args.get("distinct") is not None:
         return _names([item.unalias() for item in select.expressions], alias)
     return ()
@@ -196,9 +195,12 @@ def _names(nodes: Iterable[exp.Expr], alias: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(place[1] for place in found if place is not None and place[0] == alias))
 
 
-def _are_parted(windows: list[exp.Window], alias: str, names: tuple[str, ...], *, is_grouped: bool) -> bool:
-    """Say whether windows over the groups stay inside a partition, which needs all key columns in each PARTITION BY."""
-    return all(set(names) <= set(_names(w.args.get("partition_by") or (), alias)) for w in windows)
+def _partitions(windows: list[exp.Window], alias: str) -> list[tuple[str, ...]]:
+    return [_names(w.args.get("partition_by") or (), alias) for w in windows]
+
+
+def _common(names: list[tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(name for name in names[0] if all(name in others for others in names[1:]))
 
 
 def _counted(select: exp.Select) -> exp.Column | None:

@@ -25,6 +25,7 @@ EXCHANGED = {
     "SELECT objectId, ROW_NUMBER() OVER (PARTITION BY name ORDER BY objectId) AS r FROM dp.Object": "windows",
     "SELECT a.objectId, b.starId FROM dp.Object a JOIN ext.Star b ON a.name = b.starId": "join",
     "SELECT a.name, STDDEV(a.mag) AS s FROM dp.Object a GROUP BY a.name": "groups",
+    "SELECT name, flags, COUNT(*) AS n, RANK() OVER (PARTITION BY flags ORDER BY COUNT(*)) AS r FROM dp.Object GROUP BY name, flags": "groups",
     "SELECT COUNT(*) AS n FROM dp.Object a LEFT JOIN ext.Star b ON a.name = b.starId": "join",
 }
 
