@@ -7,8 +7,8 @@ has the share of the whole that its expected time has; it cannot be watched, so 
 stands still until the work has caught up. It is 1 only when the query has ended.
 
 *ETA.* From the rates of this query itself: the mean of what its rate since it began says and what its recent rate says (an
-exponential mean over a few seconds, longer for long queries). It is unknown (None) before there is something to measure, and when a merge outlasts its
-estimate. Something that has not moved for n seconds is not about to end: then the ETA is at least n seconds.
+exponential mean over a few seconds, longer for long queries). It is unknown (None) before there is something to measure, and when a
+merge outlasts its estimate. Something that has not moved for n seconds is not about to end: then the ETA is at least n seconds.
 """
 
 from __future__ import annotations
