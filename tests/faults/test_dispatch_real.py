@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from qengine.coordinator.dispatch import Dispatcher
+from qengine.coordinator.attempt import RunSettings
+from qengine.coordinator.dispatch import Dispatcher, DispatchSettings
 from qengine.coordinator.merge import Merger, MergeSettings
 from qengine.coordinator.source import TaskSource
 from qengine.errors import ExecutionError
@@ -62,6 +63,25 @@ def test_rows_spools_and_sums(store: Path, tmp_path: Path) -> None:
             final = merger.run('SELECT sum("n")::BIGINT AS n, sum("s")::BIGINT AS s FROM "p"', {"p": (schema, aiter(run))})
             rows = [row async for batch in final for row in batch.to_pylist()]
             assert rows == [{"n": TASKS * ROWS, "s": TASKS * ROWS * (TASKS * ROWS - 1) // 2}]
+
+    asyncio.run(work())
+
+
+def test_a_slow_reader_holds_tasks_back_and_gets_all_rows(store: Path, tmp_path: Path) -> None:
+    async def work() -> None:
+        channels = [in_process_channel(store, worker=name, slots=1, work_dir=tmp_path / name) for name in "ab"]
+        settings = DispatchSettings(run=RunSettings(queue_bytes=1 << 20))
+        async with Dispatcher(channels, epoch=time.time_ns(), settings=settings) as dispatcher:
+            source = tasks('SELECT "id", repeat(\'x\', 100) AS s FROM "t"', store)
+            run = dispatcher.run(source, query=Q, limits=TaskLimits())
+            rows = (await anext(run)).num_rows
+            await asyncio.sleep(1.0)
+            # One task's rows fill the queue; beside them there is only what ran already.
+            assert run.report.attempts <= 4 < TASKS
+            async for batch in run:
+                rows += batch.num_rows
+            assert rows == TASKS * ROWS
+            assert not any(task.is_spooled for task in run.report.tasks)
 
     asyncio.run(work())
 
