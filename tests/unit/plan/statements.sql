@@ -106,7 +106,7 @@ SELECT o.objectId FROM dp.Object o WHERE CONTAINS(POINT(o.ra,o.dec),CIRCLE(45,0,
 SELECT o.objectId FROM dp.Object o WHERE DISTANCE(POINT(o.ra,o.dec),POINT(45,0)) <= 0
 SELECT o.objectId FROM dp.Object o WHERE CONTAINS(POINT(o.ra,o.dec),CIRCLE(405,0,0.001))=1
 SELECT o.objectId FROM dp.Object o WHERE CONTAINS(POINT(o.ra,o.dec),CIRCLE(-315,0,0.001))=1
-SELECT o.objectId FROM dp.Object o WHERE CONTAINS(POINT(o.ra,o.dec),CIRCLE(45,0,181))=1
+SELECT o.objectId FROM dp.Object o WHERE CONTAINS(POINT(o.ra,o.dec),CIRCLE(45,0,180))=1
 SELECT o.objectId FROM dp.Object o WHERE CONTAINS(POINT(o.ra,o.dec),CIRCLE(45,0,135))=1
 SELECT o.objectId FROM dp.Object o WHERE DISTANCE(POINT(o.ra,o.dec),POINT(45,0)) > 120
 SELECT o.objectId FROM dp.Object o WHERE DISTANCE(POINT(o.ra,o.dec),POINT(o.ra,0)) < 5
