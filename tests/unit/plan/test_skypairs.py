@@ -50,7 +50,7 @@ OTHERWISE = (
     f"SELECT a.objectId, b.starId FROM dp.Object a JOIN ext.Star b ON {AB} < 100",
     f"SELECT a.objectId, b.objectId AS o FROM dp.Object a JOIN dp.Object b ON a.objectId = b.objectId AND {AB} < 0.01",
     f"SELECT a.objectId, b.starId FROM dp.Object a JOIN ext.Star b ON {AB} < 0.001 + RAND() * 0",
-    f"SELECT s.sourceId, b.starId FROM dp.Source s JOIN ext.Star b ON DISTANCE(s.ra, s.dec, b.ra, b.dec) < 0.001",
+    "SELECT s.sourceId, b.starId FROM dp.Source s JOIN ext.Star b ON DISTANCE(s.ra, s.dec, b.ra, b.dec) < 0.001",
 )  # fmt: skip
 
 
