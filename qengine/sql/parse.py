@@ -13,7 +13,7 @@ from sqlglot import exp
 from sqlglot.errors import ErrorLevel, ParseError
 from sqlglot.tokenizer_core import Token
 
-from qengine.errors import QEngineError, QuerySyntaxError
+from qengine.errors import ConfigError, QEngineError, QuerySyntaxError
 from qengine.sql.deep import run_deep
 from qengine.sql.dialect import ADQL, ExtendedADQL, LanguageParser
 from qengine.sql.language import Language, language_of
@@ -66,7 +66,11 @@ def parse_adql(text: str) -> ParsedQuery:
 
 def _parse(text: str, profile: Language, found: list[Token], lists: Lists) -> ParsedQuery:
     dialect = ExtendedADQL() if profile.has_extensions else ADQL()
-    parser = dialect.parser(error_level=ErrorLevel.IMMEDIATE)
+    try:
+        parser = dialect.parser(error_level=ErrorLevel.IMMEDIATE)
+    except TypeError as error:
+        hint = "the package sqlglotc, which compiles sqlglot, cannot be used: uninstall it"
+        raise ConfigError(f"this sqlglot cannot be extended: {error}", hint=hint) from error
     assert isinstance(parser, LanguageParser)
     parser.lists = lists
     trees = parser.parse(found, text)
