@@ -37,6 +37,10 @@ _MOST_ALONE = 64
 _EXACT_TYPES = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
 
 
+_FEWER = ("where", "joins", "group", "having", "qualify", "distinct")
+"""Clauses by which a leaf puts out fewer rows than it reads."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopSpec:
     """The leaf's answer is its `rows` first rows by `column` of `table`, which is `output` in the rows that tasks send.
@@ -87,7 +91,7 @@ def top_of(leaf: Leaf) -> TopSpec | None:
     outputs = [e.alias for e in select.expressions if isinstance(e.this, exp.Cast) and terms.plain_column(e.this.this) == place]
     if not outputs:
         return None
-    is_bare = not any(select.args.get(clause) for clause in ("where", "joins", "qualify")) and not leaf.block.nested
+    is_bare = not any(select.args.get(clause) for clause in _FEWER) and not leaf.block.nested
     return TopSpec(
         table=relation.table, output=outputs[0], column=column.name, type=column.type, rows=limit,
         is_descending=bool(first.args.get("desc")),

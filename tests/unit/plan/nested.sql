@@ -147,3 +147,8 @@ final|SELECT n.c, COUNT(*) AS k FROM dp.Object o, LATERAL (SELECT COUNT(*) AS c 
 local|SELECT f.forcedSourceId, s.sourceId FROM dp.ForcedSource f ASOF JOIN dp.Source s ON f.objectId = s.objectId AND f.flux >= s.flux WHERE f.flux IS NOT NULL
 local|SELECT f.forcedSourceId, s.sourceId FROM dp.ForcedSource f ASOF LEFT JOIN dp.Source s ON f.objectId = s.objectId AND f.flux >= s.flux WHERE f.flux IS NOT NULL
 gather|SELECT f.forcedSourceId, s.sourceId FROM dp.ForcedSource f ASOF JOIN dp.Source s ON f.flux >= s.flux WHERE f.objectId = s.objectId AND f.flux IS NOT NULL
+-- TOP of groups is not TOP of rows
+final|SELECT TOP 7 objectId, COUNT(*) AS n FROM dp.ForcedSource GROUP BY objectId ORDER BY objectId
+final|SELECT TOP 9 objectId, MAX(flux) AS n FROM dp.ForcedSource GROUP BY objectId ORDER BY objectId DESC
+final|SELECT DISTINCT TOP 9 objectId FROM dp.ForcedSource ORDER BY objectId
+final|SELECT DISTINCT TOP 9 objectId FROM dp.ForcedSource ORDER BY objectId DESC

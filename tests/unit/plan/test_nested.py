@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.imaginary import survey
+from tests.support.planning import plan_of
 from tests.unit.plan.world import World, sorted_rows
 
 CASES = [line for line in (Path(__file__).parent / "nested.sql").read_text().splitlines() if line and not line.startswith("--")]
@@ -27,3 +29,17 @@ def test_a_block_runs_where_it_can_and_gives_the_same_rows(plan_world: World, li
     language, _, text = rest.partition(":") if rest.startswith("sql:") else ("adql", "", rest)
     assert how(plan_world, text, language) == expected
     assert sorted_rows(plan_world.answer(text, language=language)) == sorted_rows(plan_world.truth(text, language=language))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SELECT TOP 20 mag, COUNT(*) AS n FROM dp.Object GROUP BY mag, objectId ORDER BY mag",
+        "SELECT DISTINCT TOP 20 mag, objectId FROM dp.Object ORDER BY mag",
+    ],
+)
+def test_the_first_groups_may_need_more_parts_than_the_first_rows(text: str) -> None:
+    (leaf,) = plan_of(text, survey(3)).leaves
+    assert leaf.estimate.parts == leaf.estimate.parts_total
+    (rows,) = plan_of("SELECT TOP 20 mag, objectId FROM dp.Object ORDER BY mag", survey(3)).leaves
+    assert rows.estimate.parts < rows.estimate.parts_total
