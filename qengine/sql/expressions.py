@@ -383,6 +383,9 @@ class Expressions:
             return typed(exp.In(this=paren(subject), expressions=[listed]), BOOLEAN)
         items = []
         for part in node.expressions:
+            if (plain := _plain_member(type_of(subject), part)) is not None:
+                items.append(plain)
+                continue
             first, item = self.comparable(subject, self.value(part), part)
             items.append(item)
             if type_of(first) != type_of(subject):
@@ -413,6 +416,19 @@ class Expressions:
     def _type_error(self, node: exp.Expr, message: str, *operands: exp.Expr) -> QueryError:
         found = " and ".join(to_adql(type_of(operand)) if not is_null(operand) else "NULL" for operand in operands)
         return self.error(QueryTypeError, node, f"{message}, not {found}" if found else message)
+
+
+def _plain_member(subject: SqlType, node: exp.Expr) -> exp.Expr | None:
+    """Return a literal of a list that needs nothing but its type: lists may have thousands."""
+    if not isinstance(node, exp.Literal):
+        return None
+    if node.is_string:
+        return text_literal(str(node.this)) if subject.is_text else None
+    if not subject.is_numeric:
+        return None
+    text = str(node.this)
+    value: int | float = int(text) if text.isdigit() else float(text)
+    return number(value) if abs(value) < float("inf") else None
 
 
 def _comparison_hint(first: SqlType, second: SqlType) -> str:

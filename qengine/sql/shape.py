@@ -266,7 +266,8 @@ def _nodes(tree: exp.Expr) -> Iterator[exp.Expr]:
         yield node
         for child in reversed(list(node.iter_expressions())):
             # AND, OR and set operations are lists in the shape of a chain: they do not count as depth
-            stack.append((child, depth if type(child) is type(node) and isinstance(node, exp.Connector) else depth + 1))
+            is_link = type(child) is type(node) and isinstance(node, (exp.And, exp.Or))
+            stack.append((child, depth if is_link else depth + 1))
 
 
 def _is_predicate(node: exp.Expr) -> bool:
