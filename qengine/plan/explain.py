@@ -132,6 +132,7 @@ class Explanation:
             "rows": e.rows,
             "bytes": e.bytes,
             "row_limit": leaf.row_limit,
+            "stops_early_by": _order(leaf),
             "result_rows": expected.result_rows,
             "seconds": round(expected.seconds, 4),
             "sql": leaf.sql,
@@ -193,3 +194,10 @@ def _exchange(plan: PhysicalPlan, exchanged: Mapping[str, Any] | None) -> dict[s
     if exchanged is not None:
         found["actual"] = dict(exchanged)
     return found
+
+
+def _order(leaf: LeafFragment) -> str | None:
+    """Return the column by whose statistics the parts are read in turn, with its direction."""
+    if leaf.top is None:
+        return None
+    return f"{leaf.top.spec.column} {'descending' if leaf.top.spec.is_descending else 'ascending'}"

@@ -70,6 +70,8 @@ def _leaf(entry: Entry) -> Iterator[str]:
     )
     for predicate in entry["predicates"]:
         yield f"    {predicate['text']}: {predicate['use']}"
+    if entry["stops_early_by"] is not None:
+        yield f"    parts in the order of {entry['stops_early_by']}, until no other can matter"
     if entry["row_limit"] is not None:
         yield f"    stops after {_count(entry['row_limit'], 'row')}"
     yield f"    about {_count(entry['result_rows'], 'row')} put out, {entry['seconds']:.3f} s"
