@@ -10,7 +10,14 @@ quoted names, literals and the order of things. What later stations may rely on:
 * Columns. `exp.Column(this, table)`, both quoted, `table` one of those aliases; correlated references alike. `*` is
   expanded. Every output item of every block is an `exp.Alias`; names are unique without regard to case.
 * Joins. `exp.Join` with `kind` INNER or CROSS, or with `side` LEFT, RIGHT or FULL; all but CROSS have `on`. NATURAL and USING
-  are gone. The comma is CROSS. RIGHT and FULL joins of a comma list stand first.
+  are gone. The comma is CROSS. RIGHT and FULL joins of a comma list stand first. An ASOF JOIN has `method` ASOF, no `kind`, and
+  side LEFT or none; its `on` is equalities and one comparison between the two sides. SEMI and ANTI joins are EXISTS in WHERE.
+* Items of FROM. Tables, `exp.Subquery` of a query, and `exp.Lateral` of an `exp.Subquery`, whose query may name the items before
+  it. UNNEST is a LATERAL SELECT without FROM of `unnest(..)`; VALUES is a derived table, whose SELECT alone reads `exp.Values`.
+* Groups. GROUP BY has plain keys in `expressions`, or `grouping_sets` with one `exp.GroupingSets` of tuples and no
+  `expressions`: ROLLUP, CUBE and products of them are written out. `grouping(..)` is `exp.Anonymous`.
+* DISTINCT ON is QUALIFY of ROW_NUMBER. Named windows are written out. Rows in IN are comparisons or EXISTS.
+* Members of lists and fields of structures are `list_extract`, `list_slice` and `struct_extract`.
 * Set operations (`exp.Union`, `Intersect`, `Except`) carry no ORDER BY, LIMIT, OFFSET or types to be reconciled: operands have
   equal types, compound ones stand in `exp.Subquery`, and the modifiers are on a SELECT around the whole.
 * ORDER BY terms are expressions, never ordinals or output names, each an `exp.Ordered` with `nulls_first` set explicitly (False

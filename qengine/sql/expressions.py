@@ -16,6 +16,7 @@ from qengine.errors import QueryError, QueryTypeError, UnsupportedQueryError
 from qengine.sql.bits import BITS, bind_bits
 from qengine.sql.casts import bind_cast, canonical_time
 from qengine.sql.coercion import are_comparable, arithmetic_type, common_type, is_temporal
+from qengine.sql.comparisons import comparison_hint, plain_member
 from qengine.sql.language import Language
 from qengine.sql.lists import integers_of, list_node
 from qengine.sql.nodes import (
@@ -323,7 +324,7 @@ class Expressions:
             right, second = cast(right, INTEGER), INTEGER
         if not are_comparable(first, second):
             names = [to_adql(kind) for kind in (first, second)]
-            hint = _comparison_hint(first, second)
+            hint = comparison_hint(first, second)
             raise self.error(QueryTypeError, node, f"{names[0]} cannot be compared with {names[1]}", hint)
         return left, right
 
@@ -383,7 +384,7 @@ class Expressions:
             return typed(exp.In(this=paren(subject), expressions=[listed]), BOOLEAN)
         items = []
         for part in node.expressions:
-            if (plain := _plain_member(type_of(subject), part)) is not None:
+            if (plain := plain_member(type_of(subject), part)) is not None:
                 items.append(plain)
                 continue
             first, item = self.comparable(subject, self.value(part), part)
@@ -416,26 +417,3 @@ class Expressions:
     def _type_error(self, node: exp.Expr, message: str, *operands: exp.Expr) -> QueryError:
         found = " and ".join(to_adql(type_of(operand)) if not is_null(operand) else "NULL" for operand in operands)
         return self.error(QueryTypeError, node, f"{message}, not {found}" if found else message)
-
-
-def _plain_member(subject: SqlType, node: exp.Expr) -> exp.Expr | None:
-    """Return a literal of a list that needs nothing but its type: lists may have thousands."""
-    if not isinstance(node, exp.Literal):
-        return None
-    if node.is_string:
-        return text_literal(str(node.this)) if subject.is_text else None
-    if not subject.is_numeric:
-        return None
-    text = str(node.this)
-    value: int | float = int(text) if text.isdigit() else float(text)
-    return number(value) if abs(value) < float("inf") else None
-
-
-def _comparison_hint(first: SqlType, second: SqlType) -> str:
-    if first.is_text and second.is_text:
-        return ""
-    if first.is_text or second.is_text:
-        return "texts stand in single quotes, numbers without; CAST(x AS VARCHAR) or CAST(x AS BIGINT) turns one into the other"
-    if is_temporal(first) or is_temporal(second):
-        return "write a time as '2026-01-01T00:00:00'"
-    return ""
