@@ -6,6 +6,7 @@ The box of the wide pairs shrinks as rows become dense, so that it holds about a
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import sqlglot
@@ -21,7 +22,7 @@ PAIRS = """SELECT COUNT(*) AS n FROM bench."Object" AS a JOIN bench."Object" AS 
 @pytest.mark.parametrize(
     ("name", "arcsec", "size"), [("sky_2arcsec", 2.0, None), ("field_54arcsec", 54.0, 3.0 * math.sqrt(2e6 / ROWS))]
 )
-def test_pairs(race: Racing, bench: Bench, name: str, arcsec: float, size: float | None) -> None:
+def test_pairs(race: Racing, benchmark: Any, bench: Bench, name: str, arcsec: float, size: float | None) -> None:
     radius = arcsec / 3600
     ra, dec = FIELD_RA, FIELD_DEC
     boxes = (
@@ -43,4 +44,7 @@ def test_pairs(race: Racing, bench: Bench, name: str, arcsec: float, size: float
     by_hand = grid_join(tree, [edge], terms).sql(dialect="duckdb")  # type: ignore[arg-type]
     adql = f"""SELECT COUNT(*) AS n FROM bench.Object a JOIN bench.Object b
                ON DISTANCE(a.coord_ra, a.coord_dec, b.coord_ra, b.coord_dec) < {radius} WHERE a.objectId < b.objectId{more}"""
-    race(f"pairs_{name}", adql, by_hand, rounds=1)
+    # The first join on distance of a worker loads the kernel: the better of two rounds is without that.
+    race(f"pairs_{name}", adql, by_hand, rounds=2)
+    if size is None:
+        benchmark.extra_info["rows_per_s_core"] = ROWS / benchmark.stats.stats.min / 2

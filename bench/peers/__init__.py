@@ -1,0 +1,1 @@
+"""Other systems on the same files, each in a process of its own."""
