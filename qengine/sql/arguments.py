@@ -11,7 +11,7 @@ from qengine.sql.coercion import is_temporal, widened
 from qengine.sql.expressions import Expressions
 from qengine.sql.functions import FUNCTIONS, REFUSED, Function, Role, known_names
 from qengine.sql.mistakes import FOREIGN_FUNCTIONS
-from qengine.sql.nodes import cast, is_null, number_of, span_of_bound, text_literal, text_of, type_of
+from qengine.sql.nodes import cast, inner, is_null, number_of, span_of_bound, text_literal, text_of, type_of
 from qengine.sql.shapes import shape_of
 from qengine.sql.spans import nearest
 
@@ -34,8 +34,8 @@ def find_function(binder: Expressions, node: exp.Anonymous, *, is_counted: bool 
     if function is None or (function.is_extension and binder.language.is_strict):
         hint = nearest(name, known_names(extensions=not binder.language.is_strict))
         raise binder.error(UnknownNameError, node, f"there is no function {node.name}", hint)
-    if is_counted and function.role is not Role.GEOMETRY and not function.takes(len(node.expressions)):
-        count = len(node.expressions)
+    count = sum(len(part.expressions) if isinstance(part, exp.Distinct) else 1 for part in node.expressions)
+    if is_counted and function.role is not Role.GEOMETRY and not (function.takes(count) or function.takes(len(node.expressions))):
         hint = f"it is written {' or '.join(function.forms)}"
         raise binder.error(QueryTypeError, node, f"{function.name} takes {function.arity} arguments, not {count}", hint)
     if function.is_extension:
@@ -59,7 +59,7 @@ def bind_argument(binder: Expressions, node: exp.Expr, kind: str, function: Func
     """Bind one argument; raise `QueryTypeError` if it is not of its kind. A point gives two values, all others one."""
     if isinstance(node, (exp.Star, exp.Distinct, exp.Order)):
         raise binder.error(QueryTypeError, node, f"{function.name} takes values")
-    if kind == "boolean":
+    if kind == "boolean" and not isinstance(inner(node), exp.Column):
         return [binder.condition(node)]
     value = binder.value(node)
     found = type_of(value)
@@ -71,6 +71,10 @@ def bind_argument(binder: Expressions, node: exp.Expr, kind: str, function: Func
     if found.is_geometry and kind not in ("list", "numbers"):
         raise binder.error(QueryTypeError, node, f"{function.name} does not take a geometry")
     if kind in ("any", "same"):
+        return [value]
+    if kind == "boolean":
+        if not found.is_boolean:
+            raise _wrong(binder, node, function, "a condition", found)
         return [value]
     if is_null(value):
         return [cast(value, _NULLS.get(kind, DOUBLE))]

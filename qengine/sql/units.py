@@ -5,8 +5,10 @@ Only factors are constants; a unit whose conversion is anything else (magnitudes
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from functools import cache
+from typing import Any
 
 from qengine.errors import QueryTypeError
 
@@ -18,17 +20,21 @@ def factor(found: str, wanted: str) -> float:
         return 1.0
     from astropy import units
 
-    parsed = []
-    for text in (found, wanted):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                parsed.append(units.Unit(text, format="vounit"))
-        except (ValueError, TypeError) as error:
-            raise QueryTypeError(f"'{text}' is not a unit", hint="write a VOUnit such as mas, km.s**-1, deg or Jy") from error
+    one, other = _parsed(found), _parsed(wanted)
     try:
-        return float(parsed[0].to(parsed[1]))
+        return float(one.to(other))
     except (units.UnitConversionError, units.UnitTypeError, TypeError) as error:
         raise QueryTypeError(
             f"{found} cannot be converted to {wanted}", hint="both have to measure the same kind of thing"
         ) from error
+
+
+def _parsed(text: str) -> Any:
+    """Read a VOUnit; what is not one (`uas`) as astropy's own notation."""
+    from astropy import units
+
+    for notation in ("vounit", "generic"):
+        with contextlib.suppress(ValueError, TypeError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return units.Unit(text, format=notation)
+    raise QueryTypeError(f"'{text}' is not a unit", hint="write a VOUnit such as mas, km.s**-1, deg or Jy")

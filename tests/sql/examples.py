@@ -31,10 +31,10 @@ TABLE = Table(
 )  # fmt: skip
 CATALOG = Catalog((TableSnapshot(table=TABLE, number=1, home=NO_PARTS, orphan=NO_PARTS, margin=NO_PARTS),))
 ROWS = """
-SELECT n AS id, 10.0 AS ra, 20.0 + (n - 1) / 1000 AS dec, n, n / 2 AS x, chr(96 + n::INTEGER) AS name, n > 2 AS flag,
+SELECT n AS id, 10e0 AS ra, 20e0 + (n - 1) / 1000 AS dec, n, n / 2 AS x, chr(96 + n::INTEGER) AS name, n > 2 AS flag,
        make_timestamp(2020, 1, n, 12, 0, 0) AS seen, [1.0, 2.0, 4.0]::DOUBLE[] AS times,
        {'mjd': [1.0, 2.0]::DOUBLE[], 'flux': [3.0, 4.0]::DOUBLE[]} AS curve, [10.0, 20.0]::DOUBLE[] AS place,
-       qe_healpix(29, 10.0, 20.0 + (n - 1) / 1000) AS _healpix_29
+       qe_healpix(29, 10e0, 20e0 + (n - 1) / 1000) AS _healpix_29
 FROM (VALUES (1::BIGINT), (2), (3), (4)) v(n)
 """
 
