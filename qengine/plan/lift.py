@@ -150,7 +150,7 @@ def _unread(item: exp.Expr) -> str:
 def _outer(select: exp.Select) -> frozenset[str]:
     """Return the aliases that are used inside and defined outside."""
     nodes = nodes_of(select)
-    defined = {n.alias_or_name for n in nodes if isinstance(n, (exp.Table, exp.Subquery, exp.Lateral))}
+    defined = {n.alias_or_name for n in nodes if isinstance(n, (exp.Table, exp.Subquery, exp.Lateral, exp.Values))}
     return frozenset(n.table for n in nodes if isinstance(n, exp.Column) and n.table and n.table not in defined)
 
 
