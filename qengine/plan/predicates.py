@@ -17,7 +17,9 @@ from qengine.errors import Span
 from qengine.plan import terms
 from qengine.plan.cut import Leaf
 from qengine.plan.logical import Block, Conjunct, KeyFact, RegionFact, Tree
-from qengine.plan.regions import range_of, region_of
+from qengine.plan.regions import region_of
+from qengine.plan.value_terms import test_of
+from qengine.plan.values import columns_of
 
 TESTED = "tested on rows"
 
@@ -80,8 +82,8 @@ def _use(conjunct: Conjunct, block: Block, *, has_region: bool, keyed: set[str])
         return "prunes tiles" if has_region else "prunes parts by statistics"
     if alias in keyed and _names_key(conjunct.node, table):
         return "prunes tiles by the key's index"
-    place = range_of(conjunct.node)
-    if place is not None and table.table.line_column and _has_statistics(table, place[0][1]):
+    test = test_of(conjunct.node, alias, table.table)
+    if test is not None and any(_has_statistics(table, column) for column in columns_of(test)):
         return "prunes parts by statistics"
     return TESTED
 

@@ -82,6 +82,13 @@ class AnyOf:
 Test = Within | OneOf | NoneOf | Around | IsNull | AllOf | AnyOf
 
 
+def columns_of(test: Test) -> frozenset[str]:
+    """Return the columns that the test names."""
+    if isinstance(test, (AllOf, AnyOf)):
+        return frozenset().union(*(columns_of(inner) for inner in test.tests))
+    return frozenset((test.column,))
+
+
 # -- parts ---------------------------------------------------------------------------------------------------
 
 
