@@ -263,7 +263,9 @@ def _driven(still: Places, driving: Places, code: int, capacity: int) -> Iterato
 
     widest = float(driving.radii_deg.max())
     if widest > MAX_RADIUS_DEG:
-        raise BugError(f"the kernel cannot join within {widest} degrees")
+        # A radius from a column may be as wide as the sky; then most pairs are near ones, and the SQL tests them.
+        yield from _all_pairs(len(still), len(driving), capacity)
+        return
     order = pixel_order(driving.cells, still.cells, widest)
     half_shift = ORDER - order
     rim = skykernel.rim_pixels(driving.cells, driving.radii_deg, half_shift)
@@ -281,6 +283,13 @@ def _driven(still: Places, driving: Places, code: int, capacity: int) -> Iterato
         start, group_rows = following, min(4 * group_rows, _GROUP_ROWS)
         if count:
             yield found[:count], found_driving[:count]
+
+
+def _all_pairs(still: int, driving: int, capacity: int) -> Iterator[tuple[Int64Array, Int64Array]]:
+    step = max(capacity // still, 1)
+    for start in range(0, driving, step):
+        rows = np.arange(start, min(start + step, driving), dtype=np.int64)
+        yield np.tile(np.arange(still, dtype=np.int64), len(rows)), np.repeat(rows, still)
 
 
 def _around(order: int, rim: Int64Array) -> Int64Array:

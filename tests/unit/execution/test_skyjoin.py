@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from qengine.errors import BugError, QueryCancelledError
+from qengine.errors import QueryCancelledError
 from qengine.execution import skyjoin
 from qengine.execution.skyjoin import SkyRelations, index_pairs, pixel_order, places
 from qengine.plan.physical import SkyJoin
@@ -157,8 +157,11 @@ def test_order_follows_radius_and_density() -> None:
     assert pixel_order(dense, dense, 1.0) < pixel_order(dense, dense, 0.001)
     assert pixel_order(sparse, sparse, 1 / 3600) < pixel_order(dense, dense, 1 / 3600)
     assert pixel_order(dense, dense, 30.0) == 0
-    with pytest.raises(BugError, match="31"):
-        counts(side([0], [0]), side([0], [0]), 31.0)
+
+
+def test_radii_wider_than_the_kernel_takes_give_all_pairs() -> None:
+    wide = counts(side([0, 50, 200], [0, 10, -80]), side([1, 300], [1, 60]), 31.0)
+    assert (wide == 1).all()
 
 
 # -- relations ----------------------------------------------------------------------------------------------------------------------
