@@ -52,11 +52,14 @@ TARGETS: dict[str, tuple[Target, ...]] = {
     "key_2700": (Target(factor=10, group="key_1"),),
     "join_children_1percent": (Target(factor=1.0),),
     "export": (Target(factor=2.5),),  # 0.4 of the rate
+    "pairs_sky_2arcsec": (Target(factor=1.3),),
     "plan_cone": (Target(plus_ms=20),),
     "plan_full_sky": (Target(plus_ms=1000),),
 }
 
 LIMITS: dict[str, tuple[Limit, ...]] = {
+    "pairs_sky_2arcsec": (Limit(figure="rows_per_s_core", least=2_500_000),),
+    "crossmatch_1arcsec": (Limit(figure="rows_per_s_core", least=5_000_000),),
     "load": (Limit(figure="rows_per_core_s", least=400_000), Limit(figure="peak_mb", most=4096)),
     "export_memory": (Limit(figure="peak_mb", most=1024),),
 }
