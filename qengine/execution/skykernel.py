@@ -24,7 +24,8 @@ kernel with zones in declination. Orders 11 to 15 differ by less than a fifth.
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
@@ -39,9 +40,20 @@ STRETCH = 1.452
 ANY, LESS, GREATER, DIFFERENT = 0, 1, 2, 3
 """How the keys of a pair must compare, the first side's on the left."""
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 _EVEN = np.int64(0x5555555555555555)
 _ODD = np.int64(0x2AAAAAAAAAAAAAAA)
 _SLACK_DEG = 1e-8
+
+
+def _compiled(function: F) -> F:
+    """Compile a function once for all processes: numba keeps the code beside this file, or in the user's cache directory. Where
+    neither can be written, every process compiles for itself (a few seconds)."""
+    try:
+        return cast(F, numba.njit(nogil=True, cache=True)(function))
+    except RuntimeError:
+        return cast(F, numba.njit(nogil=True)(function))
 
 
 @numba.njit(inline="always")
@@ -126,7 +138,7 @@ def _cells_near(radius_deg: Any) -> Any:
     return np.int64(STRETCH * math.radians(radius_deg) * 536870912.0) + 64
 
 
-@numba.njit(nogil=True, cache=True)
+@_compiled
 def rim_pixels(cells: Int64Array, radii_deg: Float64Array, half_shift: int) -> Int64Array:
     """Return the pixels that touch a border of their base pixel and hold a row near one of their own borders; sorted."""
     found = np.empty(16, np.int64)
@@ -153,7 +165,7 @@ def rim_pixels(cells: Int64Array, radii_deg: Float64Array, half_shift: int) -> I
     return found[:count]
 
 
-@numba.njit(nogil=True, cache=True)
+@_compiled
 def pairs(
     cells: Int64Array,
     lon: Float64Array,
