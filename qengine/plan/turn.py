@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from sqlglot import exp
 
 from qengine.catalog.model import Catalog
+from qengine.catalog.types import INTEGER
 from qengine.plan import terms
 from qengine.plan.lift import lift_block
 from qengine.plan.locality import Locality, prove_locality
@@ -85,6 +86,7 @@ def _column(alias: str, name: str, like: exp.Expr) -> exp.Column:
 
 def _one() -> exp.Expr:
     one = exp.cast(exp.Literal.number(1), "INTEGER")
+    one.meta["sql_type"] = INTEGER
     return terms.aliased(one, "one")
 
 

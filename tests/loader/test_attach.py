@@ -161,10 +161,12 @@ def test_columns_that_cannot_be_used_are_left_out(tmp_path: Path, desk: Desk) ->
     rows = sky()
     nested = pa.array([{"mjd": [1.0], "mag": [2.0]}] * 300)
     rows = rows.append_column("lc", nested).append_column("list", pa.array([[1.0, 2.0]] * 300))
+    rows = rows.append_column("by_band", pa.array([[("r", 1.0)]] * 300, pa.map_(pa.string(), pa.float64())))
     table = desk.attach(write_catalog(tmp_path / "c", rows)).table
-    assert table.column("lc") is None
+    assert table.column("by_band") is None
+    assert table.column("lc").type.name == 'STRUCT("mjd" DOUBLE[], "mag" DOUBLE[])'
     assert table.column("list").type.name == "DOUBLE[]"
-    assert desk.registry.loads()[0].context["left_out"] == ["lc"]
+    assert desk.registry.loads()[0].context["left_out"] == ["by_band"]
 
 
 def test_columns_of_old_writers_are_hidden(tmp_path: Path, desk: Desk) -> None:

@@ -132,7 +132,9 @@ def test_a_running_query_is_listed_and_cancelled(url: str, capsys: pytest.Captur
     thread = threading.Thread(target=lambda: answers.append(ask(url, ENDLESS, X_Query_Id="endless-1")))
     thread.start()
     until = time.monotonic() + 30
-    while not any(one["query"] == "endless-1" and one["phase"] in ("running", "merging") for one in get(f"{url}/progress").json()["queries"]):
+    while not any(
+        one["query"] == "endless-1" and one["phase"] in ("running", "merging") for one in get(f"{url}/progress").json()["queries"]
+    ):
         assert time.monotonic() < until
         time.sleep(0.05)
     assert run(["status", "--url", url]) == 0

@@ -130,6 +130,8 @@ several|SELECT a.objectId, b.starId FROM dp.Object a FULL JOIN ext.Star b ON DIS
 several|SELECT a.objectId, b.starId, a.mag, b.mag AS m FROM dp.Object a FULL JOIN ext.Star b ON DISTANCE(POINT(a.ra, a.dec), POINT(b.ra, b.dec)) < 0.01 AND a.mag < 20 WHERE b.mag > 2 OR a.mag > 16
 several|SELECT COUNT(*) AS n, COUNT(a.objectId) AS k, COUNT(b.starId) AS m FROM dp.Object a FULL JOIN ext.Star b ON DISTANCE(POINT(a.ra, a.dec), POINT(b.ra, b.dec)) < 0.01 WHERE a.flags = 1 OR a.flags IS NULL
 several|SELECT a.objectId, b.objectId AS k FROM dp.Object a FULL JOIN dp.Object b ON DISTANCE(POINT(a.ra, a.dec), POINT(b.ra, b.dec)) < 0.01 AND a.objectId < b.objectId
+several|SELECT 4 AS x FROM dp.Object a FULL JOIN ext.Star b ON DISTANCE(POINT(a.ra, a.dec), POINT(b.ra, b.dec)) < 0.01
+several|SELECT 4 AS x FROM dp.Object a FULL JOIN ext.Star b ON DISTANCE(POINT(a.ra, a.dec), POINT(b.ra, b.dec)) < 0.01 WHERE b.mag > 2
 -- a radius of the row
 local|SELECT a.objectId, b.starId FROM dp.Object a JOIN ext.Star b ON DISTANCE(POINT(a.ra, a.dec), POINT(b.ra, b.dec)) < b.mag / 1000
 local|SELECT a.objectId, b.starId FROM dp.Object a LEFT JOIN ext.Star b ON DISTANCE(POINT(a.ra, a.dec), POINT(b.ra, b.dec)) < (a.flags + 1) * 0.001 + b.r0 / 1000.0

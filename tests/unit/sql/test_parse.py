@@ -64,7 +64,7 @@ NEVER = [
     "DROP TABLE t", "CREATE TABLE x AS SELECT 1", "COPY t TO 'x'", "COPY (SELECT a FROM t) TO 'x'", "ATTACH 'x.db'", "PRAGMA database_list", "SET threads = 1",
     "RESET ALL", "INSTALL httpfs", "LOAD httpfs", "CALL pragma_version()", "EXPLAIN SELECT a FROM t", "DESCRIBE t", "SHOW TABLES", "VALUES (1)", "CHECKPOINT", "EXPORT DATABASE 'x'",
     "SELECT a FROM '/etc/passwd'", "SELECT a FROM 'x.parquet' AS t", "SELECT a FROM read_parquet('x')", "SELECT a FROM read_csv('/etc/passwd') t", "SELECT a FROM range(10)",
-    "SELECT a FROM t, generate_series(1, 10) g", "SELECT a FROM TABLE(x)", "SELECT a FROM UNNEST([1]) u", 
+    "SELECT a FROM t, generate_series(1, 10) g", "SELECT a FROM TABLE(x)", "SELECT a FROM UNNEST([1]) u",
     "SELECT a FROM glob('*')", "SELECT a FROM duckdb_settings()", "SELECT * EXCLUDE (a) FROM t", "SELECT * REPLACE (1 AS a) FROM t", "SELECT COLUMNS('x') : 1 FROM t",
     "SELECT a, FROM t", "SELECT , a FROM t", "SELECT a,, b FROM t", "SELECT f(a,) FROM t", "SELECT a FROM t,", "SELECT a FROM t ORDER BY a,", "SELECT a FROM t GROUP BY a, HAVING a = 1",
     "SELECT a FROM t WHERE a == 1", "SELECT a FROM t WHERE a IN 1", "SELECT a FROM t WHERE a IN ()", "SELECT a::INTEGER FROM t", "SELECT a FROM t WHERE a = ?",
@@ -75,7 +75,7 @@ NEVER = [
     "SELECT TOP 1 a FROM t LIMIT 5", "SELECT a FROM t GROUP BY ALL", "SELECT a FROM t FOR UPDATE",
     "SELECT a FROM t TABLESAMPLE (5)", "SELECT a FROM t USING SAMPLE 5", "WITH RECURSIVE x AS (SELECT a FROM t) SELECT a FROM x", "SELECT TIMESTAMP '2020-01-01' FROM t", "SELECT DATE '2020-01-01' FROM t", "SELECT INTERVAL '1' DAY FROM t",
     "SELECT a FROM t WHERE a IS 5", "SELECT a FROM t WHERE a IS b", "SELECT a 'x' FROM t", "SELECT a AS 'x' FROM t", "SELECT x -> x FROM t", "SELECT f(x -> x + 1) FROM t", "SELECT f(x := 1) FROM t", "SELECT f(x => 1) FROM t",
-    "SELECT a FROM t WHERE a", "SELECT a FROM t PIVOT (SUM(a) FOR b IN (1))", "SELECT a FROM a.b.c.d", "SELECT a\0 FROM t", "SELECT a\x07 FROM t", "SELECT \u202ea FROM t", "SELECT '\ud800' FROM t", 
+    "SELECT a FROM t WHERE a", "SELECT a FROM t PIVOT (SUM(a) FOR b IN (1))", "SELECT a FROM a.b.c.d", "SELECT a\0 FROM t", "SELECT a\x07 FROM t", "SELECT \u202ea FROM t", "SELECT '\ud800' FROM t",
     "SELECT a.b.c.d.e FROM t", "SELECT SUM(a ORDER BY b) FROM t", "SELECT CAST(a, INTEGER) FROM t", "SELECT CAST(a AS) FROM t", "SELECT CAST(a AS VARCHAR(x)) FROM t", "SELECT a FROM t UNION BY NAME SELECT a FROM u", "SELECT a FROM t AS OF 5",
     "SELECT a FROM t UNION", "SELECT a FROM t WHERE", "SELECT a FROM t ORDER BY", "SELECT a FROM t WHERE a =", "SELECT a FROM t WHERE a LIKE ANY (1)", "SELECT a INTO x FROM t", "SELECT a FROM t WHERE CASE WHEN a = 1 THEN 2",
 ]  # fmt: skip
