@@ -193,6 +193,9 @@ class Queries:
         groups = None if found is None else list(found.keys)
         if found is not None:
             bound.set("group", found.node())
+            if found.sets:
+                items = [_as_key(item, found.keys) for item in items]
+                outputs = [(item.name, item.node) for item in items]
         having = Clause(name="HAVING", takes_aggregates=True)
         if (node := tree.args.get("having")) is not None:
             bound.set("having", exp.Having(this=self.expressions(scope, having).condition(node.this)))
@@ -388,6 +391,13 @@ def _default_name(origin: exp.Expr, bound: exp.Expr) -> str:
     if isinstance(node, exp.Filter):
         node = node.this
     return node.name.lower() if isinstance(node, exp.Anonymous) else ""
+
+
+def _as_key(item: Item, keys: tuple[exp.Expr, ...]) -> Item:
+    """Spell a constant item as the key of grouping sets that it is, which is NULL in the sets without it."""
+    spelled = _not_an_ordinal(item.node)
+    is_key = spelled is not item.node and any(spelled == key for key in keys)
+    return Item(item.name, spelled, item.origin) if is_key else item
 
 
 def _not_an_ordinal(node: exp.Expr) -> exp.Expr:
