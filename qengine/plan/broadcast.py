@@ -37,6 +37,7 @@ from qengine.plan.lift import lift_block
 from qengine.plan.locality import Locality, margins_from, prove_locality
 from qengine.plan.logical import STEPS, UNKNOWN, Block
 from qengine.plan.split import storable
+from qengine.sql.trees import nodes_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -343,8 +344,7 @@ def _is_closed(query: exp.Query) -> bool:
 
 
 def _is_repeatable(query: exp.Query) -> bool:
-    is_random = any(str(n.this).lower() == "random" for n in query.find_all(exp.Anonymous))
-    return not is_random and not any(query.find_all(exp.Rand, exp.Randn))
+    return not any(map(terms.is_random, nodes_of(query)))
 
 
 def _values(query: exp.Query) -> exp.Query:

@@ -204,10 +204,7 @@ def pushable_terms(block: Block, alias: str) -> list[exp.Expr]:
 
 def _is_repeatable(node: exp.Expr) -> bool:
     """Say whether the term gives the same answer each time, and without another query."""
-    return not any(
-        isinstance(n, (exp.Query, exp.Rand, exp.Window)) or (isinstance(n, exp.Anonymous) and str(n.this).lower() == "random")
-        for n in nodes_of(node)
-    )
+    return not any(isinstance(n, (exp.Query, exp.Window)) or terms.is_random(n) for n in nodes_of(node))
 
 
 def _known(block: Block, alias: str, catalog: Catalog) -> tuple[Restriction, ...]:

@@ -43,8 +43,6 @@ from qengine.plan.split import is_mergeable, limit_of, split, split_counts
 from qengine.plan.ties import filled_aliases, key_ties, meeting_types
 from qengine.sql.trees import copy_tree, find, nodes_of
 
-_RANDOM = frozenset({"random", "rand", "uuid", "gen_random_uuid", "now", "setseed", "nextval"})
-
 Keys = tuple[tuple[str, str], ...]
 """Columns of a relation and the DuckDB types in which they are hashed."""
 
@@ -139,7 +137,7 @@ class _Finding:
         queries = (n for n in nodes_of(select) if isinstance(n, (exp.Select, exp.SetOperation)) and n is not select)
         if not sources or any(id(n) not in inner for n in queries) or (inner and len(sources) > 1):
             return None
-        if any(c.table not in sources for c in find(select, exp.Column)) or any(map(_is_random, nodes_of(select))):
+        if any(c.table not in sources for c in find(select, exp.Column)) or any(map(terms.is_random, nodes_of(select))):
             return None
         return sources
 
@@ -325,7 +323,9 @@ def _types(leaf: Leaf, names: Iterable[str]) -> list[SqlType]:
 def _is_steady(leaf: Leaf, names: Iterable[str]) -> bool:
     """Say whether running the leaf again puts the same rows into the same partitions."""
     tree = leaf.split.leaf
-    if leaf.split.row_limit is not None or any(isinstance(n, (exp.Limit, exp.Window)) or _is_random(n) for n in nodes_of(tree)):
+    if leaf.split.row_limit is not None or any(
+        isinstance(n, (exp.Limit, exp.Window)) or terms.is_random(n) for n in nodes_of(tree)
+    ):
         return False
     wanted = set(names)
     own = set()
@@ -337,12 +337,6 @@ def _is_steady(leaf: Leaf, names: Iterable[str]) -> bool:
     if having := tree.args.get("having"):
         own |= {id(n) for n in nodes_of(having)}
     return all(id(n) in own for n in nodes_of(tree) if n.meta_get("aggregate"))
-
-
-def _is_random(node: exp.Expr) -> bool:
-    if isinstance(node, (exp.Rand, exp.Uuid, exp.CurrentTimestamp)):
-        return True
-    return isinstance(node, exp.Anonymous) and str(node.this).lower() in _RANDOM
 
 
 def _free(wanted: str, taken: set[str]) -> str:

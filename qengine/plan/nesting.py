@@ -157,9 +157,7 @@ def _places(nodes: list[exp.Expr]) -> frozenset[Place]:
 def is_repeatable(select: exp.Select) -> bool:
     """Say whether the block gives the same rows each time that it runs."""
     for node in nodes_of(select):
-        if isinstance(node, (exp.Rand, exp.Window, exp.Limit, exp.Offset)):
-            return False
-        if isinstance(node, exp.Anonymous) and str(node.this).lower() == "random":
+        if isinstance(node, (exp.Window, exp.Limit, exp.Offset)) or terms.is_random(node):
             return False
         if isinstance(node, exp.Distinct) and node.args.get("on") is not None:
             return False

@@ -40,7 +40,7 @@ from qengine.catalog.model import Table, TableKind, TableSnapshot
 from qengine.plan import terms
 from qengine.plan.physical import SkyJoin
 from qengine.sql.render import render
-from qengine.sql.trees import copy_tree, find
+from qengine.sql.trees import copy_tree, find, nodes_of
 
 MAX_RADIUS_DEG = 30.0
 """Larger circles are left to the grid, which compares all rows then."""
@@ -231,8 +231,7 @@ def _distance(node: exp.Expr) -> tuple[list[exp.Expr], exp.Expr] | None:
 
 def _is_opaque(node: exp.Expr) -> bool:
     """Say whether the expression is another query, or may differ from call to call."""
-    is_random = any(str(n.this).lower() == "random" for n in find(node, exp.Anonymous))
-    return is_random or any(find(node, kind) for kind in (exp.Query, exp.Rand, exp.Window, exp.Star))
+    return any(isinstance(n, (exp.Query, exp.Window, exp.Star)) or terms.is_random(n) for n in nodes_of(node))
 
 
 def _chosen(edges: Sequence[_Edge]) -> list[_Edge]:

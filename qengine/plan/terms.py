@@ -10,6 +10,7 @@ from sqlglot import exp
 
 from qengine.catalog.types import SqlType
 from qengine.errors import Span
+from qengine.sql.functions import FUNCTIONS
 from qengine.sql.lists import integers_of
 from qengine.sql.trees import copy_tree, find, nodes_of
 
@@ -143,6 +144,17 @@ def call(node: exp.Expr, name: str) -> list[exp.Expr] | None:
     if isinstance(node, exp.Anonymous) and str(node.this).lower() == name:
         return list(node.expressions)
     return None
+
+
+VOLATILE = frozenset({function.target for function in FUNCTIONS.values() if function.is_volatile})
+"""What functions that may answer differently each time are called in the bound tree."""
+
+
+def is_random(node: exp.Expr) -> bool:
+    """Say whether the node itself may have another value each time that it is computed."""
+    if isinstance(node, (exp.Rand, exp.Randn, exp.Uuid, exp.CurrentTimestamp)):
+        return True
+    return isinstance(node, exp.Anonymous) and str(node.this).lower() in VOLATILE
 
 
 def comparison(node: exp.Expr) -> tuple[type[exp.Expr], exp.Expr, exp.Expr] | None:

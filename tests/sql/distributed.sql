@@ -55,3 +55,4 @@ sql: SELECT flags, 5 / 2 AS x FROM dp.Object GROUP BY 1 => SELECT flags, 2.5e0 F
 SELECT LIST(forcedSourceId)[1] AS x, objectId FROM dp.ForcedSource WHERE objectId < 9 GROUP BY objectId => SELECT MIN(forcedSourceId), objectId FROM dp.ForcedSource WHERE objectId < 9 GROUP BY objectId
 SELECT q.objectId, u.x FROM (SELECT objectId, LIST(forcedSourceId) AS l FROM dp.ForcedSource GROUP BY objectId) q, UNNEST(q.l) AS u(x) => SELECT objectId, forcedSourceId FROM dp.ForcedSource
 SELECT q.objectId, q.l[2:3] AS s FROM (SELECT objectId, LIST(forcedSourceId) AS l FROM dp.ForcedSource GROUP BY objectId) q WHERE q.l[1] < 30 => SELECT objectId, list_sort(list(forcedSourceId))[2:3] FROM dp.ForcedSource GROUP BY objectId HAVING MIN(forcedSourceId) < 30
+SELECT -2 AS c, COUNT(*) AS n FROM dp.Object WHERE 1 = 0 GROUP BY CUBE (-2) => SELECT NULL, 0

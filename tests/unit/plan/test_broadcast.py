@@ -82,6 +82,7 @@ def test_small_and_independent_pieces_run_first(text: str, reason: str) -> None:
         # a new answer for each row
         "SELECT objectId FROM dp.Object o WHERE mag > (SELECT AVG(s.mag) FROM ext.Star s WHERE s.starId > o.flags)",
         "SELECT objectId FROM dp.Object WHERE mag > (SELECT MAX(mag * RAND()) FROM ext.Star)",
+        "SELECT objectId FROM dp.Object WHERE mag > (SELECT MAX(mag * IVO_NORMAL_RANDOM(0, 1)) FROM ext.Star)",
     ],
 )
 def test_what_is_local_large_or_dependent_does_not(text: str) -> None:
