@@ -17,8 +17,9 @@ a table gives.
 at the group's largest |dec|, asin(sin r / cos dec). That box has 4/pi of the circle's area, and no trigonometry for each row.
 DuckDB applies the exact test to the candidates.
 
-Measured on 5 million objects (2 arcsec, one core): about 0.3 s. `bench/test_neighbour.py` on 2e7 objects (2 arcsec, two workers of one
-thread, reading and counting included): 2.9 s, 3.4 to 4.5 million rows a second and core. Orders 11 to 15 differ by less than a fifth.
+Measured on 5 million objects (2 arcsec, one core): about 0.3 s. `bench/test_neighbour.py` on 2e7 objects (2 arcsec, two workers
+of one thread, reading and counting included): 2.9 s, 3.4 to 4.5 million rows a second and core. Orders 11 to 15 differ by less
+than a fifth.
 """
 
 from __future__ import annotations
