@@ -36,6 +36,7 @@ from qengine.plan.estimate import Estimator, reading
 from qengine.plan.lift import lift_block
 from qengine.plan.locality import Locality, margins_from, prove_locality
 from qengine.plan.logical import STEPS, UNKNOWN, Block
+from qengine.plan.nesting import queries_in
 from qengine.plan.split import storable
 from qengine.sql.trees import nodes_of
 
@@ -140,8 +141,9 @@ class _Staging:
                 return query
             if self._relations(query, block, ctes):
                 return query
-        for child in _children(query):
-            self.visit(child, ctes)
+        for part in query.iter_expressions():
+            for child in queries_in(part):
+                self.visit(child, ctes)
         return query
 
     # -- sub-queries ------------------------------------------------------------------------------------------------------
@@ -257,8 +259,6 @@ class _Staging:
 
     def _step(self, body: exp.Query, ctes: dict[str, exp.CTE], reason: str) -> Step | None:
         tree = _with_ctes(body, ctes)
-        if tree is None:
-            return None
         signature = tree.sql(dialect="duckdb")
         if signature in self._forbidden:
             return None
@@ -290,15 +290,6 @@ class _Staging:
 
 
 # -- trees ------------------------------------------------------------------------------------------------------------
-
-
-def _children(query: exp.Expr) -> Iterator[exp.Query]:
-    """Yield the queries directly below: operands, derived tables, common table expressions, sub-queries."""
-    for child in query.iter_expressions():
-        if isinstance(child, (exp.Select, exp.SetOperation)):
-            yield child
-        else:
-            yield from _children(child)
 
 
 def _expression_queries(query: exp.Select) -> Iterator[exp.Expr]:
@@ -375,7 +366,7 @@ def _is_grouped(query: exp.Select) -> bool:
     )
 
 
-def _with_ctes(body: exp.Query, ctes: dict[str, exp.CTE]) -> exp.Query | None:
+def _with_ctes(body: exp.Query, ctes: dict[str, exp.CTE]) -> exp.Query:
     """Return the query with the common table expressions that it names from outside, those before first."""
     inner = {c.alias for c in body.find_all(exp.CTE)}
     needed: list[str] = []

@@ -69,7 +69,7 @@ def cut(tree: exp.Query, catalog: Catalog) -> CutQuery:
     """Cut a bound and optimized statement."""
     taken = {name.lower() for node in nodes_of(tree) if isinstance(node, (exp.Table, exp.TableAlias)) and (name := node.name)}
     work = _Cutting(
-        catalog=catalog, leaves=[], inline=[], prefix=_free_prefix("r", taken), inline_prefix=_free_prefix("inline", taken)
+        catalog=catalog, leaves=[], inline=[], prefix=free_prefix("r", taken), inline_prefix=free_prefix("inline", taken)
     )
     final = work.visit(copy_tree(tree))
     is_passthrough = (
@@ -177,7 +177,7 @@ class _Cutting:
         )  # fmt: skip
 
 
-def _free_prefix(wanted: str, taken: set[str]) -> str:
+def free_prefix(wanted: str, taken: set[str]) -> str:
     """Return a prefix of relation names that no alias and no CTE of the statement looks like."""
     while any(name.startswith(wanted) and name[len(wanted) :].isdigit() for name in taken):
         wanted += "_"

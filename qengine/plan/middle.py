@@ -37,7 +37,7 @@ from sqlglot import exp
 
 from qengine.catalog.types import SqlType
 from qengine.plan import terms
-from qengine.plan.cut import CutQuery, Leaf
+from qengine.plan.cut import CutQuery, Leaf, free_prefix
 from qengine.plan.nesting import aggregates_of, has_plain_groups, windows_of
 from qengine.plan.split import is_mergeable, limit_of, split, split_counts
 from qengine.plan.ties import filled_aliases, key_ties, meeting_types
@@ -70,7 +70,9 @@ def find_exchange(pieces: CutQuery, wanted: frozenset[int]) -> Exchange | None:
     if pieces.is_passthrough or not wanted:
         return None
     taken = {name.lower() for n in nodes_of(pieces.final) if isinstance(n, (exp.Table, exp.TableAlias)) and (name := n.name)}
-    work = _Finding(leaves={leaf.relation: leaf for leaf in pieces.leaves}, wanted=wanted, prefix=_free("m", taken), middles=[])
+    work = _Finding(
+        leaves={leaf.relation: leaf for leaf in pieces.leaves}, wanted=wanted, prefix=free_prefix("m", taken), middles=[]
+    )
     final = work.visit(copy_tree(pieces.final))
     return Exchange(middles=tuple(work.middles), final=final) if work.middles else None
 
@@ -337,9 +339,3 @@ def _is_steady(leaf: Leaf, names: Iterable[str]) -> bool:
     if having := tree.args.get("having"):
         own |= {id(n) for n in nodes_of(having)}
     return all(id(n) in own for n in nodes_of(tree) if n.meta_get("aggregate"))
-
-
-def _free(wanted: str, taken: set[str]) -> str:
-    while any(name.startswith(wanted) and name[len(wanted) :].isdigit() for name in taken):
-        wanted += "_"
-    return wanted
