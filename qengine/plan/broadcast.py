@@ -38,7 +38,7 @@ from qengine.plan.locality import Locality, margins_from, prove_locality
 from qengine.plan.logical import STEPS, UNKNOWN, Block
 from qengine.plan.nesting import queries_in
 from qengine.plan.split import storable
-from qengine.sql.trees import nodes_of
+from qengine.sql.trees import find, nodes_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +108,7 @@ def with_tables(catalog: Catalog, tables: Collection[TableSnapshot]) -> Catalog:
 
 def _is_plainly_local(tree: exp.Query, catalog: Catalog) -> bool:
     """Say whether the statement is one block that runs tile by tile as it is: most small queries are."""
-    if not isinstance(tree, exp.Select) or any(True for node in tree.find_all(exp.Select) if node is not tree):
+    if not isinstance(tree, exp.Select) or len(find(tree, exp.Select)) > 1:
         return False
     return not tree.args.get("joins") or isinstance(prove_locality(lift_block(tree, catalog)), Locality)
 

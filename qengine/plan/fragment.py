@@ -282,7 +282,8 @@ def _leaf_fragment(leaf: Leaf, resolved: Resolved, cost: CostModel, first: int) 
     select, inside = leaf.split.leaf, 0
     edges = grid_edges(leaf.block, leaf.locality.owner)
     tables = {t.alias_or_name: leaf.block.table_of(t.alias_or_name) for t in find(select, exp.Table) if t.db}
-    pairs = sky_pairs(select, {a: t for a, t in tables.items() if t is not None}, [{e.home, e.expanded} for e in edges])
+    known = {a: t for a, t in tables.items() if t is not None}
+    pairs = sky_pairs(select, known, [{e.home, e.expanded} for e in edges]) if len(known) > 1 else None
     if pairs is not None:
         select = pairs.tree
     else:

@@ -14,7 +14,7 @@ from sqlglot import exp
 
 from qengine.plan import terms
 from qengine.plan.logical import Block, Gathering, Nested, Place
-from qengine.sql.trees import nodes_of
+from qengine.sql.trees import children_of, nodes_of
 
 _LATE = ("expressions", "group", "having", "qualify", "order", "windows", "distinct")
 _STABLE = (
@@ -23,13 +23,17 @@ _STABLE = (
 )  # fmt: skip
 
 
-def own_nodes(node: exp.Expr) -> Iterator[exp.Expr]:
-    """Yield the node and what is below it, without going into queries below it."""
-    yield node
-    for child in node.iter_expressions():
-        if isinstance(child, exp.Query) and not isinstance(child, (exp.Table, exp.Subquery)):
-            continue
-        yield from own_nodes(child)
+def own_nodes(node: exp.Expr) -> list[exp.Expr]:
+    """Return the node and what is below it, each before what is below it, without going into queries below it."""
+    if isinstance(column := node.unalias(), exp.Column):
+        return [node] if column is node else [node, column]  # by far most of them; nothing but names is below
+    found, pending = [], [node]
+    while pending:
+        found.append(below := pending.pop())
+        children = children_of(below)
+        children.reverse()
+        pending += [n for n in children if not isinstance(n, exp.Query) or isinstance(n, (exp.Table, exp.Subquery))]
+    return found
 
 
 def own_expressions(select: exp.Select, *, late_only: bool = False) -> Iterator[exp.Expr]:
@@ -46,13 +50,19 @@ def own_expressions(select: exp.Select, *, late_only: bool = False) -> Iterator[
             yield on
 
 
-def queries_in(node: exp.Expr) -> Iterator[exp.Query]:
-    """Yield the outermost queries in an expression."""
-    if isinstance(node, (exp.Select, exp.SetOperation)):
-        yield node
-        return
-    for child in node.iter_expressions():
-        yield from queries_in(child)
+def queries_in(node: exp.Expr) -> list[exp.Query]:
+    """Return the outermost queries in an expression, from left to right."""
+    found: list[exp.Query] = []
+    pending = [] if isinstance(node.unalias(), exp.Column) else [node]
+    while pending:
+        below = pending.pop()
+        if isinstance(below, (exp.Select, exp.SetOperation)):
+            found.append(below)
+            continue
+        children = children_of(below)
+        children.reverse()
+        pending += children
+    return found
 
 
 def nested_queries(select: exp.Select, lift: Callable[[exp.Expr, exp.Select], Block]) -> tuple[Nested, ...]:

@@ -18,6 +18,8 @@ N = TypeVar("N", bound=exp.Expr)
 
 _Node = exp.Expr
 _PLAIN = frozenset({str, bool, int, type(None)})
+_LEAVES = frozenset({exp.Identifier, exp.Literal, exp.Null, exp.Boolean})
+"""Classes of nodes that never have nodes below them: more than half of a tree."""
 
 
 def copy_tree(tree: E, *, without: Collection[str] = ()) -> E:
@@ -36,7 +38,8 @@ def copy_tree(tree: E, *, without: Collection[str] = ()) -> E:
                 args[key] = value
             elif isinstance(value, _Node):
                 args[key] = child = _blank(value, copy, key)
-                pending.append((value, child))
+                if value.__class__ not in _LEAVES:
+                    pending.append((value, child))
             elif value.__class__ is list:
                 items: list[object] = []
                 args[key] = items
@@ -44,7 +47,8 @@ def copy_tree(tree: E, *, without: Collection[str] = ()) -> E:
                     if isinstance(item, _Node):
                         child = _blank(item, copy, key)
                         child.index = len(items)
-                        pending.append((item, child))
+                        if item.__class__ not in _LEAVES:
+                            pending.append((item, child))
                         items.append(child)
                     else:
                         items.append(item)
@@ -54,9 +58,10 @@ def copy_tree(tree: E, *, without: Collection[str] = ()) -> E:
 
 
 def _blank(node: E, parent: exp.Expr | None, key: str | None) -> E:
-    """Return a copy of a node without its arguments. (Its constructor would do the same, at twice the price.)"""
-    copy = node.__class__.__new__(node.__class__)
-    copy.args = {}
+    """Return a copy of a node without its arguments; a leaf has them. (A constructor would do the same, at twice the price.)"""
+    kind_of = node.__class__
+    copy = kind_of.__new__(kind_of)
+    copy.args = node.args.copy() if kind_of in _LEAVES else {}
     copy.parent, copy.arg_key, copy.index = parent, key, None
     comments, meta, kind = node.comments, node._meta, node._type
     copy.comments = None if comments is None else list(comments)
@@ -85,6 +90,9 @@ def nodes_of(tree: exp.Expr) -> list[exp.Expr]:
     """Return all nodes of the tree, level by level and from left to right, as `walk` yields them."""
     found = [tree]
     for node in found:
+        # As `children_of`, which would be called for each node.
+        if node.__class__ in _LEAVES:
+            continue
         for value in node.args.values():
             if value.__class__ in _PLAIN:
                 continue
@@ -92,6 +100,21 @@ def nodes_of(tree: exp.Expr) -> list[exp.Expr]:
                 found.append(value)
             elif value.__class__ is list:
                 found += [item for item in value if isinstance(item, _Node)]
+    return found
+
+
+def children_of(node: exp.Expr) -> list[exp.Expr]:
+    """Return the nodes directly below a node, from left to right."""
+    found: list[exp.Expr] = []
+    if node.__class__ in _LEAVES:
+        return found
+    for value in node.args.values():
+        if value.__class__ in _PLAIN:
+            continue
+        if isinstance(value, _Node):
+            found.append(value)
+        elif value.__class__ is list:
+            found += [item for item in value if isinstance(item, _Node)]
     return found
 
 
