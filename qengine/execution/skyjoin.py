@@ -2,8 +2,8 @@
 
 `SkyRelations` reads both sides into Arrow memory (a task's inputs are bounded), lets the kernel (`skykernel`) find pairs of row
 numbers, takes the columns of those rows, and registers what comes out under the names that `plan.physical.SkyJoin` gives. The
-kernel's pairs are a little too many, never too few; the task's SQL applies the exact test. So the answer does not depend on the
-kernel's arithmetic.
+kernel's pairs are a little too many, never too few; the task's SQL applies the exact test. Where the plan says that it would
+compute the distance of the very columns that the kernel reads, the kernel gives it, computed as DuckDB does.
 
 *Sides.* The side with fewer rows drives the kernel, or the one that has a radius of its own in each row. Rows are brought into
 the order of their cells if they are not; cells come from the file where the position is the row's place on the line, else they
@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from qengine.errors import BugError, QueryCancelledError
-from qengine.plan.physical import SKY_COLUMN, SkyJoin
+from qengine.plan.physical import DISTANCE_COLUMN, SKY_COLUMN, SkyJoin
 from qengine.sky.cells import ORDER
 from qengine.sky.healpix import cells_of, neighbours_of_each
 
@@ -51,6 +51,9 @@ _FLIPPED = {"": "", "<": ">", ">": "<", "<>": "<>"}
 Int64Array = np.ndarray[tuple[int], np.dtype[np.int64]]
 Float64Array = np.ndarray[tuple[int], np.dtype[np.float64]]
 BoolArray = np.ndarray[tuple[int], np.dtype[np.bool_]]
+Pairs = tuple[Int64Array, Int64Array, Float64Array]
+"""Numbers of rows of both sides, and distances in degrees; the last is empty if nobody asked for it."""
+
 Read = Callable[[str], pa.Table]
 """Runs a SELECT over the task's inputs."""
 
@@ -66,12 +69,14 @@ class Relations(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
     """Rows with a position, sorted by cell. `rows` are their numbers in the side's table. All arrays have shape (n,), but
-    `radii_deg` has one value for all rows unless the side `has_radii` of its own."""
+    `radii_deg` has one value for all rows unless the side `has_radii` of its own. `asked` are lon and lat as the side gives them;
+    `lon` and `lat` are the same directions in the usual intervals."""
 
     rows: Int64Array
     cells: Int64Array
     lon: Float64Array
     lat: Float64Array
+    asked: tuple[Float64Array, Float64Array]
     keys: Int64Array
     radii_deg: Float64Array
     has_radii: bool
@@ -81,10 +86,12 @@ class Places:
 
     def of(self, selected: Int64Array) -> Places:
         """Return some of the rows."""
+        lon, lat = self.lon[selected], self.lat[selected]
+        is_same = self.asked[0] is self.lon and self.asked[1] is self.lat
         return Places(
-            rows=self.rows[selected], cells=self.cells[selected], lon=self.lon[selected], lat=self.lat[selected],
-            keys=self.keys[selected], radii_deg=self.radii_deg[selected] if self.has_radii else self.radii_deg,
-            has_radii=self.has_radii,
+            rows=self.rows[selected], cells=self.cells[selected], lon=lon, lat=lat,
+            asked=(lon, lat) if is_same else (self.asked[0][selected], self.asked[1][selected]), keys=self.keys[selected],
+            radii_deg=self.radii_deg[selected] if self.has_radii else self.radii_deg, has_radii=self.has_radii,
         )  # fmt: skip
 
 
@@ -100,13 +107,14 @@ class SkyRelations:
     def add(self, join: SkyJoin) -> None:
         """Make the relations of one join."""
         first, second = self.read(join.first), self.read(join.second)
-        near = index_pairs(places(first, join.radius_deg), places(second, join.radius_deg), join.comparison)
+        sides = places(first, join.radius_deg), places(second, join.radius_deg)
+        near = index_pairs(*sides, join.comparison, has_distances=join.has_distance)
         payloads = _payload(first), _payload(second)
         if not join.is_wide:
             rows = payloads[0].append_column("qe row", pa.array(np.arange(first.num_rows, dtype=np.int64)))
             self._register(join.rows_name, rows)
             payloads = rows.select(["qe row"]), payloads[1]
-        self._register(join.name, _held(self._batches(payloads, near, is_wide=join.is_wide)))
+        self._register(join.name, _held(self._batches(payloads, near, join)))
 
     def close(self) -> None:
         """Forget the relations."""
@@ -118,20 +126,23 @@ class SkyRelations:
         self.engine.register(name, rows)
         self._names.append(name)
 
-    def _batches(
-        self, payloads: tuple[pa.Table, pa.Table], near: Iterator[tuple[Int64Array, Int64Array]], *, is_wide: bool
-    ) -> pa.RecordBatchReader:
-        names = [f"{number} {name}" if is_wide else name for number, p in enumerate(payloads) for name in p.column_names]
+    def _batches(self, payloads: tuple[pa.Table, pa.Table], near: Iterator[Pairs], join: SkyJoin) -> pa.RecordBatchReader:
+        names = [f"{number} {name}" if join.is_wide else name for number, p in enumerate(payloads) for name in p.column_names]
         types = [t for p in payloads for t in p.schema.types]
+        if join.has_distance:
+            names.append(DISTANCE_COLUMN)
+            types.append(pa.float64())
         schema = pa.schema(list(zip(names, types, strict=True)))
         columns = [[column.combine_chunks() for column in p.columns] for p in payloads]
 
         def batches() -> Iterator[pa.RecordBatch]:
-            for pair in near:
+            for *pair, distances in near:
                 if self.must_stop():
                     raise QueryCancelledError("the attempt was stopped")
                 chosen = [pa.array(rows) for rows in pair]
                 arrays = [_flat(pc.take(c, rows)) for side, rows in zip(columns, chosen, strict=True) for c in side]
+                if join.has_distance:
+                    arrays.append(pa.array(distances))
                 yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
         return pa.RecordBatchReader.from_batches(schema, batches())
@@ -182,7 +193,7 @@ def places(rows: pa.Table, radius_deg: float) -> Places:
         is_placed &= rows["qe key"].is_valid().to_numpy()
         keys = _integers(rows["qe key"].fill_null(0))
     found = Places(
-        rows=np.arange(rows.num_rows), cells=_cells(rows, lon, lat, is_placed), lon=lon, lat=lat, keys=keys,
+        rows=np.arange(rows.num_rows), cells=_cells(rows, lon, lat, is_placed), lon=lon, lat=lat, asked=(lon, lat), keys=keys,
         radii_deg=radii, has_radii=has_radii,
     )  # fmt: skip
     if not is_placed.all():
@@ -230,9 +241,10 @@ def _integers(column: pa.ChunkedArray) -> Int64Array:
 
 
 def index_pairs(
-    first: Places, second: Places, comparison: str = "", *, capacity: int = PAIRS
-) -> Iterator[tuple[Int64Array, Int64Array]]:
-    """Yield batches of row numbers of both sides: all pairs within the radius, each once, and a few more.
+    first: Places, second: Places, comparison: str = "", *, capacity: int = PAIRS, has_distances: bool = False
+) -> Iterator[Pairs]:
+    """Yield batches of pairs: row numbers of both sides and, if wanted, their distances. All pairs within the radius, each once,
+    and a few more.
 
     `comparison` is between the keys of first and second.
     """
@@ -244,9 +256,9 @@ def index_pairs(
     still, driving = (second, first) if is_turned else (first, second)
     code = _COMPARISONS[_FLIPPED[comparison] if is_turned else comparison]
     for part in _classes(driving):
-        for found, found_driving in _driven(still, part, code, capacity):
+        for found, found_driving, distances in _driven(still, part, code, capacity, has_distances=has_distances):
             rows = still.rows[found], part.rows[found_driving]
-            yield (rows[1], rows[0]) if is_turned else rows
+            yield (rows[1], rows[0], distances) if is_turned else (*rows, distances)
 
 
 def _classes(driving: Places) -> Sequence[Places]:
@@ -257,13 +269,15 @@ def _classes(driving: Places) -> Sequence[Places]:
     return [driving.of(np.flatnonzero(number == n)) for n in np.unique(number)]
 
 
-def _driven(still: Places, driving: Places, code: int, capacity: int) -> Iterator[tuple[Int64Array, Int64Array]]:
+def _driven(still: Places, driving: Places, code: int, capacity: int, *, has_distances: bool) -> Iterator[Pairs]:
     # Compiling or loading the kernel takes a moment; a worker that never joins on distance never does.
     from qengine.execution import skykernel
 
     widest = float(driving.radii_deg.max())
     if widest > MAX_RADIUS_DEG:
         # A radius from a column may be as wide as the sky; then most pairs are near ones, and the SQL tests them.
+        if has_distances:
+            raise BugError("distances of a radius beyond the kernel's")
         yield from _all_pairs(len(still), len(driving), capacity)
         return
     order = pixel_order(driving.cells, still.cells, widest)
@@ -273,23 +287,25 @@ def _driven(still: Places, driving: Places, code: int, capacity: int) -> Iterato
     group_rows, start = _GROUP_ROWS, 0
     while start < len(driving):
         found, found_driving = np.empty(capacity, np.int64), np.empty(capacity, np.int64)
+        found_deg = np.empty(capacity if has_distances else 0)
         count, following = skykernel.pairs(
             still.cells, still.lon, still.lat, still.keys, driving.cells, driving.lon, driving.lat, driving.keys,
-            driving.radii_deg, half_shift, rim, around, code, start, group_rows, found, found_driving,
+            (*still.asked, *driving.asked), driving.radii_deg, half_shift, rim, around, code, start, group_rows, found,
+            found_driving, found_deg,
         )  # fmt: skip
         if following == start:
             group_rows, capacity = (group_rows // 8, capacity) if group_rows >= 8 else (1, 4 * capacity)
             continue
         start, group_rows = following, min(4 * group_rows, _GROUP_ROWS)
         if count:
-            yield found[:count], found_driving[:count]
+            yield found[:count], found_driving[:count], found_deg[:count]
 
 
-def _all_pairs(still: int, driving: int, capacity: int) -> Iterator[tuple[Int64Array, Int64Array]]:
+def _all_pairs(still: int, driving: int, capacity: int) -> Iterator[Pairs]:
     step = max(capacity // still, 1)
     for start in range(0, driving, step):
         rows = np.arange(start, min(start + step, driving), dtype=np.int64)
-        yield np.tile(np.arange(still, dtype=np.int64), len(rows)), np.repeat(rows, still)
+        yield np.tile(np.arange(still, dtype=np.int64), len(rows)), np.repeat(rows, still), np.empty(0)
 
 
 def _around(order: int, rim: Int64Array) -> Int64Array:

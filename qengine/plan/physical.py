@@ -101,7 +101,7 @@ class SkyJoin:
 
     If `is_wide` it has both sides' columns, named `0 <column>` and `1 <column>`. Otherwise it has the second's columns under
     their own names and `qe row`, the number of the first's row; and the relation `<name> rows` holds the first's rows with
-    their `qe row`.
+    their `qe row`. With `has_distance` the relation `name` also has `qe distance`, the distance of both places in degrees.
     """
 
     name: str
@@ -110,6 +110,7 @@ class SkyJoin:
     radius_deg: float
     comparison: str = ""
     is_wide: bool = False
+    has_distance: bool = False
 
     @property
     def rows_name(self) -> str:
@@ -119,6 +120,9 @@ class SkyJoin:
 
 SKY_COLUMN = "qe "
 """How the names of columns begin that only the kernel reads."""
+
+DISTANCE_COLUMN = "qe distance"
+"""The kernel's distances in a relation of pairs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,10 +18,13 @@ Everything else has the *row* form, in which the second relation is replaced by 
     SELECT a.x, b.y FROM "qe pairs 0 rows" AS a LEFT JOIN "qe pairs 0" AS b
     ON b."qe row" = a."qe row" AND qe_distance(a.ra, a.dec, b.ra, b.dec) < 0.001
 
-It holds wherever the distance is a term that decides about rows of the second relation: in the ON of its own LEFT JOIN, in WHERE
-and inner ONs, and in a block inside (EXISTS, NOT EXISTS, LATERAL, a scalar sub-query), where the first relation is of a block
-around it: a row of the second that is in no pair with that row of the first does not fulfil the term. All terms stay as they are,
-the exact distance among them, so candidates may be too many.
+The row form holds wherever the distance is a term that decides about rows of the second relation: in the ON of its own LEFT JOIN,
+in WHERE and inner ONs, and in a block inside (EXISTS, NOT EXISTS, LATERAL, a scalar sub-query), where the first relation is of a
+block around it: a row of the second that is in no pair with that row of the first does not fulfil the term. All terms stay as
+they are, so candidates may be too many.
+
+Where both places are DOUBLE columns and the radius is a number, the kernel also gives the distance, and `qe_distance` of these
+columns becomes `p."qe distance"` everywhere: a row of both relations always is a pair.
 
 Positions may be any expressions of one relation each (epochs propagated), the radius a constant or an expression of one of them. A
 side is read with the terms that name it alone. A relation is the second of one join at most, and then the first of none; where
@@ -38,7 +41,7 @@ from sqlglot import exp
 
 from qengine.catalog.model import Table, TableKind, TableSnapshot
 from qengine.plan import terms
-from qengine.plan.physical import SkyJoin
+from qengine.plan.physical import DISTANCE_COLUMN, SkyJoin
 from qengine.sql.render import render
 from qengine.sql.trees import copy_tree, find, nodes_of
 
@@ -67,7 +70,7 @@ class SkyPairs:
         joins = tuple(
             SkyJoin(
                 name=j.name, first=render(sides[j.first].this), second=render(sides[j.second].this), radius_deg=j.radius_deg,
-                comparison=j.comparison, is_wide=j.is_wide,
+                comparison=j.comparison, is_wide=j.is_wide, has_distance=j.has_distance,
             )
             for j in self.joins
         )  # fmt: skip
@@ -126,12 +129,14 @@ def sky_pairs(
     for number, edge in enumerate(edges):
         comparison, keys = _comparison(edge, tables)
         names = [f"qe side {number} {place}" for place in (0, 1)]
+        relation = f"qe pairs {number}"
+        has_distance = _is_exact(edge, tables) and _take_distance(tree, edge, relation if is_wide else edge.second)
         for name, alias in zip(names, (edge.first, edge.second), strict=True):
             side = _side(tree, edge, items[alias], tables[alias].table, keys.get(alias))
             ctes.append(exp.CTE(this=side, alias=exp.TableAlias(this=exp.to_identifier(name, quoted=True))))
         joins.append(
             SkyJoin(
-                name=f"qe pairs {number}", first=names[0], second=names[1], comparison=comparison, is_wide=is_wide,
+                name=relation, first=names[0], second=names[1], comparison=comparison, is_wide=is_wide, has_distance=has_distance,
                 radius_deg=0.0 if isinstance(edge.radius, tuple) else edge.radius,
             )
         )  # fmt: skip
@@ -292,12 +297,31 @@ def _comparison(edge: _Edge, tables: Mapping[str, TableSnapshot]) -> tuple[str, 
     return "", {}
 
 
+def _is_exact(edge: _Edge, tables: Mapping[str, TableSnapshot]) -> bool:
+    """Say whether the kernel reads the very numbers that `qe_distance` would."""
+    named = [(alias, terms.plain_column(node)) for alias, place in edge.places.items() for node in place]
+    columns = [None if name is None else tables[alias].table.column(name[1]) for alias, name in named]
+    return not isinstance(edge.radius, tuple) and all(c is not None and c.type.name == "DOUBLE" for c in columns)
+
+
 # -- SQL ---------------------------------------------------------------------------------------------------------------------------
+
+
+def _take_distance(tree: exp.Select, edge: _Edge, relation: str) -> bool:
+    """Read the distance of the edge from the pairs wherever it is computed. Return whether it is anywhere."""
+    first, second = edge.places[edge.first], edge.places[edge.second]
+    found = [
+        node for node in find(tree, exp.Anonymous) if terms.call(node, "qe_distance") in ([*first, *second], [*second, *first])
+    ]
+    for node in found:
+        node.replace(terms.quoted_column(relation, DISTANCE_COLUMN))
+    return bool(found)
 
 
 def _side(tree: exp.Select, edge: _Edge, item: _Item, table: Table, key: exp.Expr | None) -> exp.Select:
     """Return the SELECT of one side: all columns of it that the leaf names, and the kernel's."""
-    used = list(dict.fromkeys(c.name for c in find(tree, exp.Column) if c.table == item.alias))
+    named = dict.fromkeys(c.name for c in find(tree, exp.Column) if c.table == item.alias)
+    used = [name for name in named if name != DISTANCE_COLUMN]
     columns: list[exp.Expr] = [terms.aliased(terms.quoted_column(item.alias, name), name) for name in used]
     place = edge.places[item.alias]
     for name, node in zip(("qe lon", "qe lat"), place, strict=True):
@@ -329,7 +353,8 @@ def _own_terms(item: _Item) -> list[exp.Expr]:
         for join in item.select.args.get("joins") or []:
             if not join.args.get("side"):
                 found += terms.conjuncts(join.args.get("on"))
-    return [node for node in found if terms.aliases_of(node) == {item.alias} and not _is_opaque(node)]
+    own = [node for node in found if terms.aliases_of(node) == {item.alias} and not _is_opaque(node)]
+    return [node for node in own if all(column.name != DISTANCE_COLUMN for column in find(node, exp.Column))]
 
 
 def _read_wide(tree: exp.Select, items: Mapping[str, _Item], edge: _Edge, join: SkyJoin) -> None:

@@ -122,6 +122,7 @@ def encode_run(task: Task) -> bytes:
                 radius_deg=j.radius_deg,
                 comparison=j.comparison,
                 is_wide=j.is_wide,
+                has_distance=j.has_distance,
             )
             for j in task.sky_joins
         ],
@@ -167,6 +168,7 @@ def decode_run(payload: bytes) -> Task:
                 radius_deg=j.radius_deg,
                 comparison=j.comparison,
                 is_wide=j.is_wide,
+                has_distance=j.has_distance,
             )
             for j in request.sky_joins
         ),

@@ -28,20 +28,22 @@ class TaskInput(_message.Message):
     def __init__(self, name: _Optional[str] = ..., parts: _Optional[_Iterable[_Union[_common_pb2.PartRef, _Mapping]]] = ..., columns: _Optional[_Iterable[str]] = ..., types: _Optional[_Iterable[str]] = ..., ranges: _Optional[_Iterable[int]] = ..., margin_parts: _Optional[_Iterable[_Union[_common_pb2.PartRef, _Mapping]]] = ..., nan_columns: _Optional[_Iterable[str]] = ..., line_column: _Optional[str] = ...) -> None: ...
 
 class SkyJoin(_message.Message):
-    __slots__ = ("name", "first", "second", "radius_deg", "comparison", "is_wide")
+    __slots__ = ("name", "first", "second", "radius_deg", "comparison", "is_wide", "has_distance")
     NAME_FIELD_NUMBER: _ClassVar[int]
     FIRST_FIELD_NUMBER: _ClassVar[int]
     SECOND_FIELD_NUMBER: _ClassVar[int]
     RADIUS_DEG_FIELD_NUMBER: _ClassVar[int]
     COMPARISON_FIELD_NUMBER: _ClassVar[int]
     IS_WIDE_FIELD_NUMBER: _ClassVar[int]
+    HAS_DISTANCE_FIELD_NUMBER: _ClassVar[int]
     name: str
     first: str
     second: str
     radius_deg: float
     comparison: str
     is_wide: bool
-    def __init__(self, name: _Optional[str] = ..., first: _Optional[str] = ..., second: _Optional[str] = ..., radius_deg: _Optional[float] = ..., comparison: _Optional[str] = ..., is_wide: _Optional[bool] = ...) -> None: ...
+    has_distance: bool
+    def __init__(self, name: _Optional[str] = ..., first: _Optional[str] = ..., second: _Optional[str] = ..., radius_deg: _Optional[float] = ..., comparison: _Optional[str] = ..., is_wide: _Optional[bool] = ..., has_distance: _Optional[bool] = ...) -> None: ...
 
 class TaskLimits(_message.Message):
     __slots__ = ("deadline_s", "memory_bytes", "result_bytes", "hold_bytes")

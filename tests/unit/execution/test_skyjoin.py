@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from qengine.errors import QueryCancelledError
 from qengine.execution import skyjoin
+from qengine.execution.duck import DuckEngine, EngineSettings
 from qengine.execution.skyjoin import SkyRelations, index_pairs, pixel_order, places
 from qengine.plan.physical import SkyJoin
 from qengine.sky.healpix import cells_of
@@ -56,7 +57,7 @@ def counts(
 ) -> NDArray[np.int64]:
     found = np.zeros((one.num_rows, two.num_rows), np.int64)
     for pair in index_pairs(places(one, radius), places(two, radius), comparison, capacity=capacity):
-        np.add.at(found, pair, 1)
+        np.add.at(found, pair[:2], 1)
     return found
 
 
@@ -110,6 +111,28 @@ def test_each_row_may_have_a_radius_of_its_own(seed: int, rows: int, radius: flo
     truth = distances(one, two) <= limit
     assert found.max() <= 1
     assert (found[truth] == 1).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32), rows=st.integers(1, 60), radius=RADII, turn=st.sampled_from([0.0, 360.0, -720.0]))
+def test_distances_are_the_numbers_of_the_macro(seed: int, rows: int, radius: float, turn: float) -> None:
+    one, two = sky(seed, rows, radius)
+    two = two.set_column(0, "qe lon", pa.array(two["qe lon"].to_numpy() + turn))
+    engine = DuckEngine(EngineSettings())
+    try:
+        engine.register("one", one.append_column("row", pa.array(np.arange(one.num_rows))))
+        engine.register("two", two.append_column("row", pa.array(np.arange(two.num_rows))))
+        sql = 'qe_distance(a."qe lon", a."qe lat", b."qe lon", b."qe lat")'
+        truth = engine.stream(
+            f"SELECT a.row AS a, b.row AS b, {sql} AS d FROM one AS a, two AS b WHERE {sql} <= {radius!r}"
+        ).read_all()
+    finally:
+        engine.close()
+    near = index_pairs(places(one, radius), places(two, radius), capacity=50, has_distances=True)
+    found = {(a, b): d for batch in near for a, b, d in zip(*(part.tolist() for part in batch), strict=True)}
+    wanted = {(row["a"], row["b"]): row["d"] for row in truth.to_pylist()}
+    assert {pair: found.get(pair) for pair in wanted} == wanted
+    assert all(d > radius - 1e-12 for pair, d in found.items() if pair not in wanted)
 
 
 @pytest.mark.parametrize(("comparison", "holds"), [("<", np.less), (">", np.greater), ("<>", np.not_equal)])
@@ -207,6 +230,14 @@ def test_rows_and_their_partners() -> None:
     found = relations(ONE, TWO, is_wide=False).tables
     assert found["p rows"].to_pylist() == [{"name": "a", "qe row": 0}, {"name": None, "qe row": 1}, {"name": "c", "qe row": 2}]
     assert sorted(found["p"].to_pylist(), key=str) == [{"qe row": 1, "x": 10}, {"qe row": 1, "x": 20}]
+
+
+def test_pairs_with_distances() -> None:
+    names = Names()
+    made = SkyRelations(names, {"one": ONE, "two": TWO}.__getitem__, lambda: False)
+    made.add(SkyJoin(name="p", first="one", second="two", radius_deg=0.5, is_wide=False, has_distance=True))
+    found = {row["x"]: row["qe distance"] for row in names.tables["p"].to_pylist()}
+    assert found == {10: pytest.approx(0.1), 20: pytest.approx(0.1)}
 
 
 def test_sides_without_columns_or_rows() -> None:

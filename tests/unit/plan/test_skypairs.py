@@ -91,6 +91,20 @@ def test_integer_keys_are_compared_by_the_kernel(plan_world: World) -> None:
     assert leaf.sky_joins[0].comparison == ""
 
 
+def test_the_kernel_gives_the_distance_of_plain_columns(plan_world: World) -> None:
+    (leaf,) = plan_world.plan(f"SELECT a.objectId, {AB} * 3600 AS d FROM dp.Object a JOIN ext.Star b ON {AB} < 0.001").leaves
+    assert leaf.sky_joins[0].has_distance
+    assert "qe_distance" not in leaf.sql
+    assert '"ra" AS "ra"' not in leaf.sky_joins[0].first + leaf.sky_joins[0].second
+    for text in (
+        f"SELECT a.objectId FROM dp.Object a JOIN ext.Star b ON {AB} < b.mag / 10000",
+        f"SELECT a.objectId FROM dp.Object a, ext.Star b WHERE DISTANCE(a.ra + 0.0001, a.dec, b.ra, b.dec) < 0.001 AND {AB} < 0.01",
+    ):
+        (leaf,) = plan_world.plan(text).leaves
+        assert not leaf.sky_joins[0].has_distance
+        assert "qe_distance" in leaf.sql
+
+
 def test_the_smaller_radius_of_two_is_taken(plan_world: World) -> None:
     (leaf,) = plan_world.plan(f"SELECT a.objectId FROM dp.Object a, ext.Star b WHERE {AB} < 0.5 AND {AB} < 0.001").leaves
     assert leaf.sky_joins[0].radius_deg == 0.001
