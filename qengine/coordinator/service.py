@@ -49,7 +49,7 @@ from qengine.plan.logical import Tree
 from qengine.plan.optimize import capped, optimize
 from qengine.plan.physical import QueryId, TaskLimits
 from qengine.sql.bind import BoundQuery, bind
-from qengine.sql.deep import run_deep
+from qengine.sql.deep import run_deep, start_deep
 from qengine.sql.parse import parse
 from qengine.storage.keyindex import KeyReader
 
@@ -208,8 +208,8 @@ class QueryService:
     ) -> tuple[PlannedQuery, StartedQuery]:
         """Plan a query and make it ready to run; one that cannot be is over."""
         try:
-            planned = await asyncio.to_thread(
-                self.plan, active.statement, language=active.language, maxrec=maxrec, snapshots=snapshots, query=active.id
+            planned = await asyncio.wrap_future(
+                start_deep(lambda: self._plan(active.id, active.statement, active.language, maxrec, snapshots))
             )
             if not planned.steps:
                 limit.check(planned.plan, planned.tree)

@@ -29,7 +29,7 @@ from qengine.plan.dynamic import fold
 from qengine.plan.fragment import PhysicalPlan
 from qengine.plan.logical import Tree
 from qengine.plan.physical import QueryId
-from qengine.sql.deep import run_deep
+from qengine.sql.deep import start_deep
 
 log = logging.getLogger(__name__)
 
@@ -164,4 +164,4 @@ async def _all(waiting: list[Any]) -> list[Any]:
 
 
 async def _in_thread(function: Callable[[], T]) -> T:
-    return await asyncio.to_thread(run_deep, function)
+    return await asyncio.wrap_future(start_deep(function))

@@ -1,77 +1,79 @@
 """Room for recursion: sqlglot and our own walks recurse on the tree, and Python's default stack ends at some 45 nested levels.
 
 The work runs in a thread with a large stack while the interpreter's recursion limit is raised; the limit goes back when the
-last such call ends.
+last such call ends. The threads are kept: a call costs two switches between threads, and not a new thread.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
 
 _STACK_BYTES = 256 * 2**20
 _DEPTH = 20_000
+_THREADS = 32
+"""Planning is work for the processor, so that more would only wait for each other."""
 
 
 class _Room:
-    """Counts the calls that need the raised limit; `threading.stack_size` is process-wide too, so both sit behind one lock."""
+    """The threads, and how many calls need the raised limit. `threading.stack_size` is process-wide too: one lock guards both."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.users = 0
-        self.normal = 0
-        self.inside = threading.local()
+        self._inside = threading.local()
+        self._normal = 0
+        self.renew()
 
-    def enter(self) -> None:
-        with self.lock:
-            if self.users == 0:
-                self.normal = sys.getrecursionlimit()
-                sys.setrecursionlimit(max(_DEPTH, self.normal))
-            self.users += 1
+    def renew(self) -> None:
+        """Begin without threads, as a forked process does."""
+        self._lock = threading.Lock()
+        self._users = 0
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="qengine-sql")
 
-    def leave(self) -> None:
-        with self.lock:
-            self.users -= 1
-            if self.users == 0:
-                sys.setrecursionlimit(self.normal)
+    @property
+    def is_inside(self) -> bool:
+        """Whether the calling thread is one of these."""
+        return getattr(self._inside, "deep", False)
 
-    def start(self, target: Callable[[], None]) -> threading.Thread:
-        with self.lock:
+    def start(self, work: Callable[[], T]) -> Future[T]:
+        """Have a thread do the work."""
+        with self._lock:
             before = threading.stack_size(_STACK_BYTES)
             try:
-                thread = threading.Thread(target=target, name="qengine-sql", daemon=True)
-                thread.start()
+                return self._pool.submit(self._deep, work)
             finally:
                 threading.stack_size(before)
-        return thread
+
+    def _deep(self, work: Callable[[], T]) -> T:
+        self._inside.deep = True
+        with self._lock:
+            if self._users == 0:
+                self._normal = sys.getrecursionlimit()
+                sys.setrecursionlimit(max(_DEPTH, self._normal))
+            self._users += 1
+        try:
+            return work()
+        finally:
+            with self._lock:
+                self._users -= 1
+                if self._users == 0:
+                    sys.setrecursionlimit(self._normal)
 
 
 _ROOM = _Room()
+os.register_at_fork(after_in_child=_ROOM.renew)
 
 
 def run_deep(work: Callable[[], T]) -> T:
     """Run `work` with room for deep recursion and return its result; its exception is raised here. Nested calls run in place."""
-    if getattr(_ROOM.inside, "deep", False):
-        return work()
-    results: list[T] = []
-    errors: list[BaseException] = []
+    return work() if _ROOM.is_inside else _ROOM.start(work).result()
 
-    def body() -> None:
-        _ROOM.inside.deep = True
-        try:
-            results.append(work())
-        except BaseException as error:
-            errors.append(error)
 
-    _ROOM.enter()
-    try:
-        _ROOM.start(body).join()
-    finally:
-        _ROOM.leave()
-    if errors:
-        raise errors[0]
-    return results[0]
+def start_deep(work: Callable[[], T]) -> Future[T]:
+    """Begin `work` with room for deep recursion, for callers who do not wait."""
+    return _ROOM.start(work)
