@@ -53,7 +53,7 @@ def forecast(plan: PhysicalPlan) -> Forecast:
     gathered += sum(table.inline.num_rows for _, table in plan.inline if table.inline is not None)
     # Every task makes each group once more.
     answer = sum(
-        found.result_rows / max(leaf.task_count, 1) if leaf.kind == "partial" else found.result_rows
+        found.result_rows / max(leaf.task_count, 1) if leaf.kind in ("partial", "counted") else found.result_rows
         for leaf, found in zip(plan.leaves, leaves, strict=True)
     )
     rates = plan.cost.rates
@@ -79,7 +79,7 @@ def work_seconds(leaf: LeafFragment, cost: CostModel) -> Mapping[str, float]:
     found = {"scan_bytes_per_s": (estimate.bytes + estimate.parts * cost.part_bytes) / rates.scan_bytes_per_s}
     if leaf.sky_joins or any(i.margin_deg > 0 for i in leaf.inputs):
         found["sky_join_rows_per_s"] = estimate.rows / rates.sky_join_rows_per_s
-    elif leaf.kind == "partial" and leaf.leaf.split.leaf.args.get("group") is not None:
+    elif leaf.kind in ("partial", "counted") and leaf.leaf.split.leaf.args.get("group") is not None:
         found["group_rows_per_s"] = estimate.rows / rates.group_rows_per_s
     return found
 

@@ -10,11 +10,15 @@ partitions. Which columns?
   aggregates and medians see whole groups.
 * One relation, windows: columns common to every PARTITION BY. QUALIFY included.
 * One relation, DISTINCT: its output columns.
-* One relation, COUNT(DISTINCT x) without groups: x. Each partition counts its own values and the counts add up.
-* Several relations, joined (inner, left, right, full): for each the column that an equality ties to an earlier one's, all of one
-  class. A row finds its matches where its own key lies; a row with a NULL key matches nothing and is kept, where it is kept, once.
-  What follows the join is computed there too if the groups or windows contain the key of a relation that no outer join fills with
-  NULLs; else it is split like a leaf (`plan.split`).
+* One relation, COUNT(DISTINCT x), COUNT(DISTINCT y) without groups: the values, each of which stands in rows of its own
+  (`plan.split`). Each partition counts its own values and the counts add up.
+* Several relations, joined (inner, left, right, full) or named by sub-queries that refer to the row (semi and anti joins): for each
+  the column that an equality ties to another one's, all of one class. A row finds its matches where its own key lies; a row with
+  a NULL key matches nothing and is kept, where it is kept, once. What follows is computed there too if the groups or windows
+  contain the key of a relation that no outer join fills with NULLs; else it is split like a leaf (`plan.split`).
+
+A relation is the rows of a leaf, or a derived table, common table expression or set operation over some, if its rows with one value
+of the column are made of rows with one value of theirs (`plan.ties`).
 
 ORDER BY and LIMIT remain behind, and go into the partition too where that is an economy.
 
@@ -30,18 +34,22 @@ into the same partition each time: leaves with LIMIT, random numbers, or windows
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from sqlglot import exp
 
 from qengine.catalog.types import SqlType
 from qengine.plan import terms
+from qengine.plan.counts import Halves, counted_columns, split_counts
 from qengine.plan.cut import CutQuery, Leaf, free_prefix
-from qengine.plan.nesting import aggregates_of, has_plain_groups, windows_of
-from qengine.plan.split import is_mergeable, limit_of, split, split_counts
-from qengine.plan.ties import filled_aliases, key_ties, meeting_types
-from qengine.sql.trees import copy_tree, find, nodes_of
+from qengine.plan.lift import has_nulls
+from qengine.plan.logical import Place
+from qengine.plan.nesting import aggregates_of, has_plain_groups, own_expressions, queries_in, windows_of
+from qengine.plan.split import limit_of, split
+from qengine.plan.ties import Tied, Ties, filled_aliases, meeting_types
+from qengine.sql.trees import copy_tree, nodes_of
 
 Keys = tuple[tuple[str, str], ...]
 """Columns of a relation and the DuckDB types in which they are hashed."""
@@ -103,65 +111,96 @@ class _Finding:
                 self._descend(child)
 
     def _middle(self, select: exp.Select) -> exp.Select | None:
-        sources = self._sources(select)
-        if sources is None or not any(leaf.number in self.wanted for leaf in sources.values()):
+        names = self._relations(select)
+        if names is None or not any(self.leaves[name].number in self.wanted for name in names):
             return None
         relation = f"{self.prefix}{len(self.middles)}"
-        found = _one(select, next(iter(sources)), relation) if len(sources) == 1 else _joined(select, relation)
-        if found is None:
-            return None
-        kind, middle, final, columns = found
-        keys: dict[int, Keys] = {}
-        meeting = meeting_types([_types(sources[alias], names) for alias, names in columns.items()])
-        if meeting is None:
-            return None
-        for alias, names in columns.items():
-            leaf = sources[alias]
-            if not _is_steady(leaf, names):
-                return None
-            keys[leaf.number] = tuple(zip(names, meeting, strict=True))
-        self.middles.append(Middle(relation=relation, kind=kind, select=middle, keys=keys))
-        return final
+        ties = Ties(leaves=frozenset(self.leaves), is_never_null=self._is_never_null, ctes=_ctes_of(select))
+        for kind, halves, columns in _ways(select, relation, ties, self.leaves):
+            if (keys := self._keys(columns)) is not None and len(columns) == len(names):
+                middle, final = halves()
+                self.middles.append(Middle(relation=relation, kind=kind, select=middle, keys=keys))
+                return final
+        return None
 
-    def _sources(self, select: exp.Select) -> dict[str, Leaf] | None:
-        """Return the leaves that the block reads, by alias; None if it reads anything else."""
-        if any(select.args.get(clause) for clause in ("with_", "laterals", "windows", "sample")):
+    def _relations(self, select: exp.Select) -> set[str] | None:
+        """Return the leaves' relations that the block reads; None if it reads anything else."""
+        if any(select.args.get(clause) for clause in ("laterals", "windows", "sample")):
             return None
-        sources: dict[str, Leaf] = {}
-        inner: set[int] = set()
-        for item, _ in terms.from_items(select):
-            table = _table_below(item)
-            if table is None or table.db or (leaf := self.leaves.get(table.name)) is None:
-                return None
-            if item is not table:
-                inner.add(id(item.this))
-            sources[item.alias_or_name] = leaf
-        queries = (n for n in nodes_of(select) if isinstance(n, (exp.Select, exp.SetOperation)) and n is not select)
-        if not sources or any(id(n) not in inner for n in queries) or (inner and len(sources) > 1):
+        nodes = nodes_of(select)
+        if any(map(terms.is_random, nodes)) or any(isinstance(n, (exp.Lateral, exp.Values, exp.Unnest)) for n in nodes):
             return None
-        if any(c.table not in sources for c in find(select, exp.Column)) or any(map(terms.is_random, nodes_of(select))):
+        withs = [n for n in nodes if isinstance(n, exp.With)]
+        if any(w.parent is not select or w.args.get("recursive") for w in withs):
             return None
-        return sources
+        known = _ctes_of(select)
+        names = {n.name for n in nodes if isinstance(n, exp.Table) and n.name not in known}
+        if not names or not names <= self.leaves.keys() or any(isinstance(n, exp.Table) and n.db for n in nodes):
+            return None
+        defined = {n.alias_or_name for n in nodes if isinstance(n, (exp.Table, exp.Subquery))}
+        return names if all(n.table in defined for n in nodes if isinstance(n, exp.Column)) else None
+
+    def _keys(self, columns: Tied) -> dict[int, Keys] | None:
+        """Return the types in which the leaves' columns are hashed; None if a leaf's rows cannot be put into partitions by them."""
+        leaves = {name: self.leaves[name] for name in columns}
+        meeting = meeting_types([_types(leaf, columns[name]) for name, leaf in leaves.items()])
+        if meeting is None or not all(_is_steady(leaf, columns[name]) for name, leaf in leaves.items()):
+            return None
+        return {leaf.number: tuple(zip(columns[name], meeting, strict=True)) for name, leaf in leaves.items()}
+
+    def _is_never_null(self, relation: str, name: str) -> bool:
+        """Say whether statistics show that a column of a leaf's rows has no NULL."""
+        leaf = self.leaves[relation]
+        item = next((i.unalias() for i in leaf.split.leaf.expressions if i.alias_or_name == name), None)
+        place = terms.plain_column(item.this if isinstance(item, exp.Cast) else item)
+        found = leaf.block.relations.get(place[0]) if place is not None else None
+        if place is None or found is None or found.table is None or found.is_null_supplied:
+            return False
+        return not has_nulls(found.table, place[1])
+
+
+def _ctes_of(select: exp.Select) -> dict[str, exp.Query]:
+    with_ = select.args.get("with_")
+    return {} if with_ is None else {cte.alias: cte.this for cte in with_.expressions}
+
+
+_Way = tuple[str, Callable[[], Halves], Tied]
+"""Kind, what makes the halves, and the key columns of each leaf's relation."""
+
+
+def _ways(select: exp.Select, relation: str, ties: Ties, leaves: Mapping[str, Leaf]) -> Iterator[_Way]:
+    """Yield the ways in which the block may run per partition."""
+    items = list(terms.from_items(select))
+    has_queries = any(queries_in(node) for node in own_expressions(select))
+    if len(items) == 1 and not has_queries and (found := _one(select, relation, ties, leaves)) is not None:
+        yield found
+    if len(items) > 1 or has_queries:
+        yield from _joined(select, relation, ties)
 
 
 # -- one relation ----------------------------------------------------------------------------------------
 
-_Found = tuple[str, exp.Select, exp.Select, Mapping[str, tuple[str, ...]]]
-"""Kind, the half for partitions, the half for the final part, and the key columns of each relation."""
 
-
-def _one(select: exp.Select, alias: str, relation: str) -> _Found | None:
+def _one(select: exp.Select, relation: str, ties: Ties, leaves: Mapping[str, Leaf]) -> _Way | None:
+    item = next(iter(terms.from_items(select)))[0]
+    alias = item.alias_or_name
+    table = _table_below(item)
+    leaf = leaves.get(table.name) if table is not None else None
     names = _own_columns(select, alias)
+    if names == _COUNTED:
+        values = counted_columns(select, is_apart=leaf is not None and leaf.split.kind == "counted")
+        if leaf is None or not values:
+            return None
+        return "count distinct", partial(split_counts, select, relation, dict(leaf.split.columns)), {leaf.relation: values}
     if not names:
         return None
-    if names == _COUNTED:
-        column = _counted(select)
-        assert column is not None
-        parts = split_counts(select, relation)
-        return "count distinct", parts.leaf, parts.final, {alias: (column.name,)}
-    middle, final = _whole(select, relation, {(alias, name) for name in names})
     kind = "groups" if select.args.get("group") else "windows" if windows_of(select) else "distinct"
-    return kind, middle, final, {alias: names}
+    if leaf is not None:
+        return kind, partial(_whole, select, relation, {(alias, name) for name in names}), {leaf.relation: names}
+    for name in names:
+        if (tied := ties.below(item, name)) is not None:
+            return kind, partial(_whole, select, relation, {(alias, name)}), tied
+    return None
 
 
 _COUNTED = ("",)
@@ -178,7 +217,7 @@ def _own_columns(select: exp.Select, alias: str) -> tuple[str, ...]:
             return ()
         return _common([_names(group.expressions, alias), *_partitions(windows, alias)])
     if aggregates_of(select) or select.args.get("having"):
-        return _COUNTED if not windows and _counted(select) is not None else ()
+        return () if windows else _COUNTED
     if any(
         isinstance(n, exp.AggFunc) and not isinstance(n.parent, (exp.Window, exp.IgnoreNulls, exp.Filter)) for n in nodes_of(select)
     ):
@@ -203,51 +242,40 @@ def _common(names: list[tuple[str, ...]]) -> tuple[str, ...]:
     return tuple(name for name in names[0] if all(name in others for others in names[1:]))
 
 
-def _counted(select: exp.Select) -> exp.Column | None:
-    """Return x if the aggregates are COUNT(DISTINCT x), at least one and all of the same column, and others that can be merged."""
-    found: exp.Column | None = None
-    for node in aggregates_of(select):
-        inner = node.this
-        if is_mergeable(node):
-            continue
-        if not isinstance(inner, exp.Distinct):
-            return None
-        if not isinstance(node, exp.Count) or isinstance(node.parent, exp.Filter) or len(inner.expressions) != 1:
-            return None
-        column = inner.expressions[0]
-        if not isinstance(column, exp.Column) or (found is not None and found != column):
-            return None
-        found = column
-    return found
-
-
 # -- several relations -----------------------------------------------------------------------------------
 
 
-def _joined(select: exp.Select, relation: str) -> _Found | None:
-    if (tied := key_ties(select)) is None:
-        return None
-    filled = filled_aliases(select)
-    keys = {alias: (name,) for alias, name in tied.items()}
-    places = {place for place in tied.items() if place[0] not in filled}
+def _joined(select: exp.Select, relation: str, ties: Ties) -> Iterator[_Way]:
     if any(terms.sql_type(item) is None for item in select.expressions):
-        return None
+        return
     distinct = select.args.get("distinct")
     if isinstance(distinct, exp.Distinct) and distinct.args.get("on"):
-        return None
-    group, windows = select.args.get("group"), windows_of(select)
-    is_grouped = bool(group or aggregates_of(select) or select.args.get("having"))
-    is_whole = not is_grouped or (
-        group is not None and has_plain_groups(select) and any(terms.plain_column(key) in places for key in group.expressions)
-    )
-    for window in windows:
-        is_whole = is_whole and any(terms.plain_column(key) in places for key in window.args.get("partition_by") or ())
-    if is_whole:
-        return "join", *_whole(select, relation, places), keys
-    if windows and is_grouped:
-        return None
+        return
+    filled = filled_aliases(select)
+    windows = windows_of(select)
+    is_grouped = bool(select.args.get("group") or aggregates_of(select) or select.args.get("having"))
+    for known, tied in ties.of_block(select):
+        places = {place for place in known.items() if place[0] not in filled}
+        if _is_whole(select, places, windows, is_grouped=is_grouped):
+            yield "join", partial(_whole, select, relation, places), tied
+        elif not (windows and is_grouped):
+            yield "join", partial(_parts, select, relation), tied
+
+
+def _is_whole(select: exp.Select, places: set[Place], windows: list[exp.Window], *, is_grouped: bool) -> bool:
+    """Say whether groups and windows of a joined block are complete in a partition."""
+    if is_grouped:
+        group = select.args.get("group")
+        if group is None or not has_plain_groups(select) or not any(terms.plain_column(key) in places for key in group.expressions):
+            return False
+    return all(any(terms.plain_column(key) in places for key in window.args.get("partition_by") or ()) for window in windows)
+
+
+def _parts(select: exp.Select, relation: str) -> Halves:
     parts = split(select, relation)
-    return "join", parts.leaf, parts.final, keys
+    final = parts.final
+    final.set("with_", None)
+    return parts.leaf, final
 
 
 # -- pieces ----------------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ def guess_rows(leaf: Leaf, work: RangeSet, rows: int, tasks: int, *, is_limited:
         if owner is not None and relation.is_sharded and relation.table is not owner and _is_tied_by_key(leaf, alias):
             # A director has many children; each of them makes a row.
             kept *= max(1.0, relation.table.rows / max(owner.rows, 1))
-    if leaf.split.kind == "partial":
+    if leaf.split.kind in ("partial", "counted"):
         kept = _groups(leaf, kept, tasks)
     if is_limited and leaf.split.row_limit is not None:
         kept = min(kept, float(leaf.split.row_limit))
@@ -87,8 +87,15 @@ def _groups(leaf: Leaf, rows: float, tasks: int) -> float:
     group = leaf.split.leaf.args.get("group")
     if group is None:
         return float(tasks)
+    sets = [keys.expressions for found in group.args.get("grouping_sets") or () for keys in found.expressions] or [
+        group.expressions
+    ]
+    return sum(_rows_of_groups(leaf, keys, rows, tasks) for keys in sets)
+
+
+def _rows_of_groups(leaf: Leaf, keys: list[exp.Expr], rows: float, tasks: int) -> float:
     values = 1.0
-    for node in group.expressions:
+    for node in keys:
         place = terms.plain_column(node)
         table = leaf.block.table_of(place[0]) if place is not None else None
         values *= _values(table, place[1]) if table is not None and place is not None else MANY_GROUPS

@@ -1,11 +1,14 @@
 """Split a leaf-local block into the SELECT that every task runs and the SELECT that makes the answer from their rows.
 
-Three ways, from cheapest to most general:
+Four ways, from cheapest to most general:
 
 * **rows**: no aggregates and no windows, or such that one task knows all their rows. The leaf computes the output; DISTINCT, ORDER
   BY and LIMIT are applied in the leaf to what one task can know, and again in the final part.
 * **partial**: aggregates that can be merged. The leaf groups; the final part merges COUNT and SUM by SUM, MIN and MAX by
   themselves, AVG by (sum, count), variances by (n, mean, M2) (Chan, Golub & LeVeque 1979).
+* **counted**: aggregates without groups among which are COUNT(DISTINCT x), COUNT(DISTINCT y). The leaf groups by each argument
+  apart (GROUPING SETS): it sends every value of x once, every value of y once, and one row with the partial aggregates, instead of
+  every pair of values. The final part counts the values that are distinct in each column.
 * **input**: everything else (windows, COUNT(DISTINCT), MEDIAN, ..). The leaf joins and filters and sends the columns that the rest
   needs; the rest runs as it is in the final part. If all aggregates ignore duplicates, the leaf sends distinct rows.
 
@@ -14,7 +17,7 @@ The final SELECT reads one relation, named by the caller; the output columns and
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sqlglot import exp
@@ -23,7 +26,7 @@ from qengine.catalog.types import BIGINT, DOUBLE, INTEGER, VARCHAR, SqlType
 from qengine.errors import BugError
 from qengine.plan import terms
 from qengine.plan.nesting import aggregates_of, has_plain_groups, windows_of
-from qengine.sql.trees import copy_tree
+from qengine.sql.trees import copy_tree, find, nodes_of
 
 SUM_OF_INTEGERS = SqlType("DECIMAL(38,0)")
 """Type in which sums of integers travel: no sum of 64-bit integers over a catalogue can leave it."""
@@ -60,13 +63,9 @@ def split(select: exp.Select, relation: str, *, is_complete: bool = False, is_un
         return _split_rows(select, relation, is_unique=is_unique)
     if not has_window and all(map(is_mergeable, aggregates)) and has_plain_groups(select):
         return _split_partial(select, relation)
+    if not has_window and not select.args.get("group") and (counted := _counted_apart(aggregates)):
+        return _split_partial(select, relation, counted=counted)
     return _split_input(select, relation, aggregates=aggregates, has_window=has_window)
-
-
-def split_counts(select: exp.Select, relation: str) -> Split:
-    """Split a block into partial aggregates, where all rows of equal x of each COUNT(DISTINCT x) are in one leaf: so they add
-    up."""
-    return _split_partial(select, relation)
 
 
 def storable(found: SqlType | None) -> SqlType:
@@ -182,7 +181,34 @@ def _free_name(wanted: str, taken: set[str]) -> str:
 # -- partial aggregates ----------------------------------------------------------------------------------
 
 
-def _split_partial(select: exp.Select, relation: str) -> Split:
+def counted_value(node: exp.Expr) -> exp.Expr | None:
+    """Return x if the aggregate is COUNT(DISTINCT x)."""
+    inner = node.this
+    if not isinstance(node, exp.Count) or isinstance(node.parent, exp.Filter) or not isinstance(inner, exp.Distinct):
+        return None
+    return inner.expressions[0] if len(inner.expressions) == 1 else None
+
+
+def _counted_apart(aggregates: list[exp.Expr]) -> list[exp.Expr]:
+    """Return the values that are counted, each once, if sending them apart is less than sending rows; else nothing."""
+    values: list[exp.Expr] = []
+    others = []
+    for node in aggregates:
+        if (value := counted_value(node)) is None:
+            if not is_mergeable(node):
+                return []
+            others.append(node)
+        elif value not in values:
+            values.append(value)
+    if any(not find(v, exp.Column) or any(isinstance(n, exp.Query) or terms.is_random(n) for n in nodes_of(v)) for v in values):
+        return []  # GROUP BY takes a number for the place of an output column
+    if all(map(_is_duplicate_free, aggregates)) and len({c for node in aggregates for c in node.find_all(exp.Column)}) <= 1:
+        return []  # distinct rows are these values
+    return values
+
+
+def _split_partial(select: exp.Select, relation: str, *, counted: Sequence[exp.Expr] = ()) -> Split:
+    """Split into partial aggregates and their merging. The values `counted` are grouped apart, in rows of their own."""
     group = select.args.get("group")
     keys = list(group.expressions) if group is not None else []
     leaf_items: list[exp.Expr] = []
@@ -194,7 +220,20 @@ def _split_partial(select: exp.Select, relation: str) -> Split:
         leaf_items.append(terms.aliased(typed(node, found), name))
         return terms.quoted_column(relation, name)
 
+    def emit_once(name: str, node: exp.Expr, found: SqlType) -> exp.Column:
+        """Emit a partial aggregate into the row of all rows only."""
+        return (
+            emit(name, exp.Case(ifs=[exp.If(this=copy_tree(is_of_all), true=copy_tree(node))]), found)
+            if counted
+            else emit(name, node, found)
+        )
+
     key_columns = [emit(f"key {i}", key, storable(terms.sql_type(key))) for i, key in enumerate(keys)]
+    values = {value: emit(f"value {i}", value, storable(terms.sql_type(value))) for i, value in enumerate(counted)}
+    is_of_all = exp.EQ(
+        this=exp.Grouping(expressions=[copy_tree(value) for value in counted]),
+        expression=exp.Literal.number((1 << len(counted)) - 1),
+    )
     merged: dict[exp.Expr, exp.Expr] = {}
 
     def rule(node: exp.Expr) -> exp.Expr | None:
@@ -203,8 +242,12 @@ def _split_partial(select: exp.Select, relation: str) -> Split:
                 return copy_tree(place)
         if not node.meta.get("aggregate"):
             return None
+        if counted and (value := counted_value(node)) is not None:
+            count = copy_tree(node)
+            count.set("this", exp.Distinct(expressions=[copy_tree(values[value])]))
+            return count
         if node not in merged:
-            merged[node] = _merge(node, f"part {len(merged)}", emit, relation, deviations)
+            merged[node] = _merge(node, f"part {len(merged)}", emit_once, relation, deviations)
         return copy_tree(merged[node])
 
     final = _without(select, "joins", "where", "from_", "group")
@@ -225,8 +268,16 @@ def _split_partial(select: exp.Select, relation: str) -> Split:
         final.set("group", exp.Group(expressions=[copy_tree(c) for c in key_columns]))
     leaf = _without(select, "expressions", "having", "order", "limit", "offset", "distinct")
     leaf.set("expressions", leaf_items or [terms.aliased(exp.Literal.number(1), "one")])
+    if counted:
+        sets = [exp.Tuple(expressions=[copy_tree(value)]) for value in counted]
+        leaf.set("group", exp.Group(grouping_sets=[exp.GroupingSets(expressions=[*sets, *([exp.Tuple()] if merged else [])])]))
     return Split(
-        kind="partial", leaf=leaf, columns=tuple(columns) or (("one", INTEGER),), final=final, is_trivial=False, row_limit=None
+        kind="counted" if counted else "partial",
+        leaf=leaf,
+        columns=tuple(columns) or (("one", INTEGER),),
+        final=final,
+        is_trivial=False,
+        row_limit=None,
     )
 
 

@@ -27,11 +27,12 @@ EXCHANGED = {
     "SELECT a.name, STDDEV(a.mag) AS s FROM dp.Object a GROUP BY a.name": "groups",
     "SELECT name, flags, COUNT(*) AS n, RANK() OVER (PARTITION BY flags ORDER BY COUNT(*)) AS r FROM dp.Object GROUP BY name, flags": "groups",
     "SELECT COUNT(*) AS n FROM dp.Object a LEFT JOIN ext.Star b ON a.name = b.starId": "join",
+    "SELECT COUNT(DISTINCT name) AS n, COUNT(DISTINCT mag) AS m FROM dp.Object": "count distinct",
+    "SELECT a.objectId FROM dp.Object a WHERE NOT EXISTS (SELECT 1 FROM ext.Star b WHERE b.starId = a.name)": "join",
 }
 
 GATHERED = (
     "SELECT COUNT(*) AS n FROM dp.Object",  # one row comes out of each task
-    "SELECT COUNT(DISTINCT name) AS n, COUNT(DISTINCT mag) AS m FROM dp.Object",  # no column that both counts fall apart by
     "SELECT objectId, COUNT(*) OVER () AS n FROM dp.Object",  # one window over everything
     "SELECT a.objectId FROM dp.Object a JOIN ext.Star b ON a.name < b.starId",  # no equality
     "SELECT DISTINCT s FROM (SELECT RAND() AS s FROM dp.Object) AS q",  # running a task again gives other rows

@@ -42,6 +42,9 @@ STATEMENTS = (
     "SELECT flags + 1 AS f, COUNT(*) * 2 + flags + 1 AS n FROM dp.Object GROUP BY flags + 1, flags HAVING COUNT(*) > 1",
     "SELECT CASE WHEN COUNT(*) > 3 THEN MAX(mag) ELSE -SUM(mag) END AS x, name FROM dp.Object WHERE mag > 0 GROUP BY name, flags",
     "SELECT COUNT(DISTINCT name) AS a, COUNT(DISTINCT flags) AS b, MIN(mag) AS c FROM dp.Object",
+    "SELECT COUNT(DISTINCT name) AS a, COUNT(DISTINCT flags + 1) AS b, AVG(mag) AS c, COUNT(*) AS d, STDDEV(mag) AS e FROM dp.Object",
+    "SELECT COUNT(DISTINCT mag) * 2 AS a, SUM(flags) AS b FROM dp.Object WHERE mag > 0 HAVING COUNT(DISTINCT mag) > 1",
+    "SELECT COUNT(DISTINCT 1) AS a, COUNT(DISTINCT name) AS b, MAX(flags) AS c FROM dp.Object",
     "SELECT name, COUNT(DISTINCT flags) AS a, COUNT(*) AS b, SUM(DISTINCT mag) AS c FROM dp.Object GROUP BY name",
     "SELECT MEDIAN(mag) AS a FROM dp.Object",
     "SELECT DISTINCT name, flags FROM dp.Object",
@@ -165,7 +168,8 @@ def test_variances_keep_their_digits(database: duckdb.DuckDBPyConnection) -> Non
 
 def test_distinct_aggregates_send_distinct_rows() -> None:
     for text, is_distinct in (
-        ("SELECT COUNT(DISTINCT name) AS n, MAX(mag) AS m FROM dp.Object", True),
+        ("SELECT COUNT(DISTINCT name) AS n, MAX(name) AS m FROM dp.Object", True),
+        ("SELECT flags, COUNT(DISTINCT name) AS n, MAX(mag) AS m FROM dp.Object GROUP BY flags", True),
         ("SELECT COUNT(DISTINCT name) AS n, SUM(mag) AS m FROM dp.Object", False),
         ("SELECT COUNT(DISTINCT name) AS n, COUNT(*) OVER () AS m FROM dp.Object GROUP BY mag", False),
     ):
