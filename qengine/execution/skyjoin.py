@@ -261,6 +261,13 @@ def index_pairs(
             yield (rows[1], rows[0], distances) if is_turned else (*rows, distances)
 
 
+def warm_up() -> None:
+    """Load the kernel, or compile it where it never was, so that the first join need not."""
+    one = places(pa.table({f"{SKY_COLUMN}lon": [0.0], f"{SKY_COLUMN}lat": [0.0]}), 0.001)
+    for _ in index_pairs(one, one, has_distances=True):
+        pass
+
+
 def _classes(driving: Places) -> Sequence[Places]:
     """Split rows whose radii differ by more than `_CLASS_FACTOR`."""
     if not driving.has_radii:
