@@ -31,12 +31,21 @@ OWNERS = {
     "grpc": ("transport/",),
     "google": ("transport/",),
     "sqlglot": ("sql/", "plan/"),
-    "sqlalchemy": ("catalog/registry.py", "catalog/records.py", "catalog/rates.py", "catalog/migrations/", "tap/jobs.py"),
-    "alembic": ("catalog/registry.py", "catalog/migrations/"),
+    "sqlalchemy": (
+        "catalog/registry.py",
+        "catalog/database.py",
+        "catalog/published.py",
+        "catalog/loads.py",
+        "catalog/rates.py",
+        "catalog/migrations/",
+        "tap/jobs.py",
+    ),
+    "alembic": ("catalog/migrations/",),
     "felis": ("catalog/schema.py",),
     "starlette": ("tap/", "portal/"),
     "uvicorn": ("tap/", "app.py", "cli.py"),
     "typer": ("cli.py",),
+    "obstore": ("storage/remote.py",),
 }
 """Library -> files (or folders, with a slash) that may import it."""
 

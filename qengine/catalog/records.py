@@ -1,22 +1,31 @@
 """Records of snapshots: what a catalogue's snapshot consists of, as small JSON files in the store.
 
 The registry is the truth; the records let `Registry.rebuild` restore it. `<catalog>/_snapshots/<number>.json` names the manifests
-of one snapshot with their digests. A record is written just before its transaction commits, so the newest may be of a snapshot that
-was never published; the next writer of that number replaces it.
+of one snapshot with their digests, the load that made it, what that load has read and whose rows it took away. A record is
+written just before its transaction commits, so the newest may be of a snapshot that was never published; the next writer of
+that number replaces it.
 """
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from qengine.catalog import definition, durable
+from qengine.catalog.inputs import InputRecord
+from qengine.catalog.loads import Load, LoadState
 from qengine.catalog.manifest import read_definition, read_header
 from qengine.errors import RegistryError
 
 FOLDER = "_snapshots"
+
+InputName = tuple[int, str, int]
+"""Names an input of a catalogue: number of the load, table, number of the input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +40,19 @@ class ManifestRef:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotRecord:
-    """One snapshot of a catalogue: the load that made it, and its manifests."""
+    """One snapshot of a catalogue: the load that made it, and its manifests.
+
+    `made_by` is more about that load, None in records of older versions; `inputs` is what it has read, `replaced` whose rows it
+    took away.
+    """
 
     catalog: str
     number: int
     load: str
     manifests: tuple[ManifestRef, ...]
+    made_by: Load | None = None
+    inputs: tuple[InputRecord, ...] = ()
+    replaced: tuple[InputName, ...] = ()
 
 
 def record_path(root: Path, catalog: str, number: int) -> Path:
@@ -51,6 +67,9 @@ def write_record(root: Path, record: SnapshotRecord) -> None:
         "number": record.number,
         "load": record.load,
         "tables": [{"table": m.table, "uri": m.uri, "digest": m.digest} for m in record.manifests],
+        "made_by": _load_words(record.made_by) if record.made_by is not None else None,
+        "inputs": [_input_words(one) for one in record.inputs],
+        "replaced": [list(name) for name in record.replaced],
     }
     with durable.writing(record_path(root, record.catalog, record.number)) as temporary:
         temporary.write_text(json.dumps(words, indent=1))
@@ -74,7 +93,12 @@ def _read(root: Path, path: Path) -> SnapshotRecord:
     try:
         words = json.loads(path.read_text())
         manifests = tuple(_ref(root, root / entry["uri"], entry["digest"]) for entry in words["tables"])
-        return SnapshotRecord(words["catalog"], words["number"], words["load"], manifests)
+        return SnapshotRecord(
+            words["catalog"], words["number"], words["load"], manifests,
+            made_by=_load(words["made_by"], words["number"]) if words.get("made_by") else None,
+            inputs=tuple(_input(one) for one in words.get("inputs", ())),
+            replaced=tuple((int(load), str(table), int(number)) for load, table, number in words.get("replaced", ())),
+        )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RegistryError(f"record {path} cannot be read: {error}", hint="remove it to restore the other snapshots") from error
 
@@ -96,3 +120,26 @@ def _ref(root: Path, path: Path, digest: str) -> ManifestRef:
 
 def _by_name(manifests: Iterable[ManifestRef]) -> tuple[ManifestRef, ...]:
     return tuple(sorted(manifests, key=lambda manifest: manifest.table.lower()))
+
+
+def _load_words(load: Load) -> dict[str, Any]:
+    return {
+        "id": load.id, "number": load.number, "catalog": load.catalog, "context": dict(load.context),
+        "started": load.started.isoformat(),
+    }  # fmt: skip
+
+
+def _load(words: Mapping[str, Any], snapshot: int) -> Load:
+    started = datetime.fromisoformat(words["started"])
+    return Load(
+        id=words["id"], number=words["number"], catalog=words["catalog"], context=words["context"], started=started,
+        finished=started, state=LoadState.FINISHED, error="", snapshot=snapshot,
+    )  # fmt: skip
+
+
+def _input_words(one: InputRecord) -> dict[str, Any]:
+    return {**asdict(one), "coverage": base64.b64encode(one.coverage).decode()}
+
+
+def _input(words: Mapping[str, Any]) -> InputRecord:
+    return InputRecord(**{**words, "coverage": base64.b64decode(words["coverage"])})

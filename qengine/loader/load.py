@@ -111,7 +111,18 @@ def load(request: LoadRequest, registry: Registry, store: Store, *, progress: Pr
             separation = Separation()
             definitions = [definition, *([definition.other] if definition.other is not None else [])]
             runs = [
-                _Run(request, each, sources, store, folder, scratch / str(number), name, expected + 1, report, separation)
+                _Run(
+                    request,
+                    each,
+                    sources,
+                    store,
+                    folder,
+                    scratch / str(number),
+                    name,
+                    registry.load(name).number,
+                    report,
+                    separation,
+                )
                 for number, each in enumerate(definitions)
             ]
             loaded = [run.run() for run in runs]
@@ -337,7 +348,7 @@ def _report(runs: Sequence[_Run], made: Sequence[_Loaded], number: int, seconds:
 @contextmanager
 def _recorded(registry: Registry, context: dict[str, object]) -> Iterator[str]:
     """Record the load in the registry, with how it ended, and yield its id."""
-    name = registry.begin_load(context)
+    name = registry.begin_load(context, catalog=str(context["catalog"]))
     try:
         yield name
     except BaseException as error:

@@ -18,7 +18,7 @@ from qengine.errors import RegistryError
 if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest version. It is said here, so that alembic, which takes long to import, is only needed where there is work for it."""
 
 
@@ -32,8 +32,8 @@ def is_older(connection: Connection) -> bool:
     return _version(connection) in {revision.revision for revision in _script().walk_revisions()}
 
 
-def upgrade(connection: Connection) -> None:
-    """Bring the database to the newest version within the caller's transaction.
+def upgrade(connection: Connection, *, to: str = HEAD) -> None:
+    """Bring the database to the newest version, or a new one to the version `to`, within the caller's transaction.
 
     Raise `RegistryError` if the database is of a version that this qengine does not know.
     """
@@ -42,7 +42,7 @@ def upgrade(connection: Connection) -> None:
 
     script = _script()
     found = _version(connection)
-    if found == script.get_current_head():
+    if found == to:
         return
     if found is not None and found not in {revision.revision for revision in script.walk_revisions()}:
         raise RegistryError(
@@ -51,7 +51,7 @@ def upgrade(connection: Connection) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, to)
 
 
 def _script() -> ScriptDirectory:

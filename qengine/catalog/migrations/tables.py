@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, DateTime, Float, ForeignKey, Integer, MetaData, String, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 
 METADATA = MetaData(
     naming_convention={
@@ -29,6 +43,33 @@ LOADS = Table(
     Column("started", DateTime, nullable=False),
     Column("finished", DateTime),
     Column("error", Text, nullable=False),
+    Column("number", Integer, nullable=False, unique=True),  # of all catalogues together; the hidden column `_load`
+    Column("catalog", String(128), nullable=False),
+    Column("snapshot", Integer),
+)
+
+# What loads have read; `number` is the hidden column `_input`. `replaced_by` is the load that took the input's rows away.
+INPUTS = Table(
+    "inputs",
+    METADATA,
+    Column("load", Integer, ForeignKey("loads.number"), primary_key=True, autoincrement=False),
+    Column("table_name", String(128), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("catalog", String(128), nullable=False),
+    Column("label", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("uri", Text, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("rows_read", BigInteger, nullable=False),
+    Column("rows_stored", BigInteger, nullable=False),
+    Column("rows_quarantined", BigInteger, nullable=False),
+    Column("rows_filtered", BigInteger, nullable=False),
+    Column("rows_skipped", BigInteger, nullable=False),
+    Column("coverage", LargeBinary, nullable=False),
+    Column("replaced_by", Integer, ForeignKey("loads.number")),
+    Index("ix_inputs_catalog", "catalog", "table_name"),
 )
 
 # `id` only ever grows (AUTOINCREMENT): its maximum tells every process whether anything was published since it looked.

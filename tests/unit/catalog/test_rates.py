@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import shutil
-import sqlite3
 import threading
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,8 +73,7 @@ def test_several_writers_lose_nothing(tmp_path: Path) -> None:
 
 
 def test_a_registry_of_the_first_version_is_migrated(tmp_path: Path) -> None:
-    Registry.open(tmp_path).close()
-    _to_first_version(tmp_path)
+    _of_first_version(tmp_path)
     with Registry.open(tmp_path) as registry:
         assert registry.rates() == {}
         registry.record_rates({"scan": Observed(50.0, 1.0)}, DEFAULTS)
@@ -82,12 +81,11 @@ def test_a_registry_of_the_first_version_is_migrated(tmp_path: Path) -> None:
 
 
 def test_a_registry_of_the_first_version_that_may_only_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Registry.open(tmp_path).close()
-    _to_first_version(tmp_path)
+    _of_first_version(tmp_path)
     copied = tmp_path / "copy"
     copied.mkdir()
     shutil.copy(tmp_path / "registry.sqlite", copied)
-    monkeypatch.setattr("qengine.catalog.registry._may_write", lambda root: False)
+    monkeypatch.setattr("qengine.catalog.database._may_write", lambda root: False)
     with Registry.open(copied) as registry:
         assert registry.rates() == {}
         assert not [one for one in registry.catalog() if one.table.schema != "TAP_SCHEMA"]
@@ -95,11 +93,11 @@ def test_a_registry_of_the_first_version_that_may_only_be_read(tmp_path: Path, m
             registry.record_rates({"scan": Observed(50.0, 1.0)}, DEFAULTS)
 
 
-def _to_first_version(root: Path) -> None:
-    with sqlite3.connect(root / "registry.sqlite") as connection:
-        connection.execute("DROP TABLE rates")
-        connection.execute("UPDATE alembic_version SET version_num = '0001'")
-    connection.close()
+def _of_first_version(root: Path) -> None:
+    engine = sa.create_engine(f"sqlite:///{root}/registry.sqlite")
+    with engine.begin() as connection:
+        migrations.upgrade(connection, to="0001")
+    engine.dispose()
 
 
 def test_the_newest_version_is_the_last_revision() -> None:

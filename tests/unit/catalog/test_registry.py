@@ -20,6 +20,7 @@ from qengine.catalog import definition
 from qengine.catalog.migrations.tables import METADATA
 from qengine.catalog.registry import LoadState, Registry
 from qengine.errors import ConflictError, RegistryError, SchemaError
+from tests.support.postgres import REASON, VARIABLE, empty_database
 from tests.unit.catalog.snapshots import assert_same, snapshot
 
 
@@ -288,10 +289,9 @@ def test_processes_open_and_publish_at_once(tmp_path: Path) -> None:
         assert published(registry) == {"demo.A": 15, "demo.B": 15, "demo.C": 15}
 
 
-@pytest.mark.skipif("QENGINE_TEST_POSTGRES" not in os.environ, reason="QENGINE_TEST_POSTGRES is not the URL of an empty database")
+@pytest.mark.skipif(VARIABLE not in os.environ, reason=REASON)
 def test_postgresql(tmp_path: Path) -> None:
-    url = os.environ["QENGINE_TEST_POSTGRES"]
-    with Registry.open(tmp_path, url=url) as registry, Registry.open(tmp_path, url=url) as other:
+    with empty_database() as url, Registry.open(tmp_path, url=url) as registry, Registry.open(tmp_path, url=url) as other:
         assert publish(registry, "Object", "Source", expected=0) == 1
         assert publish(other, "Source", expected=1, seed=3) == 2
         with pytest.raises(ConflictError):

@@ -1,0 +1,148 @@
+"""Snapshots in the registry's database: which manifests form which snapshot of which catalogue.
+
+Functions on a connection; the caller's transaction decides what is seen and whether writers are excluded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from qengine.catalog.database import now, utc
+from qengine.catalog.migrations.tables import CATALOGS, SNAPSHOT_TABLES, SNAPSHOTS
+from qengine.catalog.model import LAYOUT, TableSnapshot
+from qengine.catalog.records import ManifestRef, SnapshotRecord
+from qengine.errors import ConflictError, RegistryError, SchemaError
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_RESERVED = ("tap_schema", "tap_upload", "qengine_meta")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotEntry:
+    """One published snapshot: when (UTC) and by which load."""
+
+    catalog: str
+    number: int
+    load: str
+    published: datetime
+
+
+def catalog_row(connection: sa.Connection, catalog: str) -> sa.Row[Any] | None:
+    """Return the row of a catalogue, whatever the case of the name."""
+    return connection.execute(sa.select(CATALOGS).where(CATALOGS.c.folded_name == catalog.lower())).one_or_none()
+
+
+def snapshot_entries(connection: sa.Connection, catalog: str) -> tuple[SnapshotEntry, ...]:
+    """Return the snapshots of the catalogue, oldest first."""
+    query = sa.select(SNAPSHOTS).where(sa.func.lower(SNAPSHOTS.c.catalog) == catalog.lower()).order_by(SNAPSHOTS.c.number)
+    return tuple(
+        SnapshotEntry(catalog=row.catalog, number=row.number, load=row.load_id, published=utc(row.published))
+        for row in connection.execute(query)
+    )
+
+
+def choose(connection: sa.Connection, asked: Mapping[str, int]) -> list[tuple[int, list[ManifestRef]]]:
+    """Return number and manifests of the snapshot of every catalogue that is asked for (by folded name) or latest."""
+    rows = connection.execute(sa.select(CATALOGS).order_by(CATALOGS.c.name)).all()
+    if unknown := asked.keys() - {row.folded_name for row in rows}:
+        raise RegistryError(f"there is no catalogue {sorted(unknown)[0]}")
+    chosen = []
+    for row in rows:
+        number = asked.get(row.folded_name, row.latest)
+        chosen.append((number, manifests_of(connection, row.name, number)))
+    return chosen
+
+
+def manifests_of(connection: sa.Connection, catalog: str, number: int) -> list[ManifestRef]:
+    """Return the manifests of a snapshot by name of table."""
+    snapshot = connection.execute(
+        sa.select(SNAPSHOTS.c.id).where(SNAPSHOTS.c.catalog == catalog, SNAPSHOTS.c.number == number)
+    ).scalar_one_or_none()
+    if snapshot is None:
+        raise RegistryError(f"catalogue {catalog} has no snapshot {number}")
+    query = sa.select(SNAPSHOT_TABLES).where(SNAPSHOT_TABLES.c.snapshot_id == snapshot)
+    found = [ManifestRef(row.name, row.manifest_uri, row.manifest_digest, row.definition) for row in connection.execute(query)]
+    return sorted(found, key=lambda manifest: manifest.table.lower())
+
+
+def latest_digests(connection: sa.Connection) -> dict[str, str]:
+    """Return the digest of every table's latest manifest by the table's full name in lower case."""
+    query = (
+        sa.select(CATALOGS.c.name, SNAPSHOT_TABLES.c.name.label("table_name"), SNAPSHOT_TABLES.c.manifest_digest)
+        .join(SNAPSHOTS, sa.and_(SNAPSHOTS.c.catalog == CATALOGS.c.name, SNAPSHOTS.c.number == CATALOGS.c.latest))
+        .join(SNAPSHOT_TABLES, SNAPSHOT_TABLES.c.snapshot_id == SNAPSHOTS.c.id)
+    )
+    return {f"{row.name}.{row.table_name}".lower(): row.manifest_digest for row in connection.execute(query)}
+
+
+def check_base(connection: sa.Connection, base: Mapping[str, str]) -> None:
+    """Raise `ConflictError` unless the tables in `base` (full name -> digest, empty for none) are as they were."""
+    latest = latest_digests(connection) if base else {}
+    for name, digest in sorted(base.items()):
+        found = latest.get(name.lower(), "")
+        if found != digest:
+            what = "has been changed" if found and digest else "is there by now" if found else "is gone"
+            raise ConflictError(
+                f"{name} {what} since this load began",
+                hint="another load was faster; start again, or commit again on the new state",
+            )
+
+
+def carried(connection: sa.Connection, catalog: str, latest: int, new: Sequence[TableSnapshot]) -> list[ManifestRef]:
+    """Return the manifests of the tables that stay as they are."""
+    before = manifests_of(connection, catalog, latest) if latest else []
+    names = {table.table.name.lower(): table.table.name for table in new}
+    for manifest in before:
+        if names.get(manifest.table.lower(), manifest.table) != manifest.table:
+            raise SchemaError(f"table {names[manifest.table.lower()]} would differ from {catalog}.{manifest.table} in case only")
+    return [manifest for manifest in before if manifest.table.lower() not in names]
+
+
+def insert_snapshot(connection: sa.Connection, record: SnapshotRecord) -> None:
+    """Add a snapshot and its manifests."""
+    values = {"catalog": record.catalog, "number": record.number, "load_id": record.load, "published": now()}
+    inserted = connection.execute(sa.insert(SNAPSHOTS).values(values)).inserted_primary_key
+    assert inserted is not None
+    rows = [
+        {
+            "snapshot_id": inserted[0],
+            "name": m.table,
+            "manifest_uri": m.uri,
+            "manifest_digest": m.digest,
+            "definition": m.definition,
+        }
+        for m in record.manifests
+    ]
+    if rows:
+        connection.execute(sa.insert(SNAPSHOT_TABLES), rows)
+
+
+def check_catalog_name(catalog: str) -> None:
+    """Raise `SchemaError` unless the name can be that of a catalogue: it becomes a folder and an identifier."""
+    _check_name(catalog)
+    if catalog.lower() in _RESERVED:
+        raise SchemaError(f"{catalog} is a reserved name", hint="choose another name for the catalogue")
+
+
+def check_names(catalog: str, tables: Sequence[TableSnapshot]) -> None:
+    """Raise `SchemaError` unless all names are letters, digits and underscores only, and unique without regard to case."""
+    check_catalog_name(catalog)
+    for snapshot in tables:
+        _check_name(snapshot.table.name.removesuffix(LAYOUT))
+    folded = [snapshot.table.name.lower() for snapshot in tables]
+    if len(set(folded)) < len(folded):
+        raise SchemaError(f"a table is given twice: {', '.join(sorted(folded))}")
+    for snapshot in tables:
+        if snapshot.table.schema != catalog:
+            raise SchemaError(f"table {snapshot.table.full_name} does not belong to catalogue {catalog}")
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise SchemaError(f"{name!r} cannot be the name of a catalogue or table", hint="use letters, digits and _, first a letter")
