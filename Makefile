@@ -25,7 +25,7 @@ $(STAMP): pyproject.toml
 	@# Debian's Python without the package python3-venv cannot put pip into an environment; the outer pip can.
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { $(PYTHON) -m venv --without-pip $(VENV) \
 	    && $(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check pip; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,dev,rubin]'
 	@touch $@
 
 demo: $(STAMP)

@@ -63,7 +63,7 @@ class TestContract:
         assert source.schema == SAMPLE.schema
         assert 200_000 < source.rows < 700_000  # the sample has line ends inside fields
         assert 4 < source.row_bytes < 200
-        assert Path(source.name) == Path(source.identity.path)
+        assert Path(source.name) == Path(source.identity.uri)
         assert source.identity.bytes == Path(source.name).stat().st_size
 
     def test_gives_only_the_columns_asked_for_in_that_order(self, make: Maker, tmp_path: Path) -> None:

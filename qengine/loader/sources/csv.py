@@ -1,10 +1,9 @@
 """CSV, TSV and their relatives as a loader source.
 
-Nothing is configured: leading `#` lines are skipped (the last one is the header if the rest has none), the delimiter is the
-one of `, tab ; |` that splits all first lines into equally many fields, compression follows the name (`.gz`, `.bz2`, `.zst`),
-and types
-are inferred from the first block. A value later in the file that does not fit the inferred type is an error that names row
-and column, never a silent NULL.
+Nothing needs to be configured: leading `#` lines are skipped (the last one is the header if the rest has none), the delimiter is
+the one of `, tab ; |` that splits all first lines into equally many fields, compression follows the name (`.gz`, `.bz2`, `.zst`),
+and types are inferred from the first block. What is not so may be declared by `CsvOptions`. A value later in the file that does not
+fit the type is an error that names row and column, never a silent NULL.
 """
 
 from __future__ import annotations
@@ -12,24 +11,49 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
-from qengine.errors import InputError
-from qengine.loader.sources.source import Identity
+from qengine.errors import ConfigError, InputError
+from qengine.loader.sources.file import FileSource, Place
+from qengine.loader.sources.source import packed
+from qengine.storage import remote
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".dat", ".psv")
 COMPRESSIONS = (".gz", ".bz2", ".zst")
 NULL_WORDS = ("", "NULL", "null", "\\N", "NaN", "nan", "NAN", "N/A", "n/a")
-"""Fields that mean NULL. `NA`, `None` and `--` are words in some catalogues and are left alone."""
+"""Fields that mean NULL. `NA`, `None` and `--` are words in some catalogues and are left alone unless they are declared."""
 
 _SAMPLE_BYTES = 1 << 20
 _BLOCK_BYTES = 8 << 20
 _DELIMITERS = (",", "\t", ";", "|")
+_CODECS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CsvOptions:
+    """What is declared of a text: the delimiter (empty: found), the column names (empty: in the header), the words that mean NULL
+    (in addition to an empty field), the quote and the escape character (empty: none), the decimal mark and the encoding."""
+
+    delimiter: str = ""
+    names: tuple[str, ...] = ()
+    nulls: tuple[str, ...] = NULL_WORDS
+    quote: str = '"'
+    escape: str = ""
+    decimal: str = "."
+    encoding: str = "utf8"
+
+    def __post_init__(self) -> None:
+        for word, value in (("delimiter", self.delimiter), ("quote", self.quote), ("escape", self.escape)):
+            if len(value) > 1:
+                raise ConfigError(f"the {word} of a text is one character, not {value!r}")
+        if len(self.decimal) != 1:
+            raise ConfigError(f"the decimal mark of a text is one character, not {self.decimal!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,48 +65,40 @@ class Dialect:
     names: tuple[str, ...]
 
 
-class CsvSource:
-    """One delimited text file with a header. `types` overrides the inferred type of columns."""
+class CsvSource(FileSource):
+    """One delimited text file. `types` overrides the inferred type of columns."""
 
-    def __init__(self, path: Path, *, types: Mapping[str, pa.DataType] | None = None) -> None:
-        self._path = path
+    format = "csv"
+
+    def __init__(
+        self, path: Place | Path | str, *, types: Mapping[str, pa.DataType] | None = None, options: CsvOptions | None = None
+    ) -> None:
+        super().__init__(path)
+        self._csv = options or CsvOptions()
+        self._types = dict(types or {})
         raw = self._read_sample()
-        sample = str(raw, "utf-8-sig", "replace")
-        self._dialect = detect_dialect(sample, name=str(path), is_whole=len(raw) < _SAMPLE_BYTES)
-        stat = path.stat()
-        self._identity = Identity(path=str(path.absolute()), bytes=stat.st_size, modified=stat.st_mtime)
-        lines = max(1, sample.count("\n") - self._dialect.skipped)
-        line_bytes = max(1, len(raw) // lines)
-        inflation = 4 if path.suffix in COMPRESSIONS else 1
-        self._rows = lines if len(raw) < _SAMPLE_BYTES else stat.st_size * inflation // line_bytes
-        inferred = self._infer(dict(types or {}))
+        sample = str(raw, "utf-8-sig" if self._csv.encoding == "utf8" else self._csv.encoding, "replace")
+        is_whole = len(raw) < _SAMPLE_BYTES
+        self._dialect = self._cut(sample, is_whole=is_whole)
+        lines = max(0 if is_whole else 1, _count_lines(sample) - self._dialect.skipped)
+        line_bytes = max(1, len(raw) // max(lines, 1))
+        inflation = 4 if self._codec else 1
+        self._rows = lines if is_whole else self._status.bytes * inflation // line_bytes
+        inferred = self._infer(self._types)
         self._schema = pa.schema([pa.field(name, inferred[name]) for name in self._dialect.names])
         self._row_bytes = max(line_bytes, 8 * len(self._schema))
 
-    @property
-    def name(self) -> str:
-        return str(self._path)
-
-    @property
-    def schema(self) -> pa.Schema:
-        return self._schema
-
-    @property
-    def rows(self) -> int:
-        return self._rows
-
-    @property
-    def row_bytes(self) -> int:
-        return self._row_bytes
-
-    @property
-    def identity(self) -> Identity:
-        return self._identity
-
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield the rows in file order. Raise `InputError` with row and column of a value that does not fit."""
-        types = {name: self._schema.field(name).type for name in columns}
+        types = {name: self._schema.field(name).type for name in self._check_columns(columns)}
         yield from self._stream(columns, types)
+
+    def _cut(self, sample: str, *, is_whole: bool) -> Dialect:
+        return detect_dialect(sample, name=self.name, is_whole=is_whole, options=self._csv)
+
+    def _options(self) -> Mapping[str, Any]:
+        words = asdict(self._csv) | {"names": list(self._csv.names), "nulls": list(self._csv.nulls)}
+        return {"schema": packed(self._schema), "csv": words}
 
     def _stream(self, columns: Sequence[str], types: Mapping[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
         try:
@@ -93,26 +109,48 @@ class CsvSource:
         except pa.ArrowInvalid as error:
             raise self._located(error, columns, types) from error
         except OSError as error:
-            raise InputError(f"{self._path}: cannot be read: {error}") from error
+            raise InputError(f"{self.name}: cannot be read: {error}") from error
 
     def _open(self, columns: Sequence[str], types: Mapping[str, pa.DataType], *, is_threaded: bool) -> pacsv.CSVStreamingReader:
         names = list(self._dialect.names)
         return pacsv.open_csv(
-            pa.input_stream(str(self._path), compression="detect"),
+            self._bytes(),
             read_options=pacsv.ReadOptions(
-                column_names=names, skip_rows=self._dialect.skipped, block_size=_BLOCK_BYTES, use_threads=is_threaded
+                column_names=names,
+                skip_rows=self._dialect.skipped,
+                block_size=_BLOCK_BYTES,
+                use_threads=is_threaded,
+                encoding=self._csv.encoding,
             ),
-            parse_options=pacsv.ParseOptions(delimiter=self._dialect.delimiter, newlines_in_values=True),
+            parse_options=pacsv.ParseOptions(
+                delimiter=self._dialect.delimiter,
+                newlines_in_values=True,
+                quote_char=self._csv.quote or False,
+                escape_char=self._csv.escape or False,
+            ),
             convert_options=pacsv.ConvertOptions(
                 column_types=dict(types),
                 include_columns=list(columns),
-                null_values=list(NULL_WORDS),
+                null_values=["", *self._csv.nulls],
                 strings_can_be_null=True,
-                quoted_strings_can_be_null=False,
+                quoted_strings_can_be_null=self._is_quoted_null,
                 true_values=["true", "True", "TRUE", "t", "T"],
                 false_values=["false", "False", "FALSE", "f", "F"],
+                decimal_point=self._csv.decimal,
             ),
         )
+
+    @property
+    def _is_quoted_null(self) -> bool:
+        return False
+
+    @property
+    def _codec(self) -> str:
+        return next((codec for suffix, codec in _CODECS.items() if self._uri.lower().endswith(suffix)), "")
+
+    def _bytes(self) -> pa.NativeFile:
+        stream = remote.open_arrow(self._uri)
+        return pa.CompressedInputStream(stream, self._codec) if self._codec else stream
 
     def _located(self, error: pa.ArrowInvalid, columns: Sequence[str], types: Mapping[str, pa.DataType]) -> InputError:
         # Arrow knows the row only when it parses in one thread, so the failing file is read once more.
@@ -129,16 +167,16 @@ class CsvSource:
         where = f"row {row[1]}, " if row else ""
         if column:
             where += f"column {self._dialect.names[int(column[1])]!r}: "
-        return InputError(f"{self._path}: {where}{reason}", hint="correct the row, or declare the column's type with --schema")
+        return InputError(f"{self.name}: {where}{reason}", hint="correct the row, or declare the column's type with --schema")
 
     def _read_sample(self) -> bytes:
         try:
-            with pa.input_stream(str(self._path), compression="detect") as stream:
+            with self._bytes() as stream:
                 return bytes(stream.read(_SAMPLE_BYTES))
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{self._path}: cannot be read: {error}") from error
+            raise InputError(f"{self.name}: cannot be read: {error}") from error
 
-    def _infer(self, types: dict[str, pa.DataType]) -> dict[str, pa.DataType]:
+    def _infer(self, types: Mapping[str, pa.DataType]) -> dict[str, pa.DataType]:
         names = self._dialect.names
         try:
             with self._open(names, types, is_threaded=True) as reader:
@@ -148,7 +186,7 @@ class CsvSource:
                 return {name: types.get(name, pa.string()) for name in names}
             raise self._located(error, names, types) from error
         except OSError as error:
-            raise InputError(f"{self._path}: cannot be read: {error}") from error
+            raise InputError(f"{self.name}: cannot be read: {error}") from error
         unknown = [name for name in names if pa.types.is_null(found[name])]
         if unknown:
             found |= self._infer_late(unknown)
@@ -169,8 +207,13 @@ class CsvSource:
         return found
 
 
-def detect_dialect(sample: str, *, name: str, is_whole: bool) -> Dialect:
+def _count_lines(sample: str) -> int:
+    return sample.count("\n") + (bool(sample) and not sample.endswith("\n"))
+
+
+def detect_dialect(sample: str, *, name: str, is_whole: bool, options: CsvOptions | None = None) -> Dialect:
     """Return how the text that begins with `sample` is cut. Raise `InputError` if it is empty or has no header."""
+    wanted = options or CsvOptions()
     lines = sample.splitlines()
     comments = 0
     while comments < len(lines) and (lines[comments].startswith("#") or not lines[comments].strip()):
@@ -179,21 +222,27 @@ def detect_dialect(sample: str, *, name: str, is_whole: bool) -> Dialect:
     if not is_whole and len(body) > 1:
         body = body[:-1]
     comment_header = lines[comments - 1].lstrip("# ") if comments and lines[comments - 1].startswith("#") else ""
-    if not body and not comment_header:
+    if not body and not comment_header and not wanted.names:
         raise InputError(f"{name}: the file is empty", hint="a header line is needed even when there are no rows")
-    delimiter = _delimiter(body or [comment_header])
+    delimiter = wanted.delimiter or _delimiter(body or [comment_header])
+    if wanted.names:
+        return Dialect(delimiter=delimiter, skipped=comments, names=_checked_names(wanted.names, name))
     first = _fields(body[0], delimiter) if body else []
     skipped = comments + 1
     if not body or (comment_header and all(_is_number(field) for field in first)):
         first, skipped = _fields(comment_header, delimiter), comments
     names = tuple(field.strip() for field in first)
     if all(_is_number(field) for field in names):
-        raise InputError(f"{name}: no header line: the first line holds numbers only", hint="put the column names into line 1")
+        raise InputError(f"{name}: no header line: the first line holds numbers only", hint="put them into line 1, or declare them")
+    return Dialect(delimiter=delimiter, skipped=skipped, names=_checked_names(names, name))
+
+
+def _checked_names(names: tuple[str, ...], name: str) -> tuple[str, ...]:
     if empty := [i for i, field in enumerate(names) if not field]:
         raise InputError(f"{name}: column {empty[0] + 1} has no name")
     if doubled := [field for i, field in enumerate(names) if field in names[:i]]:
         raise InputError(f"{name}: two columns are named {doubled[0]!r}")
-    return Dialect(delimiter=delimiter, skipped=skipped, names=names)
+    return names
 
 
 def unify_types(schemas: Sequence[pa.Schema]) -> dict[str, pa.DataType]:

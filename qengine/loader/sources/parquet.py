@@ -1,72 +1,90 @@
-"""Parquet files as a loader source."""
+"""Parquet files as a loader source.
+
+Unit, UCD and description come from the metadata of fields; where a field has none, from the header that astropy (and the Butler's
+storage class ArrowAstropy) keeps in the file's metadata.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qengine.errors import InputError
-from qengine.loader.sources.source import Identity, batch_rows
+from qengine.loader.sources.astropy_yaml import words_of
+from qengine.loader.sources.file import FileSource, Place, width_of
+from qengine.loader.sources.source import batch_rows
+from qengine.storage import remote
 
 SUFFIXES = (".parquet", ".parq", ".pq")
+_ASTROPY = b"table_meta_yaml"
 
 
-class ParquetSource:
-    """One Parquet file. Opening it reads the footer only."""
+class ParquetSource(FileSource):
+    """One Parquet file. Opening it reads the footer only. Columns named in `hidden` are left out."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    format = "parquet"
+
+    def __init__(self, path: Place | Path | str, *, hidden: Sequence[str] = ()) -> None:
+        super().__init__(path)
+        self._hidden = tuple(hidden)
         try:
-            stat = path.stat()
-            with pq.ParquetFile(path) as file:
-                self._schema = file.schema_arrow.remove_metadata()
+            with self._opened() as file:
+                found = file.schema_arrow
                 self._rows = int(file.metadata.num_rows)
                 groups = range(file.metadata.num_row_groups)
                 encoded = sum(file.metadata.row_group(i).total_byte_size for i in groups)
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{path}: not a readable Parquet file: {error}", hint="the file may be truncated") from error
-        fixed = sum(_fixed_width(field.type) for field in self._schema)
-        self._row_bytes = max(fixed, int(encoded) // max(self._rows, 1), 1)
-        self._identity = Identity(path=str(path.absolute()), bytes=stat.st_size, modified=stat.st_mtime)
-
-    @property
-    def name(self) -> str:
-        return str(self._path)
-
-    @property
-    def schema(self) -> pa.Schema:
-        return self._schema
-
-    @property
-    def rows(self) -> int:
-        return self._rows
-
-    @property
-    def row_bytes(self) -> int:
-        return self._row_bytes
-
-    @property
-    def identity(self) -> Identity:
-        return self._identity
+            raise InputError(
+                f"{self.name}: not a readable Parquet file: {error}", hint="the file may be truncated, or is none"
+            ) from error
+        self._schema = pa.schema([field for field in _with_words(found, self.name) if field.name not in self._hidden])
+        self._row_bytes = max(width_of(self._schema), int(encoded) // max(self._rows, 1))
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield the rows in file order. Raise `InputError` with the first row of the batch that cannot be decoded."""
+        yield from self._read(self._check_columns(columns))
+
+    def _read(self, wanted: list[str]) -> Iterator[pa.RecordBatch]:
         row = 0
-        wanted = list(columns)
         try:
-            with pq.ParquetFile(self._path) as file:
+            with self._opened() as file:
                 for batch in file.iter_batches(batch_rows(self._row_bytes), columns=wanted, use_threads=False):
                     yield batch.select(wanted)
                     row += batch.num_rows
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{self._path}: cannot read past row {row + 1}: {error}", hint="the file may be damaged") from error
+            raise InputError(f"{self.name}: cannot read past row {row + 1}: {error}", hint="the file may be damaged") from error
+        if row != self._rows:
+            raise InputError(f"{self.name}: has {row:,} rows, but had {self._rows:,}", hint="load files that nobody writes to")
+
+    @contextmanager
+    def _opened(self) -> Iterator[pq.ParquetFile]:
+        if not remote.is_remote(self._uri):
+            with pq.ParquetFile(remote.local_path(self._uri)) as file:
+                yield file
+            return
+        # Far away each request costs time, so the ranges of a row group are asked for together.
+        with remote.open_arrow(self._uri) as stream, pq.ParquetFile(stream, pre_buffer=True) as file:
+            yield file
+
+    def _options(self) -> Mapping[str, Any]:
+        return {"hidden": list(self._hidden)} if self._hidden else {}
 
 
-def _fixed_width(arrow: pa.DataType) -> int:
-    try:
-        return max(1, int(arrow.bit_width) // 8)
-    except ValueError:
-        return 16
+def _with_words(schema: pa.Schema, where: str) -> pa.Schema:
+    header = (schema.metadata or {}).get(_ASTROPY)
+    plain = schema.remove_metadata()
+    if header is None:
+        return plain
+    known = words_of(header.decode(errors="replace"), where)
+    return pa.schema([_merged(field, known.get(field.name, {})) for field in plain])
+
+
+def _merged(field: pa.Field, words: Mapping[str, str]) -> pa.Field:
+    own = dict(field.metadata or {})
+    added = {key.encode(): value.encode() for key, value in words.items() if key.encode() not in own}
+    return field.with_metadata(own | added) if added else field

@@ -1,14 +1,21 @@
-"""What the loader reads from: one `Source` per input file.
+"""What the loader reads from: one `Source` per input.
 
 A source is read more than once (positions first, rows later) and must give the same rows in the same order each time: a
-row is named by its place in its file. It knows nothing about tables or the sky.
+row is named by its place in its input. It knows nothing about tables or the sky.
+
+An input is *who* it is (`Identity.label`) and *which version* of that (`Source.version`). A file is who its label or its path
+says, and its version is the sha256 of its bytes; a dataset of the Butler is its dataset type and data id, and its version is its
+UUID. The same version of the same label is loaded once; a new version replaces the rows of the old one.
+
+A `Recipe` is all that is needed to open the input again in another process, or after the first one was killed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -18,14 +25,46 @@ BATCH_ROWS = 131_072
 BATCH_BYTES = 48 << 20
 MIN_BATCH_ROWS = 1024
 
+FILE = "file"
+BUTLER = "butler"
+QUERY = "query"
+HATS = "hats"
+STREAM = "stream"
+KINDS = (FILE, BUTLER, QUERY, HATS, STREAM)
+"""Where inputs come from."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Which bytes a source was: kept as provenance of a load. `modified` is seconds since 1970."""
+    """Who an input is and where its bytes lie: kept as provenance of a load. `kind` is one of `KINDS`, `modified` is seconds since
+    1970 (0 where nobody knows)."""
 
-    path: str
+    label: str
+    kind: str
+    uri: str
     bytes: int
     modified: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How to open an input again. `version` is empty where it is the sha256 of the content; `options` are plain JSON values."""
+
+    format: str
+    uri: str
+    label: str
+    kind: str = FILE
+    version: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the recipe as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, words: Mapping[str, Any]) -> Recipe:
+        """Return the recipe that `to_json` wrote."""
+        return cls(**words)
 
 
 class Source(Protocol):
@@ -33,11 +72,11 @@ class Source(Protocol):
 
     @property
     def name(self) -> str:
-        """Return how messages call the input: its path as given."""
+        """Return how messages call the input: its path as given, or its address."""
 
     @property
     def schema(self) -> pa.Schema:
-        """Return the columns, in the file's order and with their metadata."""
+        """Return the columns, in the input's order; unit, UCD, utype and description are in the metadata of fields."""
 
     @property
     def rows(self) -> int:
@@ -49,15 +88,51 @@ class Source(Protocol):
 
     @property
     def identity(self) -> Identity:
-        """Return which bytes these are."""
+        """Return who this is."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """Return how to open it again."""
+
+    def sha256(self) -> str:
+        """Return the sha256 of its bytes in hexadecimal, computed when it is first asked for."""
+
+    def version(self) -> str:
+        """Return which version of the input this is: declared by where it comes from, else the sha256."""
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Yield the rows in file order with just `columns`, in that order. Raise `InputError` naming file and place."""
+        """Yield the rows in order with just `columns`, in that order. Raise `InputError` naming input and place."""
 
 
 def batch_rows(row_bytes: int) -> int:
     """Return how many rows to read at a time so that a batch stays small however wide the table is."""
     return max(MIN_BATCH_ROWS, min(BATCH_ROWS, BATCH_BYTES // max(row_bytes, 1)))
+
+
+def described(name: str, arrow: pa.DataType, words: Mapping[str, str], *, nullable: bool = True) -> pa.Field:
+    """Return a field that carries those of unit, ucd, utype and description that are not empty."""
+    metadata = {key: value for key, value in words.items() if value}
+    return pa.field(name, arrow, nullable=nullable, metadata=metadata or None)
+
+
+def fixed_width(arrow: pa.DataType) -> int:
+    """Return the bytes of one value, a guess where values differ in size."""
+    if pa.types.is_fixed_size_list(arrow):
+        return int(arrow.list_size) * fixed_width(arrow.value_type)
+    try:
+        return max(1, int(arrow.bit_width) // 8)
+    except ValueError:
+        return 16
+
+
+def packed(schema: pa.Schema) -> str:
+    """Return a schema as text for a recipe."""
+    return base64.b64encode(schema.serialize()).decode()
+
+
+def unpacked(text: str) -> pa.Schema:
+    """Return the schema that `packed` wrote."""
+    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))
 
 
 def check_same_columns(sources: Sequence[Source]) -> pa.Schema:
@@ -79,11 +154,11 @@ def check_same_columns(sources: Sequence[Source]) -> pa.Schema:
             raise InputError(f"{source.name}: column {missing[0]!r} is missing, which {sources[0].name} has")
         if extra := [n for n in schema.names if n not in first.names]:
             raise InputError(f"{source.name}: column {extra[0]!r} is not in {sources[0].name}")
-        for field in first:
-            other_type = schema.field(field.name).type
-            if other_type != field.type:
+        for field_ in first:
+            other_type = schema.field(field_.name).type
+            if other_type != field_.type:
                 raise InputError(
-                    f"{source.name}: column {field.name!r} is {other_type}, but {field.type} in {sources[0].name}",
+                    f"{source.name}: column {field_.name!r} is {other_type}, but {field_.type} in {sources[0].name}",
                     hint="convert the inputs to one type",
                 )
     return first
