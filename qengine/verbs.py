@@ -31,7 +31,10 @@ from qengine.loader.request import Progress as Report
 from qengine.tap.formats.choose import find_format
 from qengine.tap.formats.writer import ResultHeader
 
-_SUFFIXES = {"csv": "csv", "tsv": "tsv", "parquet": "parquet", "xml": "votable", "vot": "votable", "votable": "votable"}
+_SUFFIXES = {
+    "csv": "csv", "tsv": "tsv", "parquet": "parquet", "xml": "votable", "vot": "votable", "votable": "votable", "fits": "fits",
+    "json": "json", "ecsv": "ecsv", "arrow": "arrow", "arrows": "arrow",
+}  # fmt: skip
 
 
 def load(store: Path | None, *, kind: str | None, **request: Any) -> None:

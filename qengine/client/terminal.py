@@ -29,7 +29,9 @@ class FileWriter(Protocol):
 
     def begin(self) -> bytes: ...
     def write(self, batch: pa.RecordBatch) -> bytes: ...
+    def held(self) -> Iterator[bytes]: ...
     def finish(self, *, is_overflow: bool) -> bytes: ...
+    def close(self) -> None: ...
 
 
 class Sink(Protocol):
@@ -90,11 +92,16 @@ def print_rows(console: Console, result: Result, *, limit: int, before: Callable
 def write_rows(result: Result, writer: FileWriter, sink: Sink) -> int:
     """Write all rows to `sink`. Return how many there are."""
     total = 0
-    sink.write(writer.begin())
-    for batch in result:
-        sink.write(writer.write(batch))
-        total += batch.num_rows
-    sink.write(writer.finish(is_overflow=result.is_overflow))
+    try:
+        sink.write(writer.begin())
+        for batch in result:
+            sink.write(writer.write(batch))
+            total += batch.num_rows
+        for piece in writer.held():
+            sink.write(piece)
+        sink.write(writer.finish(is_overflow=result.is_overflow))
+    finally:
+        writer.close()
     return total
 
 

@@ -101,6 +101,9 @@ async def _stream(
                 piece = batch.slice(start, _SLICE_ROWS)
                 yield await asyncio.to_thread(writer.write, piece) if piece.num_rows > _THREAD_ROWS else writer.write(piece)
             batch = await _next(batches)
+        held = writer.held()
+        while piece_held := await asyncio.to_thread(next, held, b""):
+            yield piece_held
     except Exception as error:  # after HTTP 200 the only way to tell is the stream itself
         known = as_known(error)
         end = writer.fail(known)
@@ -108,6 +111,8 @@ async def _stream(
             raise known from error
         yield end
         return
+    finally:
+        writer.close()
     yield writer.finish(is_overflow=answer.is_overflow or is_cut)
 
 

@@ -4,34 +4,53 @@ from __future__ import annotations
 
 import base64
 import csv
+import dataclasses
 import io
 import json
 import re
 import warnings
 from typing import Any
 
+import astropy.io.fits
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from astropy.io.votable import parse
+from astropy.table import Table
 
 from qengine.catalog.output import HEADER_KEY, STATUS_KEY, from_arrow_schema
 from qengine.catalog.types import to_votable
-from qengine.errors import QueryTimeoutError
-from qengine.tap.formats.choose import ARROW, BINARY2, CSV, FORMATS, PARQUET, TABLEDATA, TSV
+from qengine.errors import QueryError, QueryTimeoutError
+from qengine.tap.formats.choose import ARROW, BINARY, BINARY2, CSV, ECSV, FITS, FORMATS, JSON, PARQUET, TABLEDATA, TSV
 from qengine.tap.formats.writer import Format, ResultHeader
 from tests.support.result_samples import COLUMNS, HEADER, SCHEMA, VALUES, sample_table
 
 EVERY = pytest.mark.parametrize("kind", FORMATS, ids=lambda kind: kind.aliases[0])
 VOTABLES = pytest.mark.parametrize("kind", [BINARY2, TABLEDATA], ids=["binary2", "tabledata"])
+_RESERVED = ("tiny", "small", "whole", "source_id")
+"""Columns of the sample that have the smallest number of their type, which BINARY and FITS need for NULL."""
+
+
+def storable(kind: Format, table: pa.Table) -> pa.Table:
+    """The sample as the format can hold it."""
+    if kind not in (BINARY, FITS):
+        return table
+    for name in _RESERVED:
+        place, field = table.schema.get_field_index(name), table.schema.field(name)
+        smallest = {"tiny": -(2**15), "small": -(2**15), "whole": -(2**31), "source_id": -(2**63)}[name]
+        values = [v + 1 if v == smallest else v for v in table[name].to_pylist()]
+        table = table.set_column(place, field, pa.array(values, field.type))
+    return table
 
 
 def written(kind: Format, table: pa.Table, *, header: ResultHeader = HEADER, is_overflow: bool = False, chunk: int = 3) -> bytes:
     writer = kind.writer(header)
     pieces = [writer.begin()]
     pieces += [writer.write(batch) for batch in table.to_batches(max_chunksize=chunk)]
-    return b"".join([*pieces, writer.finish(is_overflow=is_overflow)])
+    pieces += [*writer.held(), writer.finish(is_overflow=is_overflow)]
+    writer.close()
+    return b"".join(pieces)
 
 
 def read_votable(document: bytes) -> Any:
@@ -42,7 +61,17 @@ def read_votable(document: bytes) -> Any:
 
 def read_rows(kind: Format, document: bytes) -> list[tuple[Any, ...]]:
     """Rows as tuples, by an independent reader."""
-    if kind in (BINARY2, TABLEDATA):
+    if kind is FITS:
+        with astropy.io.fits.open(io.BytesIO(document)) as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            table = Table.read(file[1])
+        return [tuple(row) for row in table.filled().iterrows()] if len(table.columns) == 1 else [tuple(row) for row in table]
+    if kind is ECSV:
+        table = Table.read(document.decode(), format="ascii.ecsv")
+        return [tuple(None if value is np.ma.masked else value for value in row) for row in table]
+    if kind is JSON:
+        return [tuple(row) for row in json.loads(document)["data"]]
+    if kind in (BINARY, BINARY2, TABLEDATA):
         table = read_votable(document).get_first_table().array
         return [tuple(table[name][i] for name in table.dtype.names) for i in range(len(table))]
     if kind is PARQUET:
@@ -56,10 +85,11 @@ def read_rows(kind: Format, document: bytes) -> list[tuple[Any, ...]]:
 @EVERY
 @pytest.mark.parametrize("chunk", [1, 3, 100])
 def test_all_rows_arrive_in_order(kind: Format, chunk: int) -> None:
-    rows = read_rows(kind, written(kind, sample_table(repeat=25), chunk=chunk))
+    rows = read_rows(kind, written(kind, storable(kind, sample_table(repeat=25)), chunk=chunk))
     assert len(rows) == 100
     small = [column.name for column in COLUMNS].index("small")
-    assert [str(row[small]) for row in rows if str(row[small]) not in ("", "--", "None")] == ["-32768", "0", "32767"] * 25
+    found = [str(row[small]) for row in rows if str(row[small]) not in ("", "--", "None")]
+    assert found == ["-32767" if kind in (BINARY, FITS) else "-32768", "0", "32767"] * 25
 
 
 @EVERY
@@ -69,12 +99,12 @@ def test_no_rows(kind: Format) -> None:
 
 @EVERY
 def test_sliced_batches(kind: Format) -> None:
-    table = sample_table(repeat=3)
+    table = storable(kind, sample_table(repeat=3))
     whole = table.combine_chunks().to_batches()[0]
     writer = kind.writer(HEADER)
-    document = b"".join(
-        [writer.begin(), writer.write(whole.slice(2, 5)), writer.write(whole.slice(7, 2)), writer.finish(is_overflow=False)]
-    )
+    pieces = [writer.begin(), writer.write(whole.slice(2, 5)), writer.write(whole.slice(7, 2)), *writer.held()]
+    document = b"".join([*pieces, writer.finish(is_overflow=False)])
+    writer.close()
     assert [str(row) for row in read_rows(kind, document)] == [
         str(row) for row in read_rows(kind, written(kind, table.slice(2, 7)))
     ]
@@ -254,6 +284,100 @@ def test_arrow_stream_carries_a_failure() -> None:
     reader = pa.ipc.open_stream(writer.begin() + (writer.fail(QueryTimeoutError("too slow")) or b""))
     last = reader.read_next_batch_with_custom_metadata()
     assert json.loads(last.custom_metadata[STATUS_KEY])["error"]["code"] == "timeout"
+
+
+@pytest.mark.parametrize("kind", [BINARY, FITS], ids=["binary", "fits"])
+def test_a_number_that_would_mean_null_is_refused(kind: Format) -> None:
+    writer = kind.writer(_part("small"))
+    with pytest.raises(QueryError, match="column small has the value -32768"):
+        writer.write(sample_table().select(["small"]).to_batches()[0])
+    writer.close()
+
+
+def test_binary_nulls_by_the_book() -> None:
+    table = read_votable(written(BINARY, storable(BINARY, sample_table()))).get_first_table()
+    for name in ("small", "whole", "source_id", "flag"):
+        assert table.array.mask[name].tolist() == [False, False, True, False]
+    assert np.isnan(np.asarray(table.array["ra"])[2])
+    assert table.array["name"][0] == "NGC 224"
+    assert list(table.array["shape"][0]) == VALUES["shape"][0]
+
+
+def test_fits_values_nulls_and_metadata() -> None:
+    document = written(FITS, storable(FITS, sample_table()), is_overflow=True)
+    assert len(document) % 2880 == 0
+    with astropy.io.fits.open(io.BytesIO(document)) as file:
+        file.verify("exception")
+        assert [one.name for one in file] == ["PRIMARY", "RESULT", "OVERFLOW"]
+        header = file[1].header
+        raw = file[1].data
+        table = Table.read(file[1])
+    place = 1 + [column.name for column in COLUMNS].index("ra")
+    assert (header[f"TUNIT{place}"], header[f"TCOMM{place}"]) == ("deg", "Right <ascension>")
+    assert table["whole"].tolist() == [-(2**31) + 1, 0, None, 2**31 - 1]
+    assert table["source_id"].tolist() == [-(2**63) + 1, 0, None, 2**63 - 1]
+    assert raw["ra"][[0, 1, 3]].tolist() == [VALUES["ra"][i] for i in (0, 1, 3)]
+    assert np.isnan(raw["ra"][2])
+    assert raw["flag"].tolist()[:2] == [True, False]
+    assert raw["name"][0] == "NGC 224"
+    assert raw["greek"][3] == "? Centauri"
+    assert "characters beyond ASCII are shown as ?: greek" in list(header["COMMENT"])
+    assert raw["place"][0].tolist() == [10.5, -20.25]
+    assert raw["shape"].shape == (4, 8)
+    assert raw["when"][0] == "2026-11-22T01:02:03.45"
+    assert raw["huge"][0] == str(10**30)
+
+
+def test_fits_says_what_the_result_is() -> None:
+    header = dataclasses.replace(HEADER, provenance=(("citation", "Müller et al. 2020"), ("rights", "CC BY 4.0")))
+    with astropy.io.fits.open(io.BytesIO(written(FITS, sample_table().slice(1, 1), header=header))) as file:
+        comments = "".join(file[0].header["COMMENT"])
+    assert "SNAPSHOT: demo:3" in comments
+    assert "citation: M?ller et al. 2020" in comments
+
+
+def test_json_has_types_values_and_an_end() -> None:
+    found = json.loads(written(JSON, sample_table(), is_overflow=True))
+    assert found["status"] == "OVERFLOW"
+    assert found["metadata"][8] == {"name": "ra", "datatype": "double", "unit": "deg", "description": "Right <ascension>"}
+    assert found["info"]["SNAPSHOT"] == ["demo:3"]
+    first, last = (dict(zip([c.name for c in COLUMNS], found["data"][i], strict=True)) for i in (0, 3))
+    assert (first["flag"], first["source_id"], first["huge"], first["odd"]) == (True, -(2**63), str(10**30), "Infinity")
+    assert (last["odd"], last["name"], last["ra"]) == (None, VALUES["name"][3], VALUES["ra"][3])
+    assert first["place"] == [10.5, -20.25]
+    assert first["when"] == "2026-11-22T01:02:03.45"
+    assert set(found["data"][2]) == {None}
+
+
+def test_json_carries_a_failure() -> None:
+    writer = JSON.writer(HEADER)
+    document = writer.begin() + writer.write(sample_table().to_batches()[0]) + (writer.fail(QueryTimeoutError("too slow")) or b"")
+    found = json.loads(document)
+    assert (found["status"], found["error"]["code"], len(found["data"])) == ("ERROR", "timeout", 4)
+
+
+def test_ecsv_round_trip() -> None:
+    names = ("flag", "small", "source_id", "ra", "odd", "name", "greek", "when", "place", "shape")
+    table = sample_table().select(list(names))
+    found = Table.read(written(ECSV, table, header=_part(*names), is_overflow=True).decode(), format="ascii.ecsv")
+    assert str(found["ra"].unit) == "deg"
+    assert found["ra"].description == "Right <ascension>"
+    assert found["source_id"].tolist() == VALUES["source_id"]
+    assert found["flag"].tolist() == VALUES["flag"]
+    # astropy takes blanks from the ends of lines, also inside quotes
+    assert found["name"][0] == "NGC 224"
+    assert [line.strip() for line in found["name"][3].split("\n")] == [line.strip() for line in VALUES["name"][3].split("\n")]
+    assert [found["greek"][i] for i in (0, 1, 3)] == [VALUES["greek"][i] for i in (0, 1, 3)]
+    assert [found["ra"][i] for i in (0, 1, 3)] == [VALUES["ra"][i] for i in (0, 1, 3)]
+    assert np.isposinf(found["odd"][0])
+    assert list(found["shape"][0]) == VALUES["shape"][0]
+
+
+def test_provenance_is_in_every_votable() -> None:
+    header = dataclasses.replace(HEADER, provenance=(("citation", "doi:10.1/x & y"),))
+    for kind in (BINARY, BINARY2, TABLEDATA):
+        resource = read_votable(written(kind, storable(kind, sample_table()), header=header)).resources[0]
+        assert ("citation", "doi:10.1/x & y") in [(info.name, info.value) for info in resource.infos]
 
 
 def _part(*names: str) -> ResultHeader:

@@ -97,7 +97,7 @@ def test_format_and_content_type(http: httpx.Client, url: str, asked: str, conte
         ({"QUERY": " "}, "QUERY is missing"),
         ({"MAXREC": "ten"}, "MAXREC=ten"),
         ({"MAXREC": "-1"}, "MAXREC=-1"),
-        ({"RESPONSEFORMAT": "fits"}, "'fits' is not offered"),
+        ({"RESPONSEFORMAT": "xlsx"}, "'xlsx' is not offered"),
         ({"REQUEST": "getCapabilities"}, "REQUEST=getCapabilities"),
         ({"SNAPSHOT": "demo"}, "SNAPSHOT=demo"),
         ({"UPLOAD": "t,param:t"}, "UPLOAD"),

@@ -1,10 +1,11 @@
-"""VOTable BINARY2 rows from Arrow, without a Python loop over rows.
+"""VOTable BINARY and BINARY2 rows from Arrow, without a Python loop over rows.
 
-A row is a bitmap of NULL flags (first column in the highest bit) followed by its fields, big-endian. Runs of neighbouring
-fields of fixed size become one numpy structured array, so that a table without variable fields is a single copy. With
-variable fields (text, arrays: a 4-byte count, then the elements) the start of every row and segment follows from cumulative
-lengths, and segments are scattered into one buffer: fixed ones through a view of the buffer whose items are as long as the
-segment and one byte apart, variable ones by index arithmetic on their concatenated bytes.
+A row of BINARY2 is a bitmap of NULL flags (first column in the highest bit) followed by its fields, big-endian. BINARY has no
+bitmap: a NULL integer is the smallest number of its type (`null_value`, which the FIELD declares), other NULLs are NaN, `?` or
+of length zero. Runs of neighbouring fields of fixed size become one numpy structured array, so that a table without variable
+fields is a single copy. With variable fields (text, arrays: a 4-byte count, then the elements) the start of every row and
+segment follows from cumulative lengths, and segments are scattered into one buffer: fixed ones through a view of the buffer
+whose items are as long as the segment and one byte apart, variable ones by index arithmetic on their concatenated bytes.
 """
 
 from __future__ import annotations
@@ -20,11 +21,19 @@ from numpy.typing import NDArray
 
 from qengine.catalog.output import OutputColumn
 from qengine.catalog.types import to_votable
+from qengine.errors import QueryError
 from qengine.tap.formats.values import present
 
 Bytes = NDArray[np.uint8]
 
 _NUMBERS = {"short": ">i2", "int": ">i4", "long": ">i8", "float": ">f4", "double": ">f8"}
+
+
+def null_value(column: OutputColumn) -> int | None:
+    """Return the number that stands for NULL in BINARY rows, or None for types that have a NULL of their own."""
+    target = to_votable(column.type)
+    dtype = _NUMBERS.get(target.datatype, ">f8")
+    return None if target.arraysize or dtype[1] == "f" else int(np.iinfo(dtype).min)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +52,25 @@ class _Variable:
     data: Bytes
 
 
-def encode(batch: pa.RecordBatch, columns: Sequence[OutputColumn]) -> bytes:
-    """Return the rows of `batch` in BINARY2, before base64."""
+def encode(batch: pa.RecordBatch, columns: Sequence[OutputColumn], *, has_flags: bool = True) -> bytes:
+    """Return the rows of `batch` in BINARY2 or, without flags, in BINARY, before base64.
+
+    Raise `QueryError` if BINARY is asked for and a value is the one that means NULL.
+    """
     if not batch.num_rows:
         return b""
-    segments = tuple(_segments(batch, columns))
+    segments = tuple(_segments(batch, columns, has_flags=has_flags))
     if len(segments) == 1 and isinstance(segments[0], _Fixed):
         return segments[0].rows.tobytes()
     return _scatter(segments, batch.num_rows)
 
 
-def _segments(batch: pa.RecordBatch, columns: Sequence[OutputColumn]) -> Iterator[_Fixed | _Variable]:
+def _segments(batch: pa.RecordBatch, columns: Sequence[OutputColumn], *, has_flags: bool) -> Iterator[_Fixed | _Variable]:
     rows = batch.num_rows
     arrays = [present(array, column.type) for array, column in zip(batch.columns, columns, strict=True)]
-    run: list[NDArray[Any]] = [_flags(arrays, rows)]
+    if not has_flags:
+        arrays = [_without_null(array, column) for array, column in zip(arrays, columns, strict=True)]
+    run: list[NDArray[Any]] = [_flags(arrays, rows)] if has_flags else []
     for array, column in zip(arrays, columns, strict=True):
         target = to_votable(column.type)
         match target.datatype:
@@ -75,6 +89,15 @@ def _segments(batch: pa.RecordBatch, columns: Sequence[OutputColumn]) -> Iterato
             case name:
                 run.append(_fixed_array(array, _NUMBERS[name], int(target.arraysize)))
     yield _fixed(run, rows)
+
+
+def _without_null(array: pa.Array, column: OutputColumn) -> pa.Array:
+    null = null_value(column)
+    if null is None:
+        return array
+    if pc.any(pc.equal(array, null)).as_py():
+        raise QueryError(f"column {column.name} has the value {null}, which means NULL in BINARY", hint="ask for BINARY2")
+    return pc.fill_null(array, pa.scalar(null, array.type))
 
 
 def _fixed(run: Sequence[NDArray[Any]], rows: int) -> _Fixed:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from qengine.catalog.output import HEADER_KEY, STATUS_KEY, to_arrow_schema
 from qengine.errors import QEngineError
 from qengine.tap.formats.votable import error_json, metadata_document
-from qengine.tap.formats.writer import ResultHeader
+from qengine.tap.formats.writer import Flowing, ResultHeader
 
 _ROW_GROUP_ROWS = 122_880
 
@@ -43,7 +43,7 @@ class _Sink:
         return b"".join(pieces)
 
 
-class ParquetWriter:
+class ParquetWriter(Flowing):
     """Parquet, zstd, with the metadata of VOParquet 1.0."""
 
     def __init__(self, header: ResultHeader) -> None:
@@ -83,7 +83,7 @@ class ParquetWriter:
         self._waiting, self._waiting_rows = [], 0
 
 
-class ArrowWriter:
+class ArrowWriter(Flowing):
     """Arrow IPC stream."""
 
     def __init__(self, header: ResultHeader) -> None:

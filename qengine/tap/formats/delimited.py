@@ -9,14 +9,15 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from qengine.catalog.output import OutputColumn
 from qengine.catalog.types import to_votable
 from qengine.errors import QEngineError
 from qengine.tap.formats.values import to_text
 from qengine.tap.formats.votable import joined
-from qengine.tap.formats.writer import ResultHeader
+from qengine.tap.formats.writer import Flowing, ResultHeader
 
 
-class CsvWriter:
+class CsvWriter(Flowing):
     """Comma-separated values by RFC 4180."""
 
     def __init__(self, header: ResultHeader) -> None:
@@ -26,14 +27,15 @@ class CsvWriter:
         return (",".join(_quoted(column.name) for column in self._columns) + "\r\n").encode()
 
     def write(self, batch: pa.RecordBatch) -> bytes:
-        cells = []
-        for array, column in zip(batch.columns, self._columns, strict=True):
-            words = to_text(array, column.type)
-            if to_votable(column.type).datatype == "unicodeChar":
-                words = pc.binary_join_element_wise('"', pc.replace_substring(words, '"', '""'), '"', "")
-            # A line that holds nothing is skipped by many readers, and with it the row.
-            cells.append(pc.fill_null(words, "" if len(self._columns) > 1 else '""'))
-        return _lines(cells, ",", "\r\n")
+        # A line that holds nothing is skipped by many readers, and with it the row.
+        null = "" if len(self._columns) > 1 else '""'
+        found = zip(batch.columns, self._columns, strict=True)
+        return _lines([pc.fill_null(self.cells(array, column), null) for array, column in found], ",", "\r\n")
+
+    def cells(self, array: pa.Array, column: OutputColumn) -> pa.Array:
+        """Return the fields of a column, NULL where the value is."""
+        words = to_text(array, column.type)
+        return quoted_cells(words) if to_votable(column.type).datatype == "unicodeChar" else words
 
     def finish(self, *, is_overflow: bool) -> bytes:
         return b""
@@ -42,7 +44,7 @@ class CsvWriter:
         return None
 
 
-class TsvWriter:
+class TsvWriter(Flowing):
     """Tab-separated values without quoting."""
 
     def __init__(self, header: ResultHeader) -> None:
@@ -63,6 +65,11 @@ class TsvWriter:
 
     def fail(self, error: QEngineError) -> None:
         return None
+
+
+def quoted_cells(words: pa.Array) -> pa.Array:
+    """Return texts as fields that may hold anything."""
+    return pc.binary_join_element_wise('"', pc.replace_substring(words, '"', '""'), '"', "")
 
 
 def _lines(cells: list[pa.Array], separator: str, end: str) -> bytes:

@@ -1,4 +1,4 @@
-"""VOTable 1.4 with BINARY2 or TABLEDATA rows, written as text and bytes without an XML library.
+"""VOTable 1.4 with BINARY2, BINARY or TABLEDATA rows, written as text and bytes without an XML library.
 
 The document is: one RESOURCE marked as results, INFO elements (QUERY_STATUS, statement, snapshots, warnings), one TABLE with
 a FIELD per column, the rows, and after the TABLE a second QUERY_STATUS when MAXREC cut the result or the query failed on the
@@ -19,9 +19,9 @@ import pyarrow.compute as pc
 from qengine.catalog.output import OutputColumn
 from qengine.catalog.types import to_votable
 from qengine.errors import QEngineError
-from qengine.tap.formats.binary2 import encode
+from qengine.tap.formats.binary2 import encode, null_value
 from qengine.tap.formats.values import to_text
-from qengine.tap.formats.writer import ResultHeader
+from qengine.tap.formats.writer import Flowing, ResultHeader
 
 _SLICE_ROWS = 32_768
 """Rows that are encoded at once; bounds the memory of intermediate arrays."""
@@ -38,20 +38,24 @@ _OPEN = (
 _CLOSE = "</RESOURCE>\n</VOTABLE>\n"
 
 
-class Binary2Writer:
+class Binary2Writer(Flowing):
     """VOTable with BINARY2 rows: small and fast."""
+
+    _serialisation = "BINARY2"
 
     def __init__(self, header: ResultHeader) -> None:
         self._header = header
+        self._has_flags = self._serialisation == "BINARY2"
         self._rest = b""
 
     def begin(self) -> bytes:
-        return (_head(self._header) + '<DATA>\n<BINARY2>\n<STREAM encoding="base64">\n').encode()
+        head = _head(self._header, has_null_values=not self._has_flags)
+        return f'{head}<DATA>\n<{self._serialisation}>\n<STREAM encoding="base64">\n'.encode()
 
     def write(self, batch: pa.RecordBatch) -> bytes:
         pieces = []
         for start in range(0, batch.num_rows, _SLICE_ROWS):
-            raw = self._rest + encode(batch.slice(start, _SLICE_ROWS), self._header.columns)
+            raw = self._rest + encode(batch.slice(start, _SLICE_ROWS), self._header.columns, has_flags=self._has_flags)
             # Base64 turns three bytes into four: what is left over waits for the next rows.
             whole = len(raw) - len(raw) % 3
             pieces.append(base64.b64encode(memoryview(raw)[:whole]) + b"\n")
@@ -66,10 +70,16 @@ class Binary2Writer:
 
     def _end(self) -> bytes:
         rest, self._rest = base64.b64encode(self._rest), b""
-        return rest + b"\n</STREAM>\n</BINARY2>\n</DATA>\n"
+        return rest + f"\n</STREAM>\n</{self._serialisation}>\n</DATA>\n".encode()
 
 
-class TableDataWriter:
+class BinaryWriter(Binary2Writer):
+    """VOTable with BINARY rows, for readers older than VOTable 1.3."""
+
+    _serialisation = "BINARY"
+
+
+class TableDataWriter(Flowing):
     """VOTable with TABLEDATA rows: text that people can read."""
 
     def __init__(self, header: ResultHeader) -> None:
@@ -108,6 +118,14 @@ def error_json(error: QEngineError) -> str:
     return json.dumps(known)
 
 
+def infos(header: ResultHeader) -> list[tuple[str, str]]:
+    """Return what every format that has a place for it says about a result: statement, snapshots, warnings, provenance."""
+    found = [("QUERY", header.statement)] if header.statement else []
+    found += [("SNAPSHOT", f"{catalog}:{number}") for catalog, number in sorted(header.snapshots.items())]
+    found += [("WARNING", warning) for warning in header.warnings]
+    return [*found, *header.provenance]
+
+
 def _error_info(error: QEngineError) -> str:
     return (
         f'<INFO name="QUERY_STATUS" value="ERROR">{text(str(error))}</INFO>\n'
@@ -115,21 +133,15 @@ def _error_info(error: QEngineError) -> str:
     )
 
 
-def _head(header: ResultHeader, *, status: str = "OK") -> str:
+def _head(header: ResultHeader, *, status: str = "OK", has_null_values: bool = False) -> str:
     lines = [_OPEN, f'<INFO name="QUERY_STATUS" value="{status}"/>\n']
-    if header.statement:
-        lines.append(f'<INFO name="QUERY" value={attribute(header.statement)}/>\n')
-    lines += [
-        f'<INFO name="SNAPSHOT" value={attribute(f"{catalog}:{number}")}/>\n'
-        for catalog, number in sorted(header.snapshots.items())
-    ]
-    lines += [f'<INFO name="WARNING" value={attribute(warning)}/>\n' for warning in header.warnings]
+    lines += [f"<INFO name={attribute(name)} value={attribute(value)}/>\n" for name, value in infos(header)]
     lines.append("<TABLE>\n")
-    lines += [_field(column) for column in header.columns]
+    lines += [_field(column, null_value(column) if has_null_values else None) for column in header.columns]
     return "".join(lines)
 
 
-def _field(column: OutputColumn) -> str:
+def _field(column: OutputColumn, null: int | None) -> str:
     kind = to_votable(column.type)
     pairs = {
         "name": column.name,
@@ -141,9 +153,9 @@ def _field(column: OutputColumn) -> str:
         "utype": column.utype,
     }
     attributes = "".join(f" {key}={attribute(value)}" for key, value in pairs.items() if value)
-    if not column.description:
-        return f"<FIELD{attributes}/>\n"
-    return f"<FIELD{attributes}><DESCRIPTION>{text(column.description)}</DESCRIPTION></FIELD>\n"
+    inside = f"<DESCRIPTION>{text(column.description)}</DESCRIPTION>" if column.description else ""
+    inside += f'<VALUES null="{null}"/>' if null is not None else ""
+    return f"<FIELD{attributes}>{inside}</FIELD>\n" if inside else f"<FIELD{attributes}/>\n"
 
 
 def _foot(*, is_overflow: bool) -> bytes:

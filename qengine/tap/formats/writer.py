@@ -1,12 +1,12 @@
 """The one way from Arrow batches to bytes: `ResultWriter`.
 
-A writer is made for one result and is called in this order: `begin`, any number of `write`, then `finish` or `fail`. It
-returns bytes and never waits, so the same writers serve HTTP streams and files.
+A writer is made for one result and is called in this order: `begin`, any number of `write`, then `held` and `finish`, or `fail`. It
+returns bytes and never waits, so the same writers serve HTTP streams and files. `close` frees what it holds, whatever happened.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,13 +18,15 @@ from qengine.errors import QEngineError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultHeader:
-    """What is known of a result before its first row. `schema` has the Arrow types of the batches that follow."""
+    """What is known of a result before its first row. `schema` has the Arrow types of the batches that follow. `provenance` are
+    pairs of name and value that say where the rows come from (`tap.provenance`)."""
 
     columns: tuple[OutputColumn, ...]
     schema: pa.Schema
     statement: str = ""
     warnings: tuple[str, ...] = ()
     snapshots: Mapping[str, int] = field(default_factory=dict)
+    provenance: tuple[tuple[str, str], ...] = ()
 
 
 class ResultWriter(Protocol):
@@ -36,11 +38,27 @@ class ResultWriter(Protocol):
     def write(self, batch: pa.RecordBatch) -> bytes:
         """Return the rows of `batch`; may hold bytes back for a later call."""
 
+    def held(self) -> Iterator[bytes]:
+        """Yield what could not be written before all rows were known."""
+
     def finish(self, *, is_overflow: bool) -> bytes:
         """Return what follows the last row; `is_overflow` says that MAXREC cut the result."""
 
     def fail(self, error: QEngineError) -> bytes | None:
         """Return an end of the stream that reports `error`, or None if the format can only break off."""
+
+    def close(self) -> None:
+        """Free files and memory; may be called at any time, also twice."""
+
+
+class Flowing:
+    """What writers share that hold nothing back."""
+
+    def held(self) -> Iterator[bytes]:
+        yield from ()
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
