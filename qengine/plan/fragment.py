@@ -19,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from sqlglot import exp
 
-from qengine.catalog.model import Int64Array, Parts, TableSnapshot
+from qengine.catalog.model import Int64Array, Parts, RowGroups, TableSnapshot
 from qengine.catalog.output import OutputColumn
 from qengine.catalog.types import SqlType
 from qengine.plan import terms
@@ -48,6 +48,10 @@ groups by their statistics, the predicates test the rows. DuckDB skips row group
 
 FINE_PARTS = 20_000
 """A fragment that meets more parts than this is cut at borders of parts only."""
+
+
+Source = tuple[Parts, Int64Array]
+"""Parts, and which of them are read."""
 
 
 class Reach(Enum):
@@ -177,10 +181,36 @@ def _task_input(i: LeafInput, home: RangeSet, bounds: tuple[int, int]) -> TaskIn
     if i.reach is Reach.HOME and all(_reads_all(parts, selected, reach, bounds) for parts, selected in sources):
         return _input(i, sources, ())
     is_cells = reach.cells == len(reach) <= MAX_CELLS
-    coarse = reach.coarsen(MAX_RANGES if i.reach is Reach.RING else MAX_CELLS if is_cells else 1)
+    if i.reach is Reach.RING:
+        coarse = reach.coarsen(MAX_RANGES, lambda cells: _rows_before(sources, cells))
+    else:
+        coarse = reach.coarsen(MAX_CELLS if is_cells else 1)
     if i.reach is Reach.HOME:
         coarse = coarse & RangeSet.from_ranges(np.array([bounds[0]], np.int64), np.array([bounds[1]], np.int64))
     return _input(i, sources, coarse.pairs())
+
+
+def _rows_before(sources: Sequence[Source], cells: Int64Array) -> NDArray[np.float64]:
+    """Return about how many rows of parts lie before each cell: those of row groups, spread to where the next one begins."""
+    found = np.zeros(len(cells))
+    for parts, selected in sources:
+        groups = _row_groups(parts, selected)
+        order = np.argsort(groups.lowest, kind="stable")
+        if len(order):
+            places = np.r_[groups.lowest[order], max(groups.highest.max(), groups.lowest.max()) + 1]
+            found += np.interp(cells, places, np.r_[0, np.cumsum(groups.rows[order])])
+    return found
+
+
+def _row_groups(parts: Parts, selected: Int64Array) -> RowGroups:
+    """Return the row groups of the selected parts, as if they were one part."""
+    groups = parts.row_groups
+    count = groups.offset[selected + 1] - groups.offset[selected]
+    index = np.repeat(groups.offset[selected] - np.r_[0, np.cumsum(count)[:-1]], count) + np.arange(int(count.sum()))
+    return RowGroups(
+        offset=np.array([0, len(index)]), lowest=groups.lowest[index], highest=groups.highest[index], rows=groups.rows[index],
+        bytes=groups.bytes[index],
+    )  # fmt: skip
 
 
 def _reads_all(parts: Parts, selected: Int64Array, reach: RangeSet, bounds: tuple[int, int]) -> bool:
@@ -190,10 +220,8 @@ def _reads_all(parts: Parts, selected: Int64Array, reach: RangeSet, bounds: tupl
         return True
     if parts.start[selected].min() < bounds[0] or parts.stop[selected].max() > bounds[1]:
         return False
-    groups = parts.row_groups
-    count = groups.offset[selected + 1] - groups.offset[selected]
-    index = np.repeat(groups.offset[selected] - np.r_[0, np.cumsum(count)[:-1]], count) + np.arange(int(count.sum()))
-    return bool(reach.overlaps(groups.lowest[index], np.maximum(groups.highest[index], groups.lowest[index]) + 1).all())
+    groups = _row_groups(parts, selected)
+    return bool(reach.overlaps(groups.lowest, np.maximum(groups.highest, groups.lowest) + 1).all())
 
 
 def _input_of_rows(i: LeafInput, rows: pa.Table) -> TaskInput:
@@ -249,9 +277,7 @@ def _covers(ranges: RangeSet, starts: Int64Array, stops: Int64Array) -> np.ndarr
     return inside | (starts >= stops)
 
 
-def _input(
-    i: LeafInput, sources: Sequence[tuple[Parts, np.ndarray[tuple[int], np.dtype[np.int64]]]], ranges: tuple[tuple[int, int], ...]
-) -> TaskInput:
+def _input(i: LeafInput, sources: Sequence[Source], ranges: tuple[tuple[int, int], ...]) -> TaskInput:
     table = i.table.table
     floats = {c.name for c in table.columns if c.type.is_float} if table.has_nan else set()
     return TaskInput(

@@ -7,7 +7,7 @@ without a position, spread by a hash of their key. A tile (order, index) is the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from qengine.errors import InputError
 
 Int64Array = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
+Float64Array = NDArray[np.float64]
 
 ORDER = 29
 LINE_END = 12 * 4**ORDER
@@ -142,11 +143,17 @@ class RangeSet:
         after = np.searchsorted(self.starts, last, side="left")
         return np.asarray((before < after) & (first < last))
 
-    def coarsen(self, max_ranges: int) -> RangeSet:
-        """Return a superset of at most `max_ranges` (one or more) ranges: the smallest gaps are closed."""
+    def coarsen(self, max_ranges: int, rows_before: Callable[[Int64Array], Float64Array] | None = None) -> RangeSet:
+        """Return a superset of at most `max_ranges` (one or more) ranges: the smallest gaps are closed.
+
+        `rows_before` says how many rows lie before cells, about; then those with the fewest rows are the smallest.
+        """
         if len(self) <= max_ranges:
             return self
-        gaps = self.starts[1:] - self.stops[:-1]
+        gaps: NDArray[Any] = self.starts[1:] - self.stops[:-1]
+        if rows_before is not None:
+            # Of gaps with equally many rows the shorter.
+            gaps = rows_before(self.starts[1:]) - rows_before(self.stops[:-1]) + gaps / float(1 << 62)
         kept = np.empty(0, np.int64)
         if max_ranges > 1:
             place = len(gaps) - (max_ranges - 1)

@@ -94,6 +94,12 @@ def test_coarsen_closes_the_smallest_gaps(one: list[tuple[int, int]], most: int)
     assert found.cells - a.cells == sum(gaps[: max(0, len(a) - most)])
 
 
+def test_coarsen_closes_the_gaps_with_the_fewest_rows() -> None:
+    a = make([(0, 1), (2, 3), (12, 13), (15, 16)])
+    assert a.coarsen(2, lambda cells: np.interp(cells, [0, 2, 12, 20], [0, 50, 51, 99])).pairs() == ((0, 1), (2, 16))
+    assert a.coarsen(2, lambda cells: np.zeros(len(cells))) == a.coarsen(2)
+
+
 @settings(deadline=None)
 @given(RANGES, st.integers(0, 3))
 def test_tiles_of_a_set_are_the_fewest(one: list[tuple[int, int]], order: int) -> None:
