@@ -41,7 +41,7 @@ OWNERS = {
         "tap/jobs.py",
     ),
     "alembic": ("catalog/migrations/",),
-    "felis": ("catalog/schema.py",),
+    "felis": ("catalog/felis_schema.py",),
     "starlette": ("tap/", "portal/"),
     "uvicorn": ("tap/", "app.py", "cli.py"),
     "typer": ("cli.py",),

@@ -10,9 +10,11 @@ import dataclasses
 import json
 from typing import Any
 
-from qengine.catalog.model import Column, ForeignKey, Match, Release, Table, TableKind
+from qengine.catalog.model import Column, ForeignKey, Match, Release, Table, TableKind, Threshold, TimeSystem
 from qengine.catalog.types import SqlType
 from qengine.errors import RegistryError
+
+_NAMES = ("dropped", "statistics", "indexes")
 
 
 def to_json(table: Table) -> str:
@@ -26,6 +28,11 @@ def to_json(table: Table) -> str:
         words["release"] = _changed(table.release)
     if table.match is not None:
         words["match"] = _changed(table.match)
+    if table.virtual:
+        words["virtual"] = [_column(column) for column in table.virtual]
+    for name in ("times", "quality"):
+        if found := getattr(table, name):
+            words[name] = [_changed(each) for each in found]
     return json.dumps(words, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -34,7 +41,12 @@ def from_json(text: str) -> Table:
     try:
         words: dict[str, Any] = json.loads(text)
         words["kind"] = TableKind(words["kind"])
-        words["columns"] = tuple(Column(**{**c, "type": SqlType(*c["type"])}) for c in words["columns"])
+        for name in ("columns", "virtual"):
+            words[name] = tuple(Column(**{**c, "type": SqlType(*c["type"])}) for c in words.get(name, ()))
+        words["times"] = tuple(TimeSystem(**each) for each in words.get("times", ()))
+        words["quality"] = tuple(Threshold(**each) for each in words.get("quality", ()))
+        for name in _NAMES:
+            words[name] = tuple(words.get(name, ()))
         words["foreign_keys"] = tuple(
             ForeignKey(**{**key, "columns": tuple(key["columns"]), "target_columns": tuple(key["target_columns"])})
             for key in words.get("foreign_keys", ())
@@ -53,7 +65,7 @@ def _column(column: Column) -> dict[str, Any]:
     return words
 
 
-def _changed(value: Table | Column | ForeignKey | Release | Match) -> dict[str, Any]:
+def _changed(value: Table | Column | ForeignKey | Release | Match | TimeSystem | Threshold) -> dict[str, Any]:
     """Return the plain fields whose values differ from their defaults."""
     return {
         field.name: getattr(value, field.name)

@@ -33,11 +33,18 @@ class TableKind(Enum):
     CHILD = "child"
     MATCH = "match"
     REPLICATED = "replicated"
+    SERIES = "series"
+
+
+SKY_LINE = "sky"
+LINES = (SKY_LINE, "hash", "time")
+"""What the line of a family is made of: positions, hashes of keys, or times (architecture, section 4)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One column and its metadata. `unit` is a VOUnit string; empty strings mean that nothing was declared."""
+    """One column and its metadata. `unit` is a VOUnit string; empty strings mean that nothing was declared. A virtual column is not
+    stored: `expression` is ADQL over the other columns of its table."""
 
     name: str
     type: SqlType
@@ -51,6 +58,7 @@ class Column:
     indexed: bool = False
     column_index: int | None = None
     hidden: bool = False
+    expression: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +82,28 @@ class Release:
     licence: str = ""
     contact: str = ""
     date: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeSystem:
+    """How the times in a column count. `scale` is that of VOTable's TIMESYS, in upper case (TAI, UTC, TDB ..), `origin` the Julian
+    date of zero (None: the values are dates), `form` says how they are written: mjd, jd, jyear, unix, iso; empty if unsaid."""
+
+    column: str
+    scale: str
+    origin: float | None = None
+    form: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Threshold:
+    """What a load must keep to: `measure` (of `column`, or of the table if that is empty) against `limit`. One that is broken fails
+    the load if it `is_fatal`, else it is a warning."""
+
+    measure: str
+    limit: float
+    column: str = ""
+    is_fatal: bool = True
 
 
 LAYOUT = "@right"
@@ -114,6 +144,12 @@ class Table:
     order-29 cells; empty if an attached catalogue has none. Such a table cannot be read in part: a task that reads one of its parts
     takes the whole range of the part and gives no ranges to the reader (`TaskInput.ranges` empty), so tasks are cut only where
     parts meet, and margins (`margin`, rings of cells) cannot be used.
+
+    `line` is what the line of its family is made of; `time_key` the column that places rows on a line of times. `virtual` are
+    columns that are computed when a statement names them. A table with a `view` (a SELECT in ADQL) has no parts: a statement that
+    names it reads the SELECT. `dropped` names columns that are gone, but that older parts still have. `statistics` names the
+    columns whose bounds the manifest keeps (empty: all that can have them), `indexes` those with an index table. `rows_per_tile`
+    and `bytes_per_tile` of zero mean the loader's own.
     """
 
     schema: str
@@ -139,6 +175,17 @@ class Table:
     foreign_keys: tuple[ForeignKey, ...] = ()
     release: Release = Release()
     match: Match | None = None
+    line: str = SKY_LINE
+    time_key: str = ""
+    virtual: tuple[Column, ...] = ()
+    view: str = ""
+    times: tuple[TimeSystem, ...] = ()
+    dropped: tuple[str, ...] = ()
+    statistics: tuple[str, ...] = ()
+    indexes: tuple[str, ...] = ()
+    quality: tuple[Threshold, ...] = ()
+    rows_per_tile: int = 0
+    bytes_per_tile: int = 0
 
     @property
     def full_name(self) -> str:
@@ -158,8 +205,13 @@ class Table:
         return self.director_key if self.kind in (TableKind.CHILD, TableKind.MATCH) else ""
 
     def column(self, name: str) -> Column | None:
-        """Return the column with exactly this name, hidden ones included."""
+        """Return the stored column with exactly this name, hidden ones included."""
         return next((column for column in self.columns if column.name == name), None)
+
+    @property
+    def shown(self) -> tuple[Column, ...]:
+        """All columns that a statement may name: stored ones, then virtual ones."""
+        return (*self.columns, *self.virtual)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,62 +1,23 @@
-"""Table definitions: from a Felis schema with its sidecar, or from the Arrow schema of the files themselves.
+"""Types, names and roles of columns: what Arrow fields say, and whether files fit a table.
 
-Felis (`lsst-felis`) says types, units, UCDs, descriptions and keys; `sharding.toml` beside it says how tables are sharded (see
-`catalog.sidecar`). A table that no sidecar mentions has kind director and no position declared: whoever loads it has to say the
-rest. Without a schema, `infer_table` takes names and types from Arrow, and unit, UCD and description from the metadata of its
-fields; `to_felis` writes that down as Felis, for people to complete.
+Without a schema, `infer_table` takes names and types from Arrow, and unit, UCD and description from the metadata of its fields.
+`differences` says what in a file does not fit a table, `fits` whether values of a type are values of another one.
 
 Columns that differ in case only are refused, because unquoted identifiers could not tell them apart.
 """
 
 from __future__ import annotations
 
-import io
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import pyarrow as pa
 
-from qengine.catalog.model import HIDDEN_COLUMNS, Column, ForeignKey, Table, TableKind
-from qengine.catalog.sidecar import Layout, Sidecar, read_sidecar
-from qengine.catalog.types import (
-    BIGINT,
-    BLOB,
-    BOOLEAN,
-    DOUBLE,
-    FLOAT,
-    INTEGER,
-    SMALLINT,
-    TIMESTAMP,
-    VARCHAR,
-    SqlType,
-    from_arrow,
-    to_arrow,
-)
+from qengine.catalog.model import HIDDEN_COLUMNS, Column, Table, TableKind
+from qengine.catalog.types import SqlType, from_arrow, to_arrow
 from qengine.errors import SchemaError
 
-SIDECAR = "sharding.toml"
-
-_FELIS_TYPES = {
-    "boolean": BOOLEAN,
-    "byte": SqlType("TINYINT"),
-    "short": SMALLINT,
-    "int": INTEGER,
-    "long": BIGINT,
-    "float": FLOAT,
-    "double": DOUBLE,
-    "char": VARCHAR,
-    "string": VARCHAR,
-    "unicode": VARCHAR,
-    "text": VARCHAR,
-    "binary": BLOB,
-    "timestamp": TIMESTAMP,
-}
-_TO_FELIS = {
-    "BOOLEAN": "boolean", "TINYINT": "byte", "UTINYINT": "short", "SMALLINT": "short", "USMALLINT": "int", "INTEGER": "int",
-    "UINTEGER": "long", "BIGINT": "long", "FLOAT": "float", "DOUBLE": "double", "VARCHAR": "string", "UUID": "string",
-    "BLOB": "binary", "DATE": "timestamp", "TIMESTAMP": "timestamp",
-}  # fmt: skip
 _UNITS = ("unit", "ivoa:unit", "fits:tunit", "units")
 _UCDS = ("ucd", "ivoa:ucd")
 _UTYPES = ("utype", "votable:utype")
@@ -67,32 +28,6 @@ _RANK = {
 }  # fmt: skip
 _EXACT_IN = {"FLOAT": 2, "DOUBLE": 3}
 """Largest rank of integers that a floating type holds exactly."""
-
-
-def read_schema(path: Path | str, *, sidecar: Path | None = None) -> tuple[Table, ...]:
-    """Return the tables of a Felis file or `resource://` URI, in file order.
-
-    The sidecar is `sharding.toml` in the directory of the file if there is one, or the given file. Raise `SchemaError` that names
-    file and word if either cannot be used.
-    """
-    felis = _read_felis(path)
-    words = _sidecar(path, sidecar)
-    names = {table.name for table in felis.tables}
-    for name in words.tables:
-        if name not in names:
-            raise SchemaError(f"{words.path}: tables.{name}: {path} has no such table", hint=f"it has {', '.join(sorted(names))}")
-    columns = {column.id: (table.name, column.name) for table in felis.tables for column in table.columns}
-    tables = tuple(_table(felis.name, table, columns, words) for table in felis.tables)
-    for table in tables:
-        check_names(table.columns, f"{path}: table {table.name}")
-        if table.name in words.tables:
-            _check_roles(table, tables, words)
-    return tables
-
-
-def read_layouts(path: Path | str, *, sidecar: Path | None = None) -> Mapping[str, Layout]:
-    """Return what the sidecar of a Felis file declares, by table name: who is sharded how, rows per tile, margins."""
-    return _sidecar(path, sidecar).tables
 
 
 def infer_table(
@@ -140,30 +75,59 @@ def check_names(columns: Sequence[Column], where: str) -> None:
             raise SchemaError(f"{where} has a column without a name")
 
 
-def differences(arrow: pa.Schema, table: Table) -> tuple[str, ...]:
-    """Return what in a file's schema does not fit the table, one sentence per column; empty if the file can be loaded.
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """One column in which a file differs from a table: "missing", "extra" or "type". `near` is the name of the column that it may
+    have been renamed to or from; `type` what the file has."""
+
+    column: str
+    what: str
+    declared: str = ""
+    type: str = ""
+    near: str = ""
+
+    def __str__(self) -> str:
+        if self.what == "missing":
+            return f"column {self.column} is missing" + (f" (there is {self.near})" if self.near else "")
+        if self.what == "extra":
+            return f"column {self.column} is not declared" + (f" (is it {self.near}?)" if self.near else "")
+        return f"column {self.column} is {self.type}, not {self.declared}"
+
+
+def misfits(arrow: pa.Schema, table: Table) -> tuple[Misfit, ...]:
+    """Return every column in which a file's schema does not fit the table; empty if the file can be loaded.
 
     Types may be narrower than declared as long as every value keeps its meaning (int16 for INTEGER, float32 for DOUBLE). Hidden
     columns need not be there. The order of columns does not matter.
     """
-    found = []
-    declared = {column.name: column for column in table.columns}
+    declared = {column.name for column in table.columns}
+    given = frozenset(arrow.names)
+    missing = [column.name for column in table.columns if column.name not in given and not column.hidden]
+    extra = [name for name in arrow.names if name not in declared]
+    found = [Misfit(name, "missing", near=_near(name, extra)) for name in missing]
     for column in table.columns:
-        position = arrow.get_field_index(column.name)
-        if position < 0:
-            if not column.hidden:
-                close = next((name for name in arrow.names if name.lower() == column.name.lower()), "")
-                found.append(f"column {column.name} is missing" + (f" (there is {close})" if close else ""))
+        if column.name not in given:
             continue
-        kind = arrow.field(position).type
+        kind = arrow.field(column.name).type
         try:
             is_fitting = fits(from_arrow(kind), column.type)
         except SchemaError:
             is_fitting = False
         if not is_fitting:
-            found.append(f"column {column.name} is {kind}, not {column.type}")
-    found += [f"column {name} is not declared" for name in arrow.names if name not in declared]
-    return tuple(found)
+            found.append(Misfit(column.name, "type", str(column.type), str(kind)))
+    return (*found, *(Misfit(name, "extra", near=_near(name, missing)) for name in extra))
+
+
+def differences(arrow: pa.Schema, table: Table) -> tuple[str, ...]:
+    """Return what in a file's schema does not fit the table, one sentence per column; see `misfits`."""
+    return tuple(str(misfit) for misfit in misfits(arrow, table))
+
+
+def _near(name: str, others: Sequence[str]) -> str:
+    """Return which of the names this one may have become, empty if none is like it."""
+    folded = {other.lower(): other for other in reversed(others)}
+    found = difflib.get_close_matches(name.lower(), folded, 1, 0.75)
+    return folded[found[0]] if found else ""
 
 
 def fits(given: SqlType, declared: SqlType) -> bool:
@@ -191,152 +155,5 @@ def to_arrow_schema(columns: Iterable[Column]) -> pa.Schema:
     return pa.schema(fields)
 
 
-def to_felis(table: Table) -> str:
-    """Return the table as the YAML of a Felis schema with this one table; hidden columns are left out.
-
-    Felis refuses units that are not VOUnits or FITS units; such a unit goes to the description. Raise `SchemaError` for types that
-    Felis does not have.
-    """
-    from felis.datamodel import Schema
-
-    columns = [_felis_column(column) for column in table.columns if not column.hidden]
-    words: dict[str, Any] = {"name": table.name, "columns": columns, "description": table.description or None}
-    if table.key:
-        words["primaryKey"] = f"#{table.name}.{table.key}"
-    content = {"name": table.schema, "tables": [words]}
-    try:
-        schema: Any = Schema.model_validate(content, context={"id_generation": True})
-    except ValueError as error:
-        raise SchemaError(f"{table.full_name} cannot be written as Felis: {_first_lines(error)}") from error
-    text = io.StringIO()
-    schema.dump_yaml(text, strip_ids=True)
-    return text.getvalue()
-
-
-# -- Felis --------------------------------------------------------------------------------------------------------------------
-
-
-def _read_felis(path: Path | str) -> Any:
-    # Importing felis takes most of a second, which only those who read a schema should pay.
-    import yaml  # type: ignore[import-untyped]
-    from felis.datamodel import Schema
-
-    try:
-        return Schema.from_uri(str(path), context={"id_generation": True})
-    except (OSError, ValueError, ImportError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
-        # The latter ones come from felis' own validators when the YAML has another shape than they expect.
-        raise SchemaError(f"{path}: not a Felis schema: {_first_lines(error)}", hint="`felis validate` says more") from error
-
-
-def _sidecar(path: Path | str, given: Path | None) -> Sidecar:
-    if given is not None:
-        return read_sidecar(given)
-    beside = None if "://" in str(path) else Path(path).parent / SIDECAR
-    return read_sidecar(beside) if beside is not None and beside.is_file() else Sidecar()
-
-
-def _table(schema: str, felis: Any, columns: Mapping[str, tuple[str, str]], words: Sidecar) -> Table:
-    primary = [columns[reference][1] for reference in _list(felis.primary_key) if reference in columns]
-    layout = words.tables.get(felis.name, Layout(kind=TableKind.DIRECTOR))
-    key = layout.key if layout.key is not None else primary[0] if len(primary) == 1 else ""
-    owner = {TableKind.DIRECTOR: felis.name, TableKind.CHILD: layout.director}.get(layout.kind, "")
-    names = {c.name for c in felis.columns}
-    motion = (layout.pmra, layout.pmdec) if layout.pmra else words.motion if names.issuperset(words.motion) else ("", "")
-    if unknown := [name for name in motion if name and name not in names]:
-        raise SchemaError(f"{words.path}: tables.{felis.name}: there is no column {unknown[0]}", hint="pmra and pmdec name columns")
-    indexed = {columns[i.columns[0]][1] for i in felis.indexes if i.columns and i.columns[0] in columns} | set(primary[:1])
-    return Table(
-        schema=schema, name=felis.name, kind=layout.kind, columns=tuple(_column(c, c.name in indexed) for c in felis.columns),
-        family=f"{schema}.{owner}" if owner else "", key=key, director=layout.director, director_key=layout.director_key,
-        ra=layout.ra, dec=layout.dec, frame=layout.frame, epoch=layout.epoch, pmra=motion[0], pmdec=motion[1],
-        description=felis.description or "", utype=felis.votable_utype or "", table_index=felis.tap_table_index,
-        release=words.release,
-        foreign_keys=tuple(_foreign_keys(felis, columns)),
-    )  # fmt: skip
-
-
-def _column(felis: Any, is_indexed: bool) -> Column:
-    kind = _FELIS_TYPES[felis.datatype.value]
-    if kind == DOUBLE and felis.votable_xtype in ("point", "circle", "polygon"):
-        kind = SqlType("DOUBLE[]", felis.votable_xtype)
-    elif kind.is_numeric and felis.votable_arraysize not in (None, 1, "1"):
-        kind = SqlType(f"{kind.name}[]")
-    return Column(
-        name=felis.name, type=kind, unit=felis.ivoa_unit or felis.fits_tunit or "", ucd=felis.ivoa_ucd or "",
-        utype=felis.votable_utype or "", description=felis.description or "", nullable=felis.nullable,
-        principal=felis.tap_principal == 1, std=felis.tap_std == 1, indexed=is_indexed, column_index=felis.tap_column_index,
-    )  # fmt: skip
-
-
-def _foreign_keys(felis: Any, columns: Mapping[str, tuple[str, str]]) -> Iterable[ForeignKey]:
-    for constraint in felis.constraints:
-        if constraint.type == "ForeignKey":
-            targets = [columns[reference] for reference in constraint.referenced_columns]
-            yield ForeignKey(
-                columns=tuple(columns[reference][1] for reference in constraint.columns),
-                target=targets[0][0],
-                target_columns=tuple(name for _, name in targets),
-                description=constraint.description or "",
-            )
-
-
-def _check_roles(table: Table, tables: Sequence[Table], words: Sidecar) -> None:
-    """Check that what the sidecar names is there and can have its role."""
-    where = f"{words.path}: tables.{table.name}"
-    for role in ("key", "ra", "dec", "director_key"):
-        name = getattr(table, role)
-        column = table.column(name)
-        if name and column is None:
-            raise SchemaError(f"{where}.{role}: there is no column {name}")
-        if column is not None and role in ("ra", "dec") and not column.type.is_float:
-            raise SchemaError(f"{where}.{role}: {name} is {column.type}, not a floating-point number")
-    if table.kind is TableKind.CHILD:
-        director = next((other for other in tables if other.name == table.director), None)
-        if director is None or director.kind is not TableKind.DIRECTOR or director.name not in words.tables:
-            raise SchemaError(f"{where}.director: {table.director} is not declared as a director")
-
-
-def _felis_column(column: Column) -> dict[str, Any]:
-    from felis.datamodel import Column as FelisColumn
-
-    name, is_list = column.type.name.removesuffix("[]"), column.type.name.endswith("[]")
-    if name not in _TO_FELIS:
-        raise SchemaError(f"column {column.name}: Felis has no type for {column.type}", hint="convert the column or leave it out")
-    words: dict[str, Any] = {"name": column.name, "datatype": _TO_FELIS[name], "nullable": column.nullable}
-    if is_list:
-        words["votable:arraysize"] = {"point": "2", "circle": "3"}.get(column.type.xtype, "*")
-    if column.type.is_geometry:
-        words["votable:xtype"] = column.type.xtype
-    if _TO_FELIS[name] in ("string", "binary"):
-        words["length"] = 65_535  # Felis wants a length; Arrow has none
-    if column.utype:
-        words["votable:utype"] = column.utype
-    if column.principal:
-        words["tap:principal"] = 1
-    description = column.description
-    for word, value in (("ivoa:unit", column.unit), ("ivoa:ucd", column.ucd)):
-        if value and not _is_valid(FelisColumn, {**words, word: value}):
-            description = f"{description} ({word.partition(':')[2]}: {value})".strip()
-        elif value:
-            words[word] = value
-    return {**words, "description": description} if description else words
-
-
-def _is_valid(model: Any, words: Mapping[str, Any]) -> bool:
-    try:
-        model.model_validate({**words, "@id": "#x", "description": "x"})
-    except ValueError:
-        return False
-    return True
-
-
 def _first(words: Mapping[str, str], names: Iterable[str]) -> str:
     return next((words[name] for name in names if words.get(name)), "")
-
-
-def _first_lines(error: BaseException) -> str:
-    return " ".join(line.strip() for line in str(error).splitlines()[:4])
-
-
-def _list(value: str | list[str] | None) -> list[str]:
-    return [value] if isinstance(value, str) else list(value or ())

@@ -61,13 +61,13 @@ def _summary(snapshot: TableSnapshot) -> TableSummary:
     table = snapshot.table
     columns = tuple(
         OutputColumn(name=c.name, type=c.type, unit=c.unit, ucd=c.ucd, utype=c.utype, description=c.description)
-        for c in table.columns
+        for c in table.shown
         if not c.hidden and c.name not in HIDDEN_COLUMNS
     )
     return TableSummary(
         schema=table.schema,
         name=table.name,
-        kind=table.kind.value,
+        kind="view" if table.view else table.kind.value,
         rows=snapshot.rows,
         parts=len(snapshot.home) + len(snapshot.orphan),
         bytes=int(snapshot.home.bytes.sum() + snapshot.orphan.bytes.sum()),

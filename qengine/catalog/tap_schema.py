@@ -156,7 +156,7 @@ def _table_row(table: Table) -> Row:
     return {
         "schema_name": quoted(table.schema),
         "table_name": table_name(table),
-        "table_type": "table",
+        "table_type": "view" if table.view else "table",
         "utype": table.utype,
         "description": table.description,
         "table_index": table.table_index,
@@ -165,7 +165,7 @@ def _table_row(table: Table) -> Row:
 
 def _column_rows(table: Table) -> Iterator[Row]:
     pruning = {table.key, table.director_key, table.ra, table.dec} if table.is_sharded else set()
-    for column in table.columns:
+    for column in table.shown:
         if column.hidden:
             continue
         shape = to_votable(column.type)

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
+from qengine.catalog.felis_schema import read_layouts, read_schema
 from qengine.catalog.model import HEALPIX, HIDDEN_COLUMNS, Catalog, Column, Table, TableKind, TableSnapshot
-from qengine.catalog.schema import differences, infer_table, read_layouts, read_schema, to_arrow_schema
+from qengine.catalog.schema import differences, infer_table, to_arrow_schema
 from qengine.catalog.types import BIGINT, DOUBLE, INTEGER, to_arrow
 from qengine.errors import ConfigError, ConflictError, InputError, SchemaError
 from qengine.loader.children import DIRECTOR_DEC, DIRECTOR_RA, find_director
@@ -191,7 +192,7 @@ def _declared(request: LoadRequest) -> Table | None:
 def _hidden(kind: TableKind) -> tuple[Column, ...]:
     line = (Column(name=HEALPIX, type=BIGINT, nullable=False, hidden=True, description="cell of HEALPix order 29, NESTED"),)
     origin = (
-        Column(name="_load", type=INTEGER, nullable=False, hidden=True, description="snapshot that the load of the row published"),
+        Column(name="_load", type=INTEGER, nullable=False, hidden=True, description="number of the load that brought the row"),
         Column(name="_input", type=INTEGER, nullable=False, hidden=True, description="number of the load's input, from 0"),
     )
     position = (

