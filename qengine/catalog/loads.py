@@ -55,9 +55,9 @@ class Load:
     snapshot: int
 
 
-def insert_load(connection: sa.Connection, catalog: str, context: Mapping[str, Any]) -> Load:
+def insert_load(connection: sa.Connection, catalog: str, context: Mapping[str, Any], *, name: str = "") -> Load:
     """Record the beginning of a load and return it."""
-    name = uuid4().hex
+    name = name or uuid4().hex
     values = {
         "id": name, "number": _next_number(connection), "state": LoadState.OPEN.value, "catalog": catalog,
         "context": json.dumps(dict(context), default=str, ensure_ascii=False), "started": now(), "error": "",

@@ -160,12 +160,15 @@ class Registry:
         """Record the start of a load with what it was asked to do, and return its id."""
         return self.open_load(catalog, context).id
 
-    def open_load(self, catalog: str, context: Mapping[str, object]) -> Load:
-        """Record the start of a load and return it. Raise `SchemaError` for a name that no catalogue can have."""
+    def open_load(self, catalog: str, context: Mapping[str, object], *, name: str = "") -> Load:
+        """Record the start of a load, by an id of its own or by `name` (32 hexadecimal digits), and return it.
+
+        Raise `SchemaError` for a name that no catalogue can have.
+        """
         if catalog:
             published.check_catalog_name(catalog)
         with self._database.writing() as connection:
-            return loads.insert_load(connection, catalog, context)
+            return loads.insert_load(connection, catalog, context, name=name)
 
     def commit_load(self, load: str) -> Load:
         """Record that a process begins to commit the load (for the first time or again), and return it."""

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from qengine.catalog.model import TableKind
+from qengine.errors import ConfigError
+from qengine.loader.sources.open import InputOptions
 
 ROWS_PER_TILE = 1_000_000
 MARGIN_ARCSEC = 10.0
@@ -15,9 +19,27 @@ Progress = Callable[[str, int, int], None]
 """Called as progress(stage, done, total); `total` is an estimate."""
 
 
+class OnDuplicate(StrEnum):
+    """What happens to a row whose key is in the table already: the load fails, the row is left out if it is the same in all
+    columns (and the load fails if it is not), or it takes the place of the old row."""
+
+    ERROR = "error"
+    SKIP_IDENTICAL = "skip-identical"
+    REPLACE = "replace"
+
+
+class ExtraColumns(StrEnum):
+    """What happens to columns of an input that the table does not have: the load fails, they become columns of the table (NULL
+    in rows that are there already), or they are left out."""
+
+    ERROR = "error"
+    KEEP = "keep"
+    DROP = "drop"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadRequest:
-    """A load of `inputs` (files, directories, globs) as `catalog`.`table`.
+    """A load of `inputs` (files, directories, globs) into `catalog`.`table`, which is made if it is not there.
 
     `kind` is a director unless the schema says otherwise. `key` is a director's unique key, or a child's own; empty if there is
     none, None to ask the schema. `ra` and `dec` are columns of the position in ICRS degrees; empty to find them by UCD or name.
@@ -27,9 +49,13 @@ class LoadRequest:
     parts at most four times as many. `margin_arcsec` of zero writes no margins. `ra_wrap` takes right ascensions outside
     [0, 360) modulo 360 instead of refusing them. `memory_bytes` bounds what the load holds at a time (0: 2 GB, or 1 GB per
     core), `workers` its threads (0: one per core).
+
+    `options` say more about the inputs, such as the label of a single one. `on_duplicate` and `extra_columns` are for tables
+    that are there. `allow_orphans` lets children stay whose director a replaced input takes away. `filter` is an SQL condition
+    on the columns of the inputs: rows for which it is not true are left out, and counted.
     """
 
-    inputs: tuple[str | Path, ...]
+    inputs: tuple[str | Path, ...] = ()
     catalog: str
     table: str
     kind: TableKind | None = None
@@ -46,6 +72,44 @@ class LoadRequest:
     ra_wrap: bool = False
     memory_bytes: int = 0
     workers: int = 0
+    options: InputOptions = field(default_factory=InputOptions)
+    on_duplicate: OnDuplicate = OnDuplicate.ERROR
+    extra_columns: ExtraColumns = ExtraColumns.ERROR
+    allow_orphans: bool = False
+    filter: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what was asked for as JSON values, without the inputs: what differs from the default, by name."""
+        found: dict[str, Any] = {}
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if one.name in _NAMES or (one.name not in _OF_INPUTS and value != one.default):
+                found[one.name] = value.value if isinstance(value, TableKind) else str(value) if isinstance(value, Path) else value
+        return found
+
+    @classmethod
+    def from_json(cls, words: Mapping[str, Any]) -> LoadRequest:
+        """Return the request of which `to_json` has written what it could."""
+        found = dict(words)
+        for name, kind in (("kind", TableKind), ("schema", Path), ("on_duplicate", OnDuplicate), ("extra_columns", ExtraColumns)):
+            if found.get(name) is not None:
+                found[name] = kind(found[name])
+        return cls(**found)
+
+    def with_words(self, other: LoadRequest) -> LoadRequest:
+        """Return what both ask for. Raise `ConfigError` if they contradict each other."""
+        mine, theirs = self.to_json(), other.to_json()
+        for name, value in theirs.items():
+            if mine.setdefault(name, value) != value:
+                raise ConfigError(
+                    f"{self.catalog}.{self.table}: one contribution says {name} = {mine[name]!r}, another {value!r}",
+                    hint="contributions to a table must ask for the same; leave out what another has said",
+                )
+        return LoadRequest.from_json(mine)
+
+
+_NAMES = ("catalog", "table")
+_OF_INPUTS = ("inputs", "options")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
