@@ -17,6 +17,7 @@ from qengine.plan.answers import answer_by_manifest
 from qengine.plan.floats import narrow_floats
 from qengine.plan.regions import polygon_vertices
 from qengine.plan.split import limit_of
+from qengine.plan.spread import spread_unions
 from qengine.plan.stored_cells import plain_tests, stored_cells
 from qengine.plan.turn import halve_full_joins, turn_right_joins
 from qengine.plan.unfold import merge_derived, prune_outputs, unfold_ctes
@@ -94,7 +95,7 @@ def _positive_terms(node: exp.Expr) -> Iterator[exp.Expr]:
 
 
 RULES: tuple[Rule, ...] = (
-    unfold_ctes, turn_right_joins, merge_derived, halve_full_joins, prune_outputs, answer_by_manifest, plain_tests,
+    unfold_ctes, turn_right_joins, merge_derived, halve_full_joins, spread_unions, prune_outputs, answer_by_manifest, plain_tests,
     stored_cells, bound_shapes, narrow_floats,
 )  # fmt: skip
 

@@ -52,10 +52,12 @@ class Split:
     row_limit: int | None
 
 
-def split(select: exp.Select, relation: str, *, is_complete: bool = False, is_unique: bool = False) -> Split:
+def split(
+    select: exp.Select, relation: str, *, is_complete: bool = False, is_unique: bool = False, may_count_apart: bool = True
+) -> Split:
     """Split the block; the final part reads `relation`. `is_complete` says that the leaf knows whole groups and windows,
     `is_unique`
-    that rows which DISTINCT makes one are in one leaf."""
+    that rows which DISTINCT makes one are in one leaf, `may_count_apart` that several distinct counts may make GROUPING SETS."""
     aggregates = aggregates_of(select)
     has_window = bool(windows_of(select)) or select.args.get("qualify") is not None
     grouped = bool(aggregates or select.args.get("group") or select.args.get("having"))
@@ -63,7 +65,7 @@ def split(select: exp.Select, relation: str, *, is_complete: bool = False, is_un
         return _split_rows(select, relation, is_unique=is_unique)
     if not has_window and all(map(is_mergeable, aggregates)) and has_plain_groups(select):
         return _split_partial(select, relation)
-    if not has_window and not select.args.get("group") and (counted := _counted_apart(aggregates)):
+    if may_count_apart and not has_window and not select.args.get("group") and (counted := _counted_apart(aggregates)):
         return _split_partial(select, relation, counted=counted)
     return _split_input(select, relation, aggregates=aggregates, has_window=has_window)
 
@@ -77,7 +79,11 @@ def storable(found: SqlType | None) -> SqlType:
 
 def typed(node: exp.Expr, found: SqlType) -> exp.Expr:
     """Return `CAST(node AS type)`."""
-    return exp.Cast(this=copy_tree(node), to=terms.named_type(found.name))
+    if isinstance(node, exp.Cast) and node.meta_get("sql_type") == found and node.to == terms.named_type(found.name):
+        return copy_tree(node)
+    cast = exp.Cast(this=copy_tree(node), to=terms.named_type(found.name))
+    cast.meta["sql_type"] = found
+    return cast
 
 
 def limit_of(select: exp.Query) -> tuple[int | None, int]:
@@ -302,7 +308,7 @@ def _merge(
         count = exp.Sum(this=emit(f"{name} n", exp.Count(this=copy_tree(node.this)), BIGINT))
         divisor = exp.Nullif(this=typed(count, DOUBLE), expression=exp.Literal.number(0))
         return exp.Div(this=typed(total, DOUBLE), expression=divisor)
-    value = exp.Cast(this=copy_tree(node.this), to=terms.named_type("DOUBLE"))
+    value = typed(node.this, DOUBLE)
     n = emit(f"{name} n", exp.Count(this=copy_tree(value)), DOUBLE)
     mean = emit(f"{name} mean", exp.Avg(this=copy_tree(value)), DOUBLE)
     squares = exp.Mul(this=exp.VariancePop(this=copy_tree(value)), expression=exp.Count(this=copy_tree(value)))

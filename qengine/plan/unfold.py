@@ -48,11 +48,11 @@ def unfold_ctes(tree: exp.Query, catalog: Catalog) -> exp.Query:
 
 
 def _put_in(tree: exp.Expr, body: exp.Query, places: list[exp.Table]) -> None:
-    taken = {name.lower() for name in _aliases(tree)}
+    taken = {name.lower() for name in aliases_in(tree)}
     for number, place in enumerate(places):
         copy = copy_tree(body)
         if number:
-            _rename(copy, taken)
+            rename_relations(copy, taken)
         place.replace(exp.Subquery(this=copy, alias=exp.TableAlias(this=exp.to_identifier(place.alias_or_name, quoted=True))))
 
 
@@ -72,16 +72,17 @@ def _is_local(select: exp.Select, catalog: Catalog) -> bool:
     return isinstance(prove_locality(lift_block(bare, catalog)), Locality)
 
 
-def _aliases(tree: exp.Expr) -> Iterator[str]:
+def aliases_in(tree: exp.Expr) -> Iterator[str]:
+    """Yield the aliases of all relations of a tree."""
     for node in nodes_of(tree):
         if isinstance(node, (exp.Table, exp.Subquery, exp.Lateral, exp.CTE)) and node.alias_or_name:
             yield node.alias_or_name
 
 
-def _rename(query: exp.Query, taken: set[str]) -> None:
+def rename_relations(query: exp.Query, taken: set[str]) -> None:
     """Give the relations of a copied query new aliases."""
     new: dict[str, str] = {}
-    for alias in dict.fromkeys(_aliases(query)):
+    for alias in dict.fromkeys(aliases_in(query)):
         number = 2
         while f"{alias}_{number}".lower() in taken:
             number += 1

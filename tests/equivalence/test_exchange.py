@@ -67,6 +67,15 @@ STATEMENTS = {
     "three, full": "SELECT a.id, b.sid, c.id AS o FROM one.stars AS a FULL JOIN two.spots AS b ON a.k = b.k FULL JOIN one.stars AS c ON a.k = c.v",
     "union": "SELECT k FROM one.stars GROUP BY k UNION ALL SELECT DISTINCT k FROM two.spots",
     "in groups": "SELECT id FROM one.stars WHERE k IN (SELECT k FROM two.spots GROUP BY k HAVING COUNT(*) > 3)",
+    "union, groups": "SELECT k, COUNT(*) AS n, AVG(w) AS a, STDDEV(w) AS s FROM (SELECT k, v AS w FROM one.stars WHERE g < 7 UNION ALL SELECT k, w FROM two.spots) AS u WHERE k > 3 GROUP BY k",
+    "union, all of it": "SELECT COUNT(*) AS n, SUM(k) AS s, VAR_POP(g) AS p, MAX(name) AS m FROM (SELECT k, g, name FROM one.stars UNION ALL SELECT k, sid, name FROM two.spots AS b WHERE b.w > 0.2 UNION ALL SELECT 1, 2, 'z' FROM two.spots WHERE sid < 0) AS u",
+    "union, first": "SELECT TOP 30 u.k, u.n FROM (SELECT k, COUNT(*) AS n FROM one.stars GROUP BY k UNION ALL SELECT k, sid FROM two.spots) AS u ORDER BY u.k DESC, u.n",
+    "union, distinct": "SELECT DISTINCT u.k FROM (SELECT k FROM one.stars UNION ALL SELECT k FROM two.spots) AS u",
+    "union, distinct counts": "SELECT COUNT(DISTINCT u.k) AS n, COUNT(DISTINCT u.g) AS m, COUNT(*) AS c FROM (SELECT k, g FROM one.stars UNION ALL SELECT k, sid FROM two.spots) AS u",
+    "union, medians": "SELECT u.g, MEDIAN(u.k) AS m FROM (SELECT k, g FROM one.stars UNION ALL SELECT k, sid % 9 FROM two.spots) AS u WHERE u.k < 400 GROUP BY u.g",
+    "union, windows": "SELECT u.id, u.k, RANK() OVER (PARTITION BY u.k ORDER BY u.id) AS r FROM (SELECT id, k FROM one.stars UNION ALL SELECT sid + 100000, k FROM two.spots) AS u",
+    "union of unions": "SELECT q.n, COUNT(*) AS c FROM (SELECT u.k, COUNT(*) AS n FROM (SELECT k FROM one.stars UNION ALL SELECT k FROM two.spots) AS u GROUP BY u.k UNION ALL SELECT k, v FROM one.stars WHERE v < 5) AS q GROUP BY q.n",
+    "union, sums in a derived table": "SELECT a.id, d.s + 1 AS t FROM one.stars AS a, (SELECT SUM(u.k) AS s FROM (SELECT k FROM one.stars UNION ALL SELECT k FROM two.spots) AS u) AS d WHERE a.v < 20",
     "exists": "SELECT a.id FROM one.stars AS a WHERE EXISTS (SELECT 1 FROM two.spots AS b WHERE b.k = a.k AND b.w > 0.5)",
     "not exists": "SELECT a.id, a.k FROM one.stars AS a WHERE NOT EXISTS (SELECT 1 FROM two.spots AS b WHERE b.k = a.k AND b.w > a.x)",
     "exists, by another type": "SELECT a.id FROM one.stars AS a WHERE EXISTS (SELECT 1 FROM two.spots AS b WHERE b.kf = a.k)",
@@ -111,7 +120,8 @@ STATEMENTS = {
 }  # fmt: skip
 
 GATHERED = frozenset({
-    "groups by a float", "window of everything", "not in, with NULLs", "in, not known", "counts distinct of a constant", "scalar of all",
+    "groups by a float", "window of everything", "not in, with NULLs", "in, not known", "union, first",
+    "union, distinct counts", "union, all of it", "union, sums in a derived table", "union of unions", "counts distinct of a constant", "scalar of all",
 })  # fmt: skip
 EXCHANGED = frozenset(STATEMENTS) - GATHERED
 

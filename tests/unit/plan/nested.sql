@@ -154,3 +154,8 @@ final|SELECT TOP 7 objectId, COUNT(*) AS n FROM dp.ForcedSource GROUP BY objectI
 final|SELECT TOP 9 objectId, MAX(flux) AS n FROM dp.ForcedSource GROUP BY objectId ORDER BY objectId DESC
 final|SELECT DISTINCT TOP 9 objectId FROM dp.ForcedSource ORDER BY objectId
 final|SELECT DISTINCT TOP 9 objectId FROM dp.ForcedSource ORDER BY objectId DESC
+-- UNION ALL as a derived table
+several|SELECT u.f, COUNT(*) AS n, AVG(u.m) AS a, STDDEV(u.m) AS s FROM (SELECT flags AS f, mag AS m FROM dp.Object UNION ALL SELECT forcedSourceId, flux FROM dp.ForcedSource) AS u WHERE u.m < 22 GROUP BY u.f
+several|SELECT COUNT(*) AS n, SUM(u.f) AS s FROM (SELECT flags AS f FROM dp.Object UNION ALL SELECT f.flux FROM dp.ForcedSource f JOIN dp.Object o ON o.objectId = f.objectId WHERE o.mag < 21) AS u
+several|SELECT TOP 4 u.k, u.m FROM (SELECT objectId AS k, mag AS m FROM dp.Object UNION ALL SELECT forcedSourceId, flux FROM dp.ForcedSource) AS u ORDER BY u.m, u.k
+several|SELECT u.m, COUNT(DISTINCT u.k) AS n, MEDIAN(u.k) AS d FROM (SELECT objectId AS k, flags AS m FROM dp.Object UNION ALL SELECT objectId, 3 FROM dp.ForcedSource) AS u GROUP BY u.m

@@ -178,7 +178,7 @@ def test_replicated_relations_alone_are_single() -> None:
     ("text", "obstacle"),
     [
         ("SELECT o.mag FROM dp.Object o FULL JOIN dp.ForcedSource f ON f.flux = o.mag", "FULL JOIN"),
-        ("SELECT mag FROM (SELECT mag FROM dp.Object UNION ALL SELECT mag FROM ext.Star) AS q", "derived table q"),
+        ("SELECT mag FROM (SELECT mag FROM dp.Object UNION SELECT mag FROM ext.Star) AS q", "derived table q"),
         ("SELECT mag FROM (SELECT TOP 3 mag FROM dp.Object) AS q", "derived table q, LIMIT needs rows"),
         ("SELECT mag FROM dp.Object WHERE mag > (SELECT AVG(mag) FROM ext.Star)", "sub-query"),
         ("WITH q AS (SELECT TOP 3 mag FROM dp.Object) SELECT a.mag FROM q a, q b", "WITH"),
