@@ -124,8 +124,9 @@ class QueryGenerator(RelationMixin, PredicateMixin, ValueMixin):
         kinds.append(kind)
         query = q.Select(items=tuple(items), source=relation.source, where=self.where(relation))
         if self.rng.random() < 0.35:
-            rank, _ = self.window_value(relation)
-            query = replace(query, qualify=q.Compare(self.rng.choice(("=", "<=")), rank, q.Literal(self.rng.choice((1, 1, 2)))))
+            rank, kind = self.window_value(relation)
+            test = q.Compare(self.rng.choice(("=", "<=")), rank, q.Literal(self.rng.choice((1, 1, 2))))
+            query = query if kind is Kind.TEXT else replace(query, qualify=test)
         return self.sorted_and_cut(query, kinds, [])
 
     def set_operation(self) -> q.SetOp:
