@@ -46,6 +46,7 @@ OWNERS = {
     "uvicorn": ("tap/", "app.py", "cli.py"),
     "typer": ("cli.py",),
     "obstore": ("storage/remote.py",),
+    "lsst": ("loader/sources/butler.py", "pipeline/"),
 }
 """Library -> files (or folders, with a slash) that may import it."""
 
