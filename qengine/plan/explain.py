@@ -122,6 +122,7 @@ class Explanation:
                 }
                 for i in leaf.inputs
             ],
+            "pairs_within_arcsec": [round(join.radius_deg * 3600, 6) or None for join in leaf.sky_joins],
             "predicates": [{"text": self._text(p.span), "use": p.use} for p in predicates_of(leaf.leaf)],
             "tasks": leaf.task_count,
             "tiles": 0 if owner is None else tiles(owner, leaf.work),

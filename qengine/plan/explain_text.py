@@ -68,6 +68,9 @@ def _leaf(entry: Entry) -> Iterator[str]:
         f"    {tiles}parts {entry['parts']} of {entry['of_parts']}, row groups {entry['row_groups']}, "
         f"rows <= {entry['rows']}, {show_bytes(entry['bytes'])}"
     )
+    for radius in entry["pairs_within_arcsec"]:
+        within = "the radius of each row" if radius is None else f"{radius:g} arcsec"
+        yield f"    pairs within {within} found by the compiled kernel"
     for predicate in entry["predicates"]:
         yield f"    {predicate['text']}: {predicate['use']}"
     if entry["stops_early_by"] is not None:

@@ -27,8 +27,9 @@ Where both places are DOUBLE columns and the radius is a number, the kernel also
 columns becomes `p."qe distance"` everywhere: a row of both relations always is a pair.
 
 Positions may be any expressions of one relation each (epochs propagated), the radius a constant or an expression of one of them. A
-side is read with the terms that name it alone. A relation is the second of one join at most, and then the first of none; where
-that leaves a distance without a kernel, and nothing else ties its relations, the whole leaf keeps its grids.
+side is read with the terms that name it alone, also those around a derived table that it is in (`plan.skyabove`). A relation is
+the second of one join at most, and then the first of none; where that leaves a distance without a kernel, and nothing else ties
+its relations, the whole leaf keeps its grids.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from sqlglot import exp
 from qengine.catalog.model import Table, TableKind, TableSnapshot
 from qengine.plan import terms
 from qengine.plan.physical import DISTANCE_COLUMN, SkyJoin
+from qengine.plan.skyabove import terms_above
 from qengine.sql.render import render
 from qengine.sql.trees import copy_tree, find, nodes_of
 
@@ -333,7 +335,7 @@ def _side(tree: exp.Select, edge: _Edge, item: _Item, table: Table, key: exp.Exp
     if isinstance(edge.radius, tuple) and edge.radius[0] == item.alias:
         columns.append(terms.aliased(exp.cast(edge.radius[1].copy(), "DOUBLE"), "qe radius"))
     select = exp.Select(expressions=columns).from_(item.node.copy(), copy=False)
-    condition = terms.all_of(_own_terms(item))
+    condition = terms.all_of([*_own_terms(item), *terms_above(item.select, item.alias, table)])
     return select.where(condition, copy=False) if condition is not None else select
 
 

@@ -105,6 +105,37 @@ def test_the_kernel_gives_the_distance_of_plain_columns(plan_world: World) -> No
         assert "qe_distance" in leaf.sql
 
 
+NEAREST = "CROSSMATCH(dp.Object, ext.Star, 3600, 'nearest'{how}) AS m"
+
+
+@pytest.mark.parametrize("how", ["", ", 'left'"])
+def test_terms_around_the_nearest_partner_reach_the_side_whose_rows_they_keep_or_drop(plan_world: World, how: str) -> None:
+    near = NEAREST.format(how=how)
+    text = f"SELECT m.objectId, m.starId FROM {near} WHERE m.flags = 1 AND (m.mag_2 > 3 OR m.mag_2 IS NULL) AND m.separation_arcsec < 3000"
+    (leaf,) = plan_world.plan(text).leaves
+    (join,) = leaf.sky_joins
+    assert '"a"."flags" = 1' in join.first
+    assert "WHERE" not in join.second
+    assert plan_world.truth(text)
+    assert sorted_rows(plan_world.answer(text)) == sorted_rows(plan_world.truth(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"SELECT m.objectId FROM {NEAREST.format(how='')} WHERE m.flags = m.mag_2 OR m.flags = 1",
+        f"SELECT m.objectId FROM (SELECT a.objectId, a.flags, ROW_NUMBER() OVER (ORDER BY a.objectId, b.starId) AS n FROM dp.Object a "
+        f"JOIN ext.Star b ON {AB} < 0.5) AS m WHERE m.flags = 1 AND m.n < 10",
+        f"SELECT m.objectId FROM (SELECT a.objectId, a.flags FROM dp.Object a JOIN ext.Star b ON {AB} < 0.5 "
+        "ORDER BY a.objectId, b.starId LIMIT 9) AS m WHERE m.flags = 1",
+    ],
+)
+def test_terms_that_may_change_who_is_nearest_stay_outside(plan_world: World, text: str) -> None:
+    for leaf in plan_world.plan(text).leaves:
+        assert all("WHERE" not in join.first + join.second for join in leaf.sky_joins)
+    assert sorted_rows(plan_world.answer(text)) == sorted_rows(plan_world.truth(text))
+
+
 def test_the_smaller_radius_of_two_is_taken(plan_world: World) -> None:
     (leaf,) = plan_world.plan(f"SELECT a.objectId FROM dp.Object a, ext.Star b WHERE {AB} < 0.5 AND {AB} < 0.001").leaves
     assert leaf.sky_joins[0].radius_deg == 0.001
