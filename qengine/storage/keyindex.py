@@ -1,13 +1,15 @@
 """Where are these keys? Look keys up in a director's index: Parquet files sorted by key, with columns `key` and `_healpix_29`.
 
-Only footers are kept; a lookup reads the row groups whose key range holds a wanted key, and the latest of them stay in memory. A
-key that is not there gets the cell beyond the sky where its orphans lie.
+Only footers are kept; a lookup reads the row groups whose key range holds a wanted key, and as many of them as there is room for
+stay in memory. Room is made by forgetting any of them: a list of keys from all over the sky goes through all groups in order, and
+of an index a little larger than the room the least recently used group would always be the one that is needed next. A key that is
+not there gets the cell beyond the sky where its orphans lie.
 """
 
 from __future__ import annotations
 
+import random
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,7 +25,14 @@ from qengine.errors import IntegrityError
 from qengine.sky.cells import LINE_END, beyond_cell
 from qengine.storage.objects import Store
 
-CACHED_GROUPS = 256
+CACHED_BYTES = 384 << 20
+"""Room for row groups: those of 24 million numeric keys."""
+
+_BATCH_GROUPS = 16
+"""Row groups that are read at once, their two columns side by side."""
+
+_TEXT_BYTES = 64
+"""What a short text takes as an object, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +45,30 @@ class _Footer:
     is_text: bool
 
 
-class KeyReader:
-    """Looks keys up; safe to use from several threads. `store` resolves the index files."""
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """The rows of one row group, sorted by key."""
 
-    def __init__(self, store: Store) -> None:
+    keys: NDArray[Any]
+    cells: Int64Array
+
+    @property
+    def bytes(self) -> int:
+        return self.keys.nbytes + self.cells.nbytes + (_TEXT_BYTES * len(self.keys) if self.keys.dtype == object else 0)
+
+
+class KeyReader:
+    """Looks keys up; safe to use from several threads. `store` resolves the index files; `room_bytes` is for row groups."""
+
+    def __init__(self, store: Store, *, room_bytes: int = CACHED_BYTES) -> None:
         self._store = store
+        self._room_bytes = room_bytes
+        self._kept_bytes = 0
+        self._places: list[tuple[str, int]] = []
+        self._random = random.Random(0)
         self._lock = threading.Lock()
         self._footers: dict[str, _Footer] = {}
-        self._groups: OrderedDict[tuple[str, int], tuple[Any, Int64Array]] = OrderedDict()
+        self._groups: dict[tuple[str, int], _Group] = {}
 
     def cells(self, index: KeyIndex | None, values: Sequence[int | str]) -> Int64Array:
         """Return for each key the cell where its rows can be: the one that the index knows, else the one beyond the sky. (A number
@@ -74,12 +99,15 @@ class KeyReader:
         found: dict[int | str, int] = {}
         # `wanted` is sorted, so the values of one group are neighbours.
         borders = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]]).tolist() if len(groups) else []
-        for start, stop in pairwise([*borders, len(groups)]):
-            keys, cells = self._group(uri, footer, int(groups[start]))
-            there = values[start:stop]
-            places = np.minimum(np.searchsorted(keys, there), len(keys) - 1)
-            is_found = keys[places] == there
-            found.update(zip(there[is_found].tolist(), cells[places[is_found]].tolist(), strict=True))
+        ranges = list(pairwise([*borders, len(groups)]))
+        for first in range(0, len(ranges), _BATCH_GROUPS):
+            batch = ranges[first : first + _BATCH_GROUPS]
+            read = self._read(uri, footer, [int(groups[start]) for start, _ in batch])
+            for (start, stop), group in zip(batch, read, strict=True):
+                there = values[start:stop]
+                places = np.minimum(np.searchsorted(group.keys, there), len(group.keys) - 1)
+                is_found = group.keys[places] == there
+                found.update(zip(there[is_found].tolist(), group.cells[places[is_found]].tolist(), strict=True))
         return found
 
     def _footer(self, uri: str) -> _Footer:
@@ -98,19 +126,30 @@ class KeyReader:
             self._footers[uri] = footer
         return footer
 
-    def _group(self, uri: str, footer: _Footer, group: int) -> tuple[Any, Int64Array]:
-        place = (uri, group)
-        if (hit := self._groups.get(place)) is None:
-            table = footer.file.read_row_group(group, columns=["key", HEALPIX])
-            column = table["key"]
-            keys = np.array(column.to_pylist(), object) if pa.types.is_string(column.type) else column.to_numpy()
-            hit = (keys, table[HEALPIX].to_numpy())
-            self._groups[place] = hit
-            while len(self._groups) > CACHED_GROUPS:
-                self._groups.popitem(last=False)
-        else:
-            self._groups.move_to_end(place)
-        return hit
+    def _read(self, uri: str, footer: _Footer, numbers: list[int]) -> list[_Group]:
+        """Return row groups, those that are not kept from the file."""
+        missing = [number for number in numbers if (uri, number) not in self._groups]
+        found = {number: self._groups[uri, number] for number in numbers if (uri, number) in self._groups}
+        if missing:
+            table = footer.file.read_row_groups(missing, columns=["key", HEALPIX])
+            start = 0
+            for number in missing:
+                rows = table.slice(start, footer.file.metadata.row_group(number).num_rows)
+                start += rows.num_rows
+                # Copies, because a slice keeps all of the table.
+                keys = np.array(rows["key"].to_pylist(), object) if footer.is_text else np.array(rows["key"].to_numpy())
+                found[number] = group = _Group(keys, np.array(rows[HEALPIX].to_numpy()))
+                self._keep((uri, number), group)
+        return [found[number] for number in numbers]
+
+    def _keep(self, place: tuple[str, int], group: _Group) -> None:
+        self._groups[place] = group
+        self._places.append(place)
+        self._kept_bytes += group.bytes
+        while self._kept_bytes > self._room_bytes:
+            chosen = self._random.randrange(len(self._places))
+            self._places[chosen], self._places[-1] = self._places[-1], self._places[chosen]
+            self._kept_bytes -= self._groups.pop(self._places.pop()).bytes
 
 
 def _array(values: Sequence[Any], *, is_text: bool) -> NDArray[Any]:

@@ -66,3 +66,12 @@ def test_without_an_index_every_key_is_beyond_the_sky(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(IntegrityError, match=r"gone\.parquet"):
         KeyReader(Store(tmp_path)).cells(KeyIndex(uri=("gone.parquet",), digest=("",), rows=1), [7])
+
+
+def test_index_larger_than_the_room(tmp_path: Path) -> None:
+    known = {key: 10 * key for key in range(1000)}
+    written = index(tmp_path, known, pa.int64())
+    for room_bytes in (0, 100, 5000):
+        reader = KeyReader(Store(tmp_path), room_bytes=room_bytes)
+        for wanted in (list(known), [7], list(known)[::-1], [999, 0, 500]):
+            assert reader.cells(written, wanted).tolist() == [known[key] for key in wanted]
