@@ -66,7 +66,10 @@ def insert_load(connection: sa.Connection, catalog: str, context: Mapping[str, A
     return find_load(connection, name)
 
 
-def restore(connection: sa.Connection, load: Load, inputs: Sequence[InputRecord], replaced: Iterable[tuple[int, str, int]]) -> None:
+def restore(
+    connection: sa.Connection, load: Load, inputs: Sequence[InputRecord], replaced: Iterable[tuple[int, str, int]],
+    restored: Iterable[tuple[int, str, int]] = (),
+) -> None:  # fmt: skip
     """Add a load that a record of the store tells of, with its inputs, unless it is known."""
     if connection.execute(sa.select(LOADS.c.id).where(LOADS.c.id == load.id)).scalar_one_or_none() is not None:
         return
@@ -77,11 +80,17 @@ def restore(connection: sa.Connection, load: Load, inputs: Sequence[InputRecord]
     }  # fmt: skip
     connection.execute(sa.insert(LOADS).values(values))
     insert_inputs(connection, inputs)
-    for number, table, of_input in replaced:
+    mark_inputs(connection, replaced, load.number)
+    mark_inputs(connection, restored, None)
+
+
+def mark_inputs(connection: sa.Connection, names: Iterable[tuple[int, str, int]], replaced_by: int | None) -> None:
+    """Record which load took the rows of these inputs away; None: they are there."""
+    for number, table, of_input in names:
         connection.execute(
             sa.update(INPUTS)
             .where(INPUTS.c.load == number, INPUTS.c.table_name == table, INPUTS.c.number == of_input)
-            .values(replaced_by=load.number)
+            .values(replaced_by=replaced_by)
         )
 
 

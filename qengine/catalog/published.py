@@ -14,10 +14,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from qengine.catalog.database import now, utc
-from qengine.catalog.migrations.tables import CATALOGS, SNAPSHOT_TABLES, SNAPSHOTS
+from qengine.catalog.migrations.tables import CATALOGS, EXPIRED, SNAPSHOT_TABLES, SNAPSHOTS
 from qengine.catalog.model import LAYOUT, TableSnapshot
 from qengine.catalog.records import ManifestRef, SnapshotRecord
-from qengine.errors import ConflictError, RegistryError, SchemaError
+from qengine.errors import ConflictError, RegistryError, SchemaError, SnapshotExpiredError
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _RESERVED = ("tap_schema", "tap_upload", "qengine_meta")
@@ -55,12 +55,28 @@ def choose(connection: sa.Connection, asked: Mapping[str, int]) -> list[tuple[in
     chosen = []
     for row in rows:
         number = asked.get(row.folded_name, row.latest)
-        chosen.append((number, manifests_of(connection, row.name, number)))
+        # the latest never expires
+        chosen.append((number, manifests_of(connection, row.name, number, is_any=number == row.latest)))
     return chosen
 
 
-def manifests_of(connection: sa.Connection, catalog: str, number: int) -> list[ManifestRef]:
-    """Return the manifests of a snapshot by name of table."""
+def check_kept(connection: sa.Connection, catalog: str, number: int) -> None:
+    """Raise `RegistryError` if there is no such snapshot, `SnapshotExpiredError` if it cannot be read any more."""
+    query = sa.select(SNAPSHOTS.c.id).where(SNAPSHOTS.c.catalog == catalog, SNAPSHOTS.c.number == number)
+    if connection.execute(query).scalar_one_or_none() is None:
+        raise RegistryError(f"catalogue {catalog} has no snapshot {number}")
+    if sa.inspect(connection).has_table(EXPIRED.name):
+        gone = sa.select(EXPIRED.c.at).where(EXPIRED.c.catalog == catalog, EXPIRED.c.number == number)
+        if (at := connection.execute(gone).scalar_one_or_none()) is not None:
+            raise SnapshotExpiredError(
+                f"snapshot {number} of {catalog} expired on {at:%Y-%m-%d}", hint="ask for the latest one, or for a tag"
+            )
+
+
+def manifests_of(connection: sa.Connection, catalog: str, number: int, *, is_any: bool = False) -> list[ManifestRef]:
+    """Return the manifests of a snapshot by name of table; of one that has expired only if `is_any`."""
+    if not is_any:
+        check_kept(connection, catalog, number)
     snapshot = connection.execute(
         sa.select(SNAPSHOTS.c.id).where(SNAPSHOTS.c.catalog == catalog, SNAPSHOTS.c.number == number)
     ).scalar_one_or_none()

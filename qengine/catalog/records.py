@@ -43,7 +43,7 @@ class SnapshotRecord:
     """One snapshot of a catalogue: the load that made it, and its manifests.
 
     `made_by` is more about that load, None in records of older versions; `inputs` is what it has read, `replaced` whose rows it
-    took away.
+    took away, and `restored` whose rows it brought back (a rollback).
     """
 
     catalog: str
@@ -53,6 +53,7 @@ class SnapshotRecord:
     made_by: Load | None = None
     inputs: tuple[InputRecord, ...] = ()
     replaced: tuple[InputName, ...] = ()
+    restored: tuple[InputName, ...] = ()
 
 
 def record_path(root: Path, catalog: str, number: int) -> Path:
@@ -70,18 +71,19 @@ def write_record(root: Path, record: SnapshotRecord) -> None:
         "made_by": _load_words(record.made_by) if record.made_by is not None else None,
         "inputs": [_input_words(one) for one in record.inputs],
         "replaced": [list(name) for name in record.replaced],
+        "restored": [list(name) for name in record.restored],
     }
     with durable.writing(record_path(root, record.catalog, record.number)) as temporary:
         temporary.write_text(json.dumps(words, indent=1))
 
 
-def read_records(root: Path) -> Iterator[SnapshotRecord]:
-    """Yield the snapshots of every catalogue in the store, oldest first.
+def read_records(root: Path, catalog: str = "") -> Iterator[SnapshotRecord]:
+    """Yield the snapshots of every catalogue in the store, or of one, oldest first.
 
     A catalogue without records gets one snapshot per number that its manifests carry, each with the newest manifest so far of
     every table. Raise `RegistryError` if a record cannot be read or names a manifest that is gone.
     """
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+    for folder in sorted(path for path in root.iterdir() if path.is_dir() and path.name == (catalog or path.name)):
         records = sorted((folder / FOLDER).glob("[0-9]*.json"))
         if records:
             yield from (_read(root, path) for path in records)
@@ -97,7 +99,7 @@ def _read(root: Path, path: Path) -> SnapshotRecord:
             words["catalog"], words["number"], words["load"], manifests,
             made_by=_load(words["made_by"], words["number"]) if words.get("made_by") else None,
             inputs=tuple(_input(one) for one in words.get("inputs", ())),
-            replaced=tuple((int(load), str(table), int(number)) for load, table, number in words.get("replaced", ())),
+            replaced=_names(words.get("replaced", ())), restored=_names(words.get("restored", ())),
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RegistryError(f"record {path} cannot be read: {error}", hint="remove it to restore the other snapshots") from error
@@ -120,6 +122,10 @@ def _ref(root: Path, path: Path, digest: str) -> ManifestRef:
 
 def _by_name(manifests: Iterable[ManifestRef]) -> tuple[ManifestRef, ...]:
     return tuple(sorted(manifests, key=lambda manifest: manifest.table.lower()))
+
+
+def _names(words: Iterable[Any]) -> tuple[InputName, ...]:
+    return tuple((int(load), str(table), int(number)) for load, table, number in words)
 
 
 def _load_words(load: Load) -> dict[str, Any]:

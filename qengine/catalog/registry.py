@@ -35,6 +35,7 @@ from qengine.catalog.model import Catalog, Table, TableSnapshot, with_layouts
 from qengine.catalog.published import SnapshotEntry
 from qengine.catalog.rates import Observed, read_rates, record_rates
 from qengine.catalog.records import ManifestRef, SnapshotRecord, read_records, record_path, write_record
+from qengine.catalog.releases import Releases, check_may_change
 from qengine.catalog.tap_schema import tap_schema
 from qengine.errors import ConflictError, RegistryError, SchemaError
 
@@ -75,9 +76,18 @@ class Registry:
 
     # -- reading --------------------------------------------------------------------------------------------------------------
 
-    def catalog(self, *, snapshots: Mapping[str, int] | None = None) -> Catalog:
-        """Return all published tables and TAP_SCHEMA, each catalogue at its latest snapshot or at the number in `snapshots`."""
-        asked = {name.lower(): number for name, number in (snapshots or {}).items()}
+    @property
+    def releases(self) -> Releases:
+        """Tags, states, expiry, leases and budgets of the catalogues."""
+        return Releases(self._root, self._database)
+
+    def catalog(self, *, snapshots: Mapping[str, int | str] | None = None) -> Catalog:
+        """Return all published tables and TAP_SCHEMA, each catalogue at its latest snapshot or at the one that `snapshots` names by
+        number, tag or time (`Releases.resolve`)."""
+        asked = {
+            name.lower(): word if isinstance(word, int) else self.releases.resolve(name, word)
+            for name, word in (snapshots or {}).items()
+        }
         chosen_by = tuple(sorted(asked.items()))
         if (newest := self._database.newest_snapshot()) is not None and (
             found := self._catalogs.get((newest, chosen_by))
@@ -215,6 +225,7 @@ class Registry:
                 raise ConflictError(
                     f"{catalog} is at snapshot {latest}, not {expected}", hint="another load was faster; start again"
                 )
+            check_may_change(connection, catalog)
             published.check_base(connection, base or {})
             carried = published.carried(connection, catalog, latest, tables)
             try:
@@ -256,7 +267,7 @@ class Registry:
             for record in found:
                 published.insert_snapshot(connection, record)
                 if record.made_by is not None:
-                    loads.restore(connection, record.made_by, record.inputs, record.replaced)
+                    loads.restore(connection, record.made_by, record.inputs, record.replaced, record.restored)
         return len(found)
 
     # -- inside ---------------------------------------------------------------------------------------------------------------

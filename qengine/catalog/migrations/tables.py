@@ -103,3 +103,51 @@ RATES = Table(
     Column("weight_s", Float, nullable=False),
     Column("updated", DateTime, nullable=False),
 )
+
+TAGS = Table(
+    "tags",
+    METADATA,
+    Column("catalog", String(128), ForeignKey("catalogs.name"), primary_key=True),
+    Column("folded_name", String(128), primary_key=True),
+    Column("name", String(128), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("doi", Text, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("made", DateTime, nullable=False),
+)
+
+# A catalogue without a row is released. `groups` is a JSON list of those that may read it while it is internal.
+CATALOG_STATES = Table(
+    "catalog_states",
+    METADATA,
+    Column("catalog", String(128), ForeignKey("catalogs.name"), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("groups", Text, nullable=False),
+    Column("changed", DateTime, nullable=False),
+)
+
+EXPIRED = Table(
+    "expired",
+    METADATA,
+    Column("catalog", String(128), ForeignKey("catalogs.name"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("at", DateTime, nullable=False),
+)
+
+# Who reads which snapshot, until when; renewed by those who still do.
+LEASES = Table(
+    "leases",
+    METADATA,
+    Column("holder", String(64), primary_key=True),
+    Column("catalog", String(128), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("until", DateTime, nullable=False),
+)
+
+# Bytes that a catalogue may take; of the empty name: the whole store.
+BUDGETS = Table(
+    "budgets",
+    METADATA,
+    Column("catalog", String(128), primary_key=True),
+    Column("bytes", BigInteger, nullable=False),
+)
