@@ -1,8 +1,9 @@
 """/sync: one request, one streamed result.
 
 The first batch is awaited before anything is sent, so that whatever fails until then is an honest HTTP error. Afterwards the
-stream goes out as it comes; a failure then is a trailing QUERY_STATUS where the format has one, and a broken connection
-otherwise. A client that goes away ends the query, at whatever point it does.
+stream goes out as it comes (a little of it not alone: each piece that is sent wakes up the other side); a failure then is a
+trailing QUERY_STATUS where the format has one, and a broken connection otherwise. A client that goes away ends the query, at
+whatever point it does.
 """
 
 from __future__ import annotations
@@ -29,6 +30,12 @@ _SLICE_ROWS = 65_536
 
 _THREAD_ROWS = 5_000
 """From here on formatting is left to a thread."""
+
+_SENT_BYTES = 65_536
+"""What is sent at once, at least, while rows come."""
+
+_PATIENCE_S = 0.005
+"""How long a smaller piece waits for what comes next: a small answer is sent whole, and others begin at once all the same."""
 
 T = TypeVar("T")
 
@@ -93,27 +100,37 @@ class _ClosingResponse(StreamingResponse):
 async def _stream(
     writer: ResultWriter, first: pa.RecordBatch | None, batches: AsyncIterator[pa.RecordBatch], answer: Answer, *, is_cut: bool
 ) -> AsyncIterator[bytes]:
-    yield writer.begin()
+    pieces, size = [writer.begin()], 0
+    waiting: asyncio.Task[pa.RecordBatch | None] | None = None
     try:
         batch = first
         while batch is not None:
             for start in range(0, batch.num_rows, _SLICE_ROWS):
                 piece = batch.slice(start, _SLICE_ROWS)
-                yield await asyncio.to_thread(writer.write, piece) if piece.num_rows > _THREAD_ROWS else writer.write(piece)
-            batch = await _next(batches)
-        held = writer.held()
-        while piece_held := await asyncio.to_thread(next, held, b""):
-            yield piece_held
+                pieces.append(
+                    await asyncio.to_thread(writer.write, piece) if piece.num_rows > _THREAD_ROWS else writer.write(piece)
+                )
+                size += len(pieces[-1])
+                if size >= _SENT_BYTES:
+                    yield b"".join(pieces)
+                    pieces, size = [], 0
+            waiting = asyncio.ensure_future(_next(batches))
+            if pieces and not (await asyncio.wait({waiting}, timeout=_PATIENCE_S))[0]:
+                yield b"".join(pieces)
+                pieces, size = [], 0
+            batch = await waiting
     except Exception as error:  # after HTTP 200 the only way to tell is the stream itself
         known = as_known(error)
         end = writer.fail(known)
         if end is None:
             raise known from error
-        yield end
+        yield b"".join((*pieces, end))
         return
     finally:
-        writer.close()
-    yield writer.finish(is_overflow=answer.is_overflow or is_cut)
+        if waiting is not None and not waiting.done():
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+    yield b"".join((*pieces, writer.finish(is_overflow=answer.is_overflow or is_cut)))
 
 
 async def _next(batches: AsyncIterator[pa.RecordBatch]) -> pa.RecordBatch | None:
