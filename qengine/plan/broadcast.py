@@ -153,7 +153,7 @@ class _Staging:
         found = False
         for holder in list(_expression_queries(query)):
             inner = _query_of(holder)
-            if not _is_closed(inner) or not _is_repeatable(inner) or not self._reads_stored(inner, ctes):
+            if not _is_closed(inner) or not _is_repeatable(inner) or not self._is_worth_a_step(inner, ctes):
                 continue
             body = inner.copy()
             if isinstance(holder, exp.Exists):
@@ -273,7 +273,10 @@ class _Staging:
         self.steps.append(named)
         return named
 
-    def _reads_stored(self, query: exp.Query, ctes: dict[str, exp.CTE]) -> bool:
+    def _is_worth_a_step(self, query: exp.Query, ctes: dict[str, exp.CTE]) -> bool:
+        """Say whether a step of the query says more than the query itself: it reads stored rows, or a list of VALUES."""
+        if query.find(exp.Values) is not None:
+            return True
         for node in query.find_all(exp.Table):
             if not node.db:
                 if node.name in ctes:

@@ -25,8 +25,9 @@ from qengine.errors import BugError
 from qengine.plan import terms
 from qengine.plan.dynamic import known_facts
 from qengine.plan.lift import lift_block
-from qengine.plan.locality import Locality, Refusal, distances, prove_locality
+from qengine.plan.locality import Locality, Refusal, distances, distances_inside, prove_locality
 from qengine.plan.logical import Block, KeyFact, PlaceFact, RangeFact, RegionFact, ValueFact
+from qengine.plan.nesting import holders
 from qengine.plan.skyjoin import grid_edges, grid_join
 from qengine.plan.split import Split, split, storable, typed
 from qengine.sql.trees import copy_tree, find, nodes_of
@@ -245,4 +246,24 @@ def _restrictions_of(
                 Restriction(fact=r.fact, distance_deg=distance + r.distance_deg)
                 for r in _restrictions_of(within, proof.vertex, proof.inner, catalog)
             ]
-    return tuple(found)
+    return (*found, *_of_sub_queries(block, owner, distances(block, owner, inner)))
+
+
+def _of_sub_queries(block: Block, owner: str, near: Mapping[str, float]) -> list[Restriction]:
+    """Collect the facts about tables in EXISTS and IN that every row fulfils: a row of theirs has to be near."""
+    if block.relations[owner].is_null_supplied or block.relations[owner].is_chosen:
+        return []
+    start = {alias: distance for alias, distance in near.items() if block.relations[alias].table is not None}
+    tests = {id(terms.bare(c.node)) for c in block.conjuncts if not c.scope}
+    found: list[Restriction] = []
+    for nested in block.nested:
+        holder, inside = holders(nested.node), nested.block
+        if inside is None or not isinstance(holder, (exp.Exists, exp.In)) or id(holder) not in tests:
+            continue
+        # Without rows, aggregates without groups (ROLLUP has a set of all) still make one.
+        if any(g.kind in ("an aggregate", "LIMIT") or (g.kind == "GROUP BY" and not g.places) for g in inside.gatherings):
+            continue
+        for alias, distance in distances_inside(inside, start).items():
+            facts = (f for kind in (inside.regions, inside.keys, inside.ranges, inside.values) for f in kind if f.alias == alias)
+            found += [Restriction(fact=fact, distance_deg=distance) for fact in facts]
+    return found

@@ -174,6 +174,16 @@ def distances(block: Block, alias: str, inner: Mapping[str, Locality] | None = N
     return _shortest(_steps(block, inner or {}), {alias: 0.0}, is_usable)
 
 
+def distances_inside(block: Block, outer: Mapping[str, float]) -> Mapping[str, float]:
+    """The same for the tables of a sub-query that has a row: how far its rows can be from the relations `outer` of the row."""
+
+    def is_usable(near: str, far: str, scope: str) -> bool:
+        relation = block.relations.get(far)
+        return relation is not None and relation.is_sharded and not (relation.is_null_supplied or relation.is_chosen) and not scope
+
+    return {alias: far for alias, far in _shortest(_steps(block, {}), outer, is_usable).items() if alias in block.relations}
+
+
 # -- one block -------------------------------------------------------------------------------------------
 
 

@@ -147,6 +147,8 @@ def _only_joins_and_filters(inner: exp.Select) -> bool:
     clauses = {key for key, value in inner.args.items() if value and key not in ("kind", "expressions", "from_", "joins", "where")}
     if clauses or inner.args.get("from_") is None or not is_repeatable(inner) or aggregates_of(inner):
         return False
+    if isinstance(inner.args["from_"].this, exp.Values):
+        return False  # becomes a step: its values prune (`plan.broadcast`)
     return not any(_is_special(j) for j in inner.args.get("joins") or ()) and not any(find(e, exp.Query) for e in inner.expressions)
 
 

@@ -171,6 +171,23 @@ def test_what_is_exchanged(store: Path, tmp_path: Path) -> None:
     assert exchanged >= EXCHANGED
 
 
+VALUES = (
+    "SELECT a.id, v.t FROM one.stars AS a JOIN (VALUES (3, 'x'), (500, 'y'), (NULL, 'z'), (3, 'u')) AS v(i, t) ON a.id = v.i",
+    "SELECT a.id, v.t FROM (VALUES (3, 'x'), (-5, 'y')) AS v(i, t) LEFT JOIN one.stars AS a ON a.id = v.i",
+    "SELECT a.id FROM one.stars AS a WHERE a.id IN (SELECT i FROM (VALUES (3), (7), (NULL)) AS v(i))",
+    "SELECT a.id FROM one.stars AS a WHERE a.id < 9 AND a.id NOT IN (SELECT i FROM (VALUES (3), (7)) AS v(i))",
+    "SELECT v.i, COUNT(*) AS n FROM one.stars AS a JOIN (VALUES (4), (700)) AS v(i) ON a.v < v.i GROUP BY v.i",
+)
+
+
+def test_lists_of_values_are_broadcast(store: Path, tmp_path: Path, truth: duckdb.DuckDBPyConnection) -> None:
+    with LocalClient(cluster(store, ClusterSettings(), channels=[in_process_channel(store, work_dir=tmp_path)])) as client:
+        for text in VALUES:
+            assert _multiset(client.query(text, lang="adql").to_arrow()) == _multiset(truth.execute(text).to_arrow_table())
+        explained = client.explain(VALUES[0], lang="adql", analyze=True).to_text()
+    assert "gathered because" not in explained
+
+
 def _plain(text: str) -> str:
     """Write TOP as LIMIT; NULLs are last in both."""
     words = text.split()

@@ -159,3 +159,9 @@ several|SELECT u.f, COUNT(*) AS n, AVG(u.m) AS a, STDDEV(u.m) AS s FROM (SELECT 
 several|SELECT COUNT(*) AS n, SUM(u.f) AS s FROM (SELECT flags AS f FROM dp.Object UNION ALL SELECT f.flux FROM dp.ForcedSource f JOIN dp.Object o ON o.objectId = f.objectId WHERE o.mag < 21) AS u
 several|SELECT TOP 4 u.k, u.m FROM (SELECT objectId AS k, mag AS m FROM dp.Object UNION ALL SELECT forcedSourceId, flux FROM dp.ForcedSource) AS u ORDER BY u.m, u.k
 several|SELECT u.m, COUNT(DISTINCT u.k) AS n, MEDIAN(u.k) AS d FROM (SELECT objectId AS k, flags AS m FROM dp.Object UNION ALL SELECT objectId, 3 FROM dp.ForcedSource) AS u GROUP BY u.m
+-- what sub-queries say of their row prunes
+local|SELECT f.objectId, f.flux FROM dp.ForcedSource f WHERE EXISTS (SELECT 1 FROM dp.Object o WHERE o.objectId = f.objectId AND CONTAINS(POINT(o.ra, o.dec), CIRCLE(10, 0, 20)) = 1)
+local|SELECT o.objectId FROM dp.Object o WHERE o.objectId IN (SELECT f.objectId FROM dp.ForcedSource f WHERE f.flux > 20 AND f.objectId IN (2, 3, 5))
+local|SELECT o.objectId FROM dp.Object o WHERE EXISTS (SELECT COUNT(*) FROM dp.ForcedSource f WHERE f.objectId = o.objectId AND f.objectId = 3)
+local|SELECT o.objectId FROM dp.Object o WHERE EXISTS (SELECT 1 FROM dp.ForcedSource f WHERE f.objectId = o.objectId AND f.objectId = 3 GROUP BY ROLLUP (f.flux))
+local|SELECT o.objectId FROM dp.Object o WHERE NOT EXISTS (SELECT 1 FROM dp.ForcedSource f WHERE f.objectId = o.objectId AND f.objectId = 3) OR o.mag > 30

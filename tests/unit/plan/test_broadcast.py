@@ -66,6 +66,8 @@ def ids(*values: int, name: str = "objectId") -> pa.Table:
             "SELECT o.mag FROM dp.Object o JOIN ext.Star s ON s.starId = o.flags WHERE s.mag = 3 AND s.ra BETWEEN 1 AND 2",
             "the small side s",
         ),
+        ("SELECT o.mag FROM dp.Object o JOIN (VALUES (1, 2.5), (3, 4.5)) AS v(k, w) ON o.objectId = v.k", "the small side v_2"),
+        ("SELECT mag FROM dp.Object WHERE objectId IN (SELECT v.k FROM (VALUES (1), (3)) AS v(k))", "IN"),
     ],
 )
 def test_small_and_independent_pieces_run_first(text: str, reason: str) -> None:
@@ -172,3 +174,11 @@ def test_an_unused_common_table_expression_does_not_stand_in_the_way() -> None:
     )
     assert len(found.steps) == 1
     assert found.tree.args.get("with_") is None
+
+
+def test_values_are_known_keys() -> None:
+    text = "SELECT o.mag FROM dp.Object o JOIN (VALUES (1, 2.5), (3, 4.5)) AS v(k, w) ON o.objectId = v.k"
+    tree, catalog = settled(text, pa.table({"k": pa.array([1, 3], pa.int32()), "w": [2.5, 4.5]}))
+    (leaf,) = cut(tree, catalog).leaves
+    assert not leaf.gathered
+    assert [r.fact.values for r in leaf.restrictions if isinstance(r.fact, KeyFact)] == [(1, 3)]
