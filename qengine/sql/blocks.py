@@ -17,6 +17,7 @@ from qengine.sql.grouping import Groups, bind_groups
 from qengine.sql.nodes import cast, column, data_type, inner, is_null, number, number_of, output_column, quoted, type_of, typed
 from qengine.sql.relations import Relations, rename
 from qengine.sql.scopes import Context, Cte, Scope, matches
+from qengine.sql.views import Computed
 
 _MODIFIERS = ("order", "limit", "offset")
 
@@ -171,7 +172,8 @@ class Queries:
     def _select(self, tree: exp.Select, parent: Scope) -> tuple[exp.Query, tuple[OutputColumn, ...]]:
         scope = Scope(self.context, parent=parent)
         with_ = self._with(tree, scope)
-        relations = Relations(scope, self.bind, lambda inner_scope: self.expressions(inner_scope, Clause(name="ON")))
+        computed = Computed(self.context, Queries)
+        relations = Relations(scope, self.bind, lambda inner_scope: self.expressions(inner_scope, Clause(name="ON")), computed)
         first = relations.bind(tree)
         bound = exp.Select(from_=exp.From(this=first))
         if relations.joins:
@@ -385,7 +387,7 @@ def _default_name(origin: exp.Expr, bound: exp.Expr) -> str:
     """A column keeps its declared spelling, a call gives its function's name, anything else is numbered."""
     node = inner(origin)
     if isinstance(node, exp.Column):
-        return bound.name if isinstance(bound, exp.Column) else node.name
+        return bound.name if isinstance(bound, exp.Column) else str(bound.meta.get("declared", node.name))
     if isinstance(node, exp.Window):
         node = node.this
     if isinstance(node, exp.Filter):

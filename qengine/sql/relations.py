@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from sqlglot import exp
 
-from qengine.catalog.model import TableSnapshot
+from qengine.catalog.model import Table, TableSnapshot
 from qengine.catalog.output import OutputColumn
 from qengine.catalog.types import BOOLEAN
 from qengine.errors import QueryTypeError, UnknownNameError, UnsupportedQueryError
@@ -24,15 +24,18 @@ from qengine.sql.nodes import call, column, quoted, type_of, typed
 from qengine.sql.operators import as_term, balanced
 from qengine.sql.scopes import Context, Merged, Scope, Source, matches
 from qengine.sql.spans import nearest
+from qengine.sql.views import Computed
 
 
 @dataclass(slots=True)
 class Relations:
-    """Binds the FROM of one block into `scope`. `query` binds a sub-query; `expressions` makes a binder for ON."""
+    """Binds the FROM of one block into `scope`. `query` binds a sub-query; `expressions` makes a binder for ON; `computed` expands
+    views and virtual columns."""
 
     scope: Scope
     query: Callable[[exp.Query, Scope], tuple[exp.Query, tuple[OutputColumn, ...]]]
     expressions: Callable[[Scope], Expressions]
+    computed: Computed
     joins: list[exp.Join] = field(default_factory=list)
     filters: list[exp.Expr] = field(default_factory=list)
     before: list[Scope] = field(default_factory=list)
@@ -164,9 +167,12 @@ class Relations:
             table = self._find(item).table
             if not item.alias:
                 wanted = table.name
+            if table.view:
+                return self._view(item, table, wanted, inner)
             alias = self.context.new_alias(wanted)
             source = Source(
-                name=wanted, alias=alias, columns=table.columns, schema=table.schema, is_aliased=bool(item.alias), table=table
+                name=wanted, alias=alias, columns=table.shown, schema=table.schema, is_aliased=bool(item.alias), table=table,
+                expand=self.computed.column,
             )  # fmt: skip
             inner.sources.append(source)
             self.context.tables[(table.schema, table.name)] = None
@@ -175,11 +181,21 @@ class Relations:
             node.meta["span"] = span
         return node
 
+    def _view(self, item: exp.Table, table: Table, wanted: str, inner: Scope) -> exp.Expr:
+        query, columns = self.computed.view(table)
+        alias = self.context.new_alias(wanted)
+        inner.sources.append(
+            Source(name=wanted, alias=alias, columns=columns, schema=table.schema, is_aliased=bool(item.alias))
+        )  # fmt: skip
+        return exp.Subquery(this=query, alias=exp.TableAlias(this=quoted(alias)))
+
     def _find(self, item: exp.Table) -> TableSnapshot:
         catalog, name, schema = self.context.catalog, item.this, item.args.get("db")
         if item.args.get("catalog") is not None:
             raise self._unknown(item, "names of tables have two parts: catalogue and table")
         if schema is None:
+            if self.context.schema and (own := catalog.find(self.context.schema, item.name)) and matches(name, own.table.name):
+                return own
             found = [t for t in catalog.find_unqualified(item.name) if matches(name, t.table.name)]
             if len(found) > 1:
                 hint = "write " + " or ".join(t.table.full_name for t in found)
@@ -211,7 +227,7 @@ class Relations:
                 UnsupportedQueryError, item, "a join in parentheses takes no name", "write (SELECT ..) AS name"
             )
         own = Scope(self.context, parent=self._outside())
-        nested = Relations(own, self.query, self.expressions)
+        nested = Relations(own, self.query, self.expressions, self.computed)
         nested.before = self.before
         head, tail = nested._group((item.this, []), own, is_first=True)
         alias = self.context.new_alias("joined")

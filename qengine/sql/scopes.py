@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlglot import exp
@@ -17,13 +17,16 @@ from qengine.sql.spans import Places, nearest
 
 @dataclass(slots=True)
 class Context:
-    """One statement being bound: what it reads, what it warns of, and which aliases are taken."""
+    """One statement being bound: what it reads, what it warns of, and which aliases are taken. Tables without a catalogue are
+    looked for in `schema` first; `within` are the views and virtual columns whose definition is being bound."""
 
     places: Places
     language: Language
     catalog: Catalog
     warnings: list[str] = field(default_factory=list)
     tables: dict[tuple[str, str], None] = field(default_factory=dict)
+    schema: str = ""
+    within: tuple[str, ...] = ()
     _aliases: set[str] = field(default_factory=set)
     _ctes: set[str] = field(default_factory=set)
 
@@ -68,7 +71,7 @@ def matches(identifier: exp.Identifier, name: str) -> bool:
 class Source:
     """One item of FROM. `name` is what the statement calls it, `alias` its unique name in the bound tree. An item of a nested
     join keeps its former alias as `key` and maps its column names to those behind the shared alias in `stored`. `table` is the
-    base table that it is."""
+    base table that it is, `expand` makes the expression of one of its virtual columns."""
 
     name: str
     alias: str
@@ -78,6 +81,7 @@ class Source:
     key: str = ""
     stored: Mapping[str, str] = field(default_factory=dict)
     table: Table | None = None
+    expand: Callable[[Source, Column], exp.Expr] | None = None
 
     def visible(self) -> tuple[Column | OutputColumn, ...]:
         """The columns of `*`, in order: those with an index first, then as declared; hidden ones left out."""
@@ -90,8 +94,10 @@ class Source:
     def find(self, identifier: exp.Identifier) -> list[Column | OutputColumn]:
         return [c for c in self.columns if matches(identifier, c.name)]
 
-    def reference(self, found: Column | OutputColumn) -> exp.Column:
-        """Return the bound node of one of its columns."""
+    def reference(self, found: Column | OutputColumn) -> exp.Expr:
+        """Return the bound node of one of its columns, the expression of a virtual one."""
+        if isinstance(found, Column) and found.expression and self.expand is not None:
+            return self.expand(self, found)
         return about(typed(column(self.alias, self.stored.get(found.name, found.name)), found.type), found)
 
     def answers_to(self, parts: Sequence[exp.Identifier]) -> bool:
