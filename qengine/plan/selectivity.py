@@ -22,6 +22,7 @@ from qengine.plan import terms
 from qengine.plan.cut import Leaf, pushable_terms
 from qengine.plan.logical import KeyFact
 from qengine.plan.regions import range_of, region_of
+from qengine.plan.split import limit_of
 from qengine.sky.cells import RangeSet
 
 GROUPS = 0.1
@@ -53,8 +54,10 @@ def guess_rows(leaf: Leaf, work: RangeSet, rows: int, tasks: int, *, is_limited:
             kept *= max(1.0, relation.table.rows / max(owner.rows, 1))
     if leaf.split.kind in ("partial", "counted"):
         kept = _groups(leaf, kept, tasks)
-    if is_limited and leaf.split.row_limit is not None:
-        kept = min(kept, float(leaf.split.row_limit))
+    limit, _ = limit_of(leaf.split.leaf)
+    if is_limited and limit is not None:
+        # With ORDER BY each task gives its first rows, else any of them do.
+        kept = min(kept, float(limit) * (max(tasks, 1) if leaf.split.row_limit is None else 1))
     return math.ceil(kept)
 
 
