@@ -3,7 +3,8 @@
 A `Dispatcher` is shared by all queries of a coordinator. It keeps one `Watch` per worker and one `SlotPool` over all of them, and
 for each fragment that is running a `Run`, which has its own `Scheduler`. Whenever a slot may have become free, or a run may have
 got something to start, `_offer` goes round: the interactive lane first, and within a lane the runs take turns, each taking one slot
-at a time, until nobody takes any. A run in the interactive lane that lasts longer than `demote_after_s` goes on in the scan lane.
+at a time, until nobody takes any; then scans take turns at places to wait on busy workers. A run in the interactive lane that lasts
+longer than `demote_after_s` goes on in the scan lane.
 """
 
 from __future__ import annotations
@@ -225,6 +226,9 @@ class Dispatcher:
             for lane, ring in self._lanes.items():
                 while ring and self._take_turns(lane, ring):
                     pass
+            scans = self._lanes[Lane.SCAN]
+            while scans and self._queue_ahead(scans):
+                pass
         finally:
             self._is_offering = False
 
@@ -242,6 +246,18 @@ class Dispatcher:
                 return True
         return False
 
+    def _queue_ahead(self, ring: deque[Run]) -> bool:
+        """Go round until one run has an attempt wait on a busy worker; return whether one did."""
+        workers = self._usable(self._pool.ahead())
+        if not workers:
+            return False
+        for _ in range(len(ring)):
+            run = ring[0]
+            ring.rotate(-1)
+            if run.take_ahead(workers):
+                return True
+        return False
+
     def _usable(self, workers: tuple[WorkerId, ...]) -> tuple[WorkerId, ...]:
         return tuple(worker for worker in workers if self._watches[worker].health is Health.ALIVE)
 
@@ -252,7 +268,7 @@ class Dispatcher:
         match watch.health:
             case Health.ALIVE if watch.status is not None:
                 if not self._pool.has(worker):
-                    self._pool.add(worker, watch.status.slots)
+                    self._pool.add(worker, watch.status.slots, watch.status.ahead)
                     for run in self._runs():
                         run.handle(WorkerJoined(worker))
                 self._offer()

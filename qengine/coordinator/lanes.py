@@ -5,6 +5,8 @@ and scans are never shut out:
 
 * with two or more slots on a worker, scans use all but one of them;
 * with one slot, one interactive attempt may run beside a scan (the worker is oversubscribed for that moment);
+* scans may have one more attempt wait on a worker for each slot that they use there (`ahead`), if the worker allows it: it knows of
+  the lanes (`transport.turns`), so these attempts take nothing from interactive ones;
 * while a scan waits, interactive attempts leave it one slot of each worker that has two or more.
 
 Slots are counted here and not asked for: a coordinator that counts what it has started needs no round trip. A `Slot` belongs to one
@@ -39,12 +41,21 @@ class Slot:
 class _Slots:
     count: int
     incarnation: int
+    ahead: int = 0
     taken: dict[Lane, int] = field(default_factory=lambda: dict.fromkeys(Lane, 0))
 
+    @property
+    def most_scans(self) -> int:
+        return max(1, self.count - 1)
+
+    @property
+    def has_room_ahead(self) -> bool:
+        return 0 <= self.taken[Lane.SCAN] - self.most_scans < min(self.ahead, self.most_scans)
+
     def has_room(self, lane: Lane, *, is_scan_waiting: bool) -> bool:
-        interactive, scan = self.taken[Lane.INTERACTIVE], self.taken[Lane.SCAN]
+        interactive, scan = self.taken[Lane.INTERACTIVE], min(self.taken[Lane.SCAN], self.most_scans)
         if lane is Lane.SCAN:
-            return interactive + scan < self.count and scan < max(1, self.count - 1)
+            return interactive + scan < self.count and scan < self.most_scans
         if self.count == 1:
             return interactive == 0
         return interactive + scan < self.count and interactive < self.count - is_scan_waiting
@@ -65,12 +76,12 @@ class SlotPool:
     @property
     def scan_count(self) -> int:
         """How many of them scans use at once."""
-        return sum(max(1, slots.count - 1) for slots in self._workers.values())
+        return sum(slots.most_scans for slots in self._workers.values())
 
-    def add(self, worker: WorkerId, count: int) -> None:
-        """A worker with this many slots can be used, and nothing runs on it."""
+    def add(self, worker: WorkerId, count: int, ahead: int = 0) -> None:
+        """A worker with this many slots can be used, and nothing runs on it. It lets `ahead` more attempts wait."""
         self._incarnations += 1
-        self._workers[worker] = _Slots(max(1, count), self._incarnations)
+        self._workers[worker] = _Slots(max(1, count), self._incarnations, ahead)
 
     def has(self, worker: WorkerId) -> bool:
         """True between `add` and `remove`."""
@@ -86,6 +97,14 @@ class SlotPool:
             (sum(slots.taken.values()) / slots.count, worker)
             for worker, slots in self._workers.items()
             if slots.has_room(lane, is_scan_waiting=is_scan_waiting)
+        ]
+        return tuple(worker for _, worker in sorted(usable))
+
+    def ahead(self) -> tuple[WorkerId, ...]:
+        """Workers whose slots for scans are all taken, and which can have one more attempt of that lane wait; the shortest queue
+        first."""
+        usable = [
+            (slots.taken[Lane.SCAN] / slots.most_scans, worker) for worker, slots in self._workers.items() if slots.has_room_ahead
         ]
         return tuple(worker for _, worker in sorted(usable))
 

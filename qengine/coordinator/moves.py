@@ -39,6 +39,15 @@ class SlotsFree:
 
 
 @dataclass(frozen=True, slots=True)
+class RoomAhead:
+    """All slots of these workers are busy with this lane, but each lets one more attempt wait, so that the slot which ends first
+    goes on at once. At most one `StartAttempt` answers."""
+
+    workers: tuple[WorkerId, ...]
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class TaskStarted:
     """The attempt left the worker's queue and runs."""
 
@@ -91,19 +100,33 @@ class Cancelled:
     """Nobody wants the answer any more."""
 
 
-Event = WorkerJoined | WorkerLost | SlotsFree | TaskStarted | TaskSpooled | TaskFinished | TaskFailed | Tick | LimitMet | Cancelled
+Event = (
+    WorkerJoined
+    | WorkerLost
+    | SlotsFree
+    | RoomAhead
+    | TaskStarted
+    | TaskSpooled
+    | TaskFinished
+    | TaskFailed
+    | Tick
+    | LimitMet
+    | Cancelled
+)
 
 # -- actions ------------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class StartAttempt:
-    """Run the task on the worker."""
+    """Run the task on the worker. `is_backup`: beside an attempt that is slow; `is_move`: instead of one that still waited
+    elsewhere."""
 
     task: int
     attempt: int
     worker: WorkerId
     is_backup: bool = False
+    is_move: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ from qengine.coordinator.moves import (
     FailQuery,
     FinishQuery,
     LimitMet,
+    RoomAhead,
     SlotsFree,
     StartAttempt,
     StopAttempt,
@@ -119,6 +120,7 @@ class Run:
         self._outcome: FinishQuery | FailQuery | None = None
         self._needs_cancel = False
         self._is_paused = False
+        self._started = 0
         self.schema: pa.Schema | None = None
         self.outcomes: dict[int, tuple[WorkerId, TaskStats]] = {}
         self._touched: set[WorkerId] = set()
@@ -270,11 +272,18 @@ class Run:
 
     def take(self, free: tuple[WorkerId, ...], *, is_idle: bool) -> bool:
         """Start at most one attempt on a free worker; return whether one was started. `is_idle`: nobody else could use the slot."""
+        return self._try(SlotsFree(free, self._now(), is_idle))
+
+    def take_ahead(self, workers: tuple[WorkerId, ...]) -> bool:
+        """Have at most one attempt wait for a slot on one of these workers; return whether one does."""
+        return self._try(RoomAhead(workers, self._now()))
+
+    def _try(self, offer: SlotsFree | RoomAhead) -> bool:
         if self._outcome is not None or self._is_paused or not self._room.is_set():
             return False
-        started = len(self._live)
-        self.handle(SlotsFree(free, self._now(), is_idle))
-        return len(self._live) > started
+        started = self._started
+        self.handle(offer)
+        return self._started > started
 
     def tick(self, at: float, *, lag_s: float) -> None:
         """Look for attempts that fell silent and for the deadline, and report progress. A few times a second.
@@ -354,6 +363,7 @@ class Run:
             ),
             self._pool.take(action.worker, self.lane),
         )
+        self._started += 1
         self._touched.add(action.worker)
         self._tally.started(action)
         self._live[number, attempt] = live
@@ -436,7 +446,8 @@ class Run:
 
     def _task(self, number: int, attempt: int) -> Task:
         limits = replace(self._limits, deadline_s=max(0.1, self._limits.deadline_s - self.age_s(self._now())))
-        return replace(self._source.make(number), attempt=attempt, epoch=self._epoch, limits=limits)
+        made = self._source.make(number)
+        return replace(made, attempt=attempt, epoch=self._epoch, limits=limits, is_scan=self.lane is Lane.SCAN)
 
     def _fail(self, number: int, attempt: int, error: QEngineError) -> None:
         self._tally.failed((number, attempt))

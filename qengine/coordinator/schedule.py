@@ -8,6 +8,10 @@ answers with what to do (actions). The dispatcher owns channels, slots and clock
 * Tasks start only into slots that are offered (`SlotsFree`), largest first. With `order="given"` they start by number; with a
   `ramp` (a query that needs only n rows) few run at first and each one that finishes lets one more run beside it, so that the
   number running doubles from round to round until `LimitMet`.
+* While the slots of a worker are busy, one more task may wait there for each of them (`RoomAhead`), so that a slot that ends one
+  goes on at once. That is for tasks that are short; and where an idle slot finds nothing else to start, it takes over a task that
+  still waits elsewhere: the attempt there is stopped, and another started here. The loss of a worker on which a task only waited
+  does not count against the task.
 * An error that is not retryable ends the query: it would come again. After a retryable one the task is tried on another worker at
   once, and on a worker where it has already failed only if there is no other, and after a pause that doubles. After
   `max_attempts` failures the query fails.
@@ -42,6 +46,7 @@ from qengine.coordinator.moves import (
     FailQuery,
     FinishQuery,
     LimitMet,
+    RoomAhead,
     SlotsFree,
     StartAttempt,
     StopAttempt,
@@ -67,7 +72,8 @@ from qengine.plan.physical import WorkerId
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """The numbers in the rules above. Times are in seconds on whatever clock stamps the events."""
+    """The numbers in the rules above. Times are in seconds on whatever clock stamps the events. Tasks that usually take
+    `ahead_below_s` or more do not wait on workers (0: none does)."""
 
     order: Literal["largest", "given"] = "largest"
     ramp: int = 0
@@ -77,6 +83,7 @@ class Policy:
     pause_s: float = 0.2
     straggler_factor: float = 3.0
     straggler_min_s: float = 2.0
+    ahead_below_s: float = 2.0
     deadline_at: float = inf
 
 
@@ -84,6 +91,7 @@ class Policy:
 class _Attempt:
     worker: WorkerId
     started_at: float
+    is_ahead: bool = False
     is_running: bool = False
     is_spooled: bool = False
 
@@ -167,6 +175,8 @@ class Scheduler:
         match event:
             case SlotsFree():
                 return self._fill(event)
+            case RoomAhead():
+                return self._ahead(event)
             case TaskStarted():
                 if attempt := self._running.get((event.task, event.attempt)):
                     attempt.is_running = True
@@ -203,7 +213,34 @@ class Scheduler:
         if not free or (self._policy.ramp and self._tasks_running() >= self._policy.ramp + len(self._done)):
             return ()
         started = self._retry(free, event.at) or self._first(free, event.at)
-        return started or (self._backup(free, event.at) if event.is_idle else ())
+        if started or not event.is_idle:
+            return started
+        return self._take_over(free, event.at) or self._backup(free, event.at)
+
+    def _ahead(self, event: RoomAhead) -> tuple[Action, ...]:
+        """Let one more task wait on a busy worker, unless tasks are long, or may not be needed at all."""
+        if self._policy.ramp or self._policy.order == "given":
+            return ()
+        usual = self._durations[len(self._durations) // 2] if self._durations else 0.0
+        if usual >= self._policy.ahead_below_s:
+            return ()
+        taken = self._backlog.take([worker for worker in event.workers if worker in self._alive])
+        return self._start(*taken, event.at, is_ahead=True) if taken else ()
+
+    def _take_over(self, free: list[WorkerId], at: float) -> tuple[Action, ...]:
+        """Have a free slot run the largest of the tasks that still wait for one on another worker."""
+        waiting = [
+            (self._costs[task], task, number)
+            for (task, number), attempt in self._running.items()
+            if attempt.is_ahead and not attempt.is_running and attempt.worker not in free
+        ]
+        for _, task, number in sorted(waiting, reverse=True):
+            trouble = self._troubles.get(task)
+            fresh = [worker for worker in free if trouble is None or worker not in trouble.failed_on]
+            if fresh:
+                del self._running[task, number]
+                return (StopAttempt(task, number), *self._start(task, fresh[0], at, is_move=True))
+        return ()
 
     def _tasks_running(self) -> int:
         return len({task for task, _ in self._running})
@@ -249,11 +286,13 @@ class Scheduler:
         size = max(1.0, self._costs[task] / usual_cost) if usual_cost > 0 else 1.0
         return max(self._policy.straggler_factor * median * size, self._policy.straggler_min_s)
 
-    def _start(self, task: int, worker: WorkerId, at: float, *, is_backup: bool = False) -> tuple[Action, ...]:
+    def _start(
+        self, task: int, worker: WorkerId, at: float, *, is_backup: bool = False, is_move: bool = False, is_ahead: bool = False
+    ) -> tuple[Action, ...]:
         number = self._attempts.get(task, 0) + 1
         self._attempts[task] = number
-        self._running[task, number] = _Attempt(worker, at)
-        return (StartAttempt(task, number, worker, is_backup),)
+        self._running[task, number] = _Attempt(worker, at, is_ahead)
+        return (StartAttempt(task, number, worker, is_backup, is_move),)
 
     # -- ending -----------------------------------------------------------------------------------------------------------
 
@@ -280,7 +319,8 @@ class Scheduler:
             return self._end(FailQuery(error))
         task = key[0]
         trouble = self._troubles.setdefault(task, _Trouble())
-        trouble.failures += 1
+        # Each task waits behind another once at most, so this ends.
+        trouble.failures += not (attempt.is_ahead and not attempt.is_running and isinstance(error, WorkerLostError))
         trouble.failed_on[attempt.worker] = trouble.failed_on.get(attempt.worker, 0) + 1
         trouble.deaths += isinstance(error, WorkerLostError) and attempt.is_running and not attempt.is_spooled
         if trouble.deaths >= self._policy.max_deaths:

@@ -45,7 +45,7 @@ class Tally:
         self._workers[action.task, action.attempt] = action.worker
         self._started_at[action.task, action.attempt] = time.monotonic()
         self._backups += action.is_backup
-        self._retries += action.attempt > 1 and not action.is_backup
+        self._retries += action.attempt > 1 and not (action.is_backup or action.is_move)
 
     def failed(self, key: tuple[int, int]) -> None:
         self._failures[self._workers[key]] += 1

@@ -16,7 +16,7 @@ from qengine.errors import QEngineError
 QueryId = NewType("QueryId", str)
 WorkerId = NewType("WorkerId", str)
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 """Raised whenever a message changes its meaning; coordinator and worker refuse each other when it differs."""
 
 
@@ -165,7 +165,8 @@ class Partition:
 class Task:
     """One attempt at a unit of work: `sql` (one SELECT, rendered by us) over `inputs`.
 
-    `epoch` is the coordinator's; a worker and a coordinator ignore messages of an older one.
+    `epoch` is the coordinator's; a worker and a coordinator ignore messages of an older one. A worker starts whatever else waits
+    before a task that `is_scan`, and leaves one of several slots to others.
     """
 
     id: TaskId
@@ -176,6 +177,7 @@ class Task:
     limits: TaskLimits = field(default_factory=TaskLimits)
     sky_joins: tuple[SkyJoin, ...] = ()
     partition: Partitioning | None = None
+    is_scan: bool = False
 
     @property
     def input_bytes(self) -> int:

@@ -13,7 +13,8 @@ from qengine.plan.physical import QueryId, Task, TaskEvent, WorkerId
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerStatus:
-    """Answer to a handshake or heartbeat. `slots` is how many attempts run at once; `version` is qengine's."""
+    """Answer to a handshake or heartbeat. `slots` is how many attempts run at once, `ahead` how many more may be sent that wait for
+    one; `version` is qengine's."""
 
     worker: WorkerId
     protocol: int
@@ -21,6 +22,7 @@ class WorkerStatus:
     slots: int
     running: tuple[str, ...]
     store: str
+    ahead: int = 0
 
 
 LOCAL = "dir:"
@@ -30,9 +32,9 @@ LOCAL = "dir:"
 class WorkerChannel(Protocol):
     """One worker as the coordinator sees it.
 
-    `run` yields `Started`, any number of `Progress` and `Batch`, then exactly one `Finished` or `Failed`; a lost connection or a
-    silent worker becomes `Failed(WorkerLostError)`, never an exception. Closing the iterator early cancels the attempt on the
-    worker.
+    `run` yields `Started` (before it, while the attempt waits for a slot, `Progress` as a sign of life), any number of `Progress`
+    and `Batch`, then exactly one `Finished` or `Failed`; a lost connection or a silent worker becomes `Failed(WorkerLostError)`,
+    never an exception. Closing the iterator early cancels the attempt on the worker.
     """
 
     @property

@@ -83,6 +83,7 @@ class RunHead:
     attempt: int
     epoch: int
     deadline_s: float
+    is_scan: bool = False
     pulls: tuple[tuple[str, str], ...] = ()
 
 
@@ -127,6 +128,7 @@ def encode_run(task: Task) -> bytes:
             for j in task.sky_joins
         ],
         partition=None if task.partition is None else _partitioning_message(task.partition),
+        is_scan=task.is_scan,
     )
     return bytes(request.SerializeToString())
 
@@ -173,6 +175,7 @@ def decode_run(payload: bytes) -> Task:
             for j in request.sky_joins
         ),
         partition=_partitioning(request),
+        is_scan=request.is_scan,
     )
 
 
@@ -181,7 +184,15 @@ def decode_run_head(payload: bytes) -> RunHead:
     request = _parse(worker_pb2.RunRequest, payload)
     references = (PartRef(p.digest, p.uri, p.rows, p.bytes) for i in request.inputs for p in i.parts)
     pulls = tuple(found for part in references if (found := partition_of(part)) is not None)
-    return RunHead(request.protocol, _task_id(request.id), request.id.attempt, request.id.epoch, request.limits.deadline_s, pulls)
+    return RunHead(
+        protocol=request.protocol,
+        task=_task_id(request.id),
+        attempt=request.id.attempt,
+        epoch=request.id.epoch,
+        deadline_s=request.limits.deadline_s,
+        is_scan=request.is_scan,
+        pulls=pulls,
+    )
 
 
 def check_protocol(theirs: int) -> None:
@@ -230,13 +241,11 @@ def encode_event(event: TaskEvent) -> bytes:
 
 def encode_waiting(head: RunHead) -> bytes:
     """Return the sign of life of an attempt that waits for a slot."""
-    message = worker_pb2.Event(id=_attempt_id(head.task, head.attempt, head.epoch))
-    message.waiting.SetInParent()
-    return bytes(message.SerializeToString())
+    return encode_event(Progress(task=head.task, attempt=head.attempt, epoch=head.epoch, fraction=0.0))
 
 
-def decode_event(payload: bytes) -> TaskEvent | None:
-    """Return an event; None for a mere sign of life. Raise `ProtocolError` if it is none of ours."""
+def decode_event(payload: bytes) -> TaskEvent:
+    """Return an event. Raise `ProtocolError` if it is none of ours."""
     taken = take_bytes(payload, (_EVENT_BATCH, _BATCH_ARROW))
     message = _parse(worker_pb2.Event, payload if taken is None else taken[0])
     task, attempt, epoch = _task_id(message.id), message.id.attempt, message.id.epoch
@@ -263,8 +272,6 @@ def decode_event(payload: bytes) -> TaskEvent | None:
             return Finished(task=task, attempt=attempt, epoch=epoch, stats=stats)
         case "failed":
             return Failed(task=task, attempt=attempt, epoch=epoch, error=_error(message.failed.error))
-        case "waiting":
-            return None
         case other:
             raise ProtocolError(f"an event of unknown kind {other!r}", hint="run the same release of qengine everywhere")
 
@@ -415,6 +422,7 @@ def encode_status(status: WorkerStatus, incarnation: str) -> bytes:
         running=status.running,
         store=status.store,
         incarnation=incarnation,
+        ahead=status.ahead,
     )
     return bytes(reply.SerializeToString())
 
@@ -429,6 +437,7 @@ def decode_status(payload: bytes) -> WorkerStatus:
         slots=reply.slots,
         running=tuple(reply.running),
         store=reply.store,
+        ahead=reply.ahead,
     )
 
 

@@ -174,7 +174,7 @@ class GrpcChannel:
             if message is _EOF:
                 return self._lost(task, "it ended the stream without a result")
             event = codec.decode_event(message)
-            if event is not None and (event.task, event.attempt, event.epoch) == (task.id, task.attempt, task.epoch):
+            if (event.task, event.attempt, event.epoch) == (task.id, task.attempt, task.epoch):
                 return event
 
     async def _frames(self, call: Any) -> AsyncIterator[bytes]:

@@ -1,6 +1,7 @@
 """The channel to a worker that is this process: runners in threads, nothing encoded.
 
-A task takes an idle runner, most recently used first because its metadata caches are warm, and runs in a thread of a pool. Its
+When it is a task's turn (`transport.turns`) it takes an idle runner, most recently used first because its metadata caches are warm,
+and runs in a thread of a pool. Its
 events come to the event loop through `call_soon_threadsafe`. Closing the iterator early cancels the runner, which goes back to
 the idle ones as soon as it has really stopped.
 
@@ -17,17 +18,21 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import pyarrow as pa
 
-from qengine.errors import PartitionLostError, QueryTimeoutError, WorkerLostError
-from qengine.plan.physical import PROTOCOL_VERSION, Failed, Finished, QueryId, Task, TaskEvent, WorkerId, partition_of
+from qengine.errors import PartitionLostError, QEngineError, QueryCancelledError, QueryTimeoutError, WorkerLostError
+from qengine.plan.physical import PROTOCOL_VERSION, Failed, Finished, Progress, QueryId, Task, TaskEvent, WorkerId, partition_of
 from qengine.transport.channel import LOCAL, WorkerStatus
+from qengine.transport.turns import Turn, Turns
 from qengine.transport.version import qengine_version
 
 GRACE_S = 2.0
 """How long an attempt may take to notice that it must stop."""
+
+_SIGN_S = 1.0
+_STOP_S = 1.0
 
 
 class Runner(Protocol):
@@ -61,6 +66,14 @@ class SpoolFiles(Protocol):
     def clear(self) -> None: ...
 
 
+class _Work(NamedTuple):
+    """What a runner does, in whose turn, and in which thread."""
+
+    task: Task
+    turn: Turn
+    thread: asyncio.Future[None]
+
+
 class InProcessChannel:
     """A worker with `slots` threads in this process. Use it from one event loop."""
 
@@ -72,12 +85,13 @@ class InProcessChannel:
         self._spool = spool
         self._slots = slots
         self._store = store
-        self._idle: asyncio.LifoQueue[Runner] = asyncio.LifoQueue()
-        for _ in range(slots):
-            self._idle.put_nowait(make_runner())
+        self._idle = [make_runner() for _ in range(slots)]
+        self._turns = Turns(slots)
+        self._waiting: dict[Turn, Task] = {}
+        self._adopting: dict[asyncio.Future[None], QueryId] = {}
         # More threads than slots: those that were left behind do not come back.
         self._pool = ThreadPoolExecutor(max_workers=4 * slots + 4, thread_name_prefix=f"qengine-{worker}")
-        self._running: dict[Runner, Task] = {}
+        self._running: dict[Runner, _Work] = {}
         self._abandoned: set[Runner] = set()
         self._settling: set[asyncio.Task[None]] = set()
         self._is_closed = False
@@ -99,7 +113,25 @@ class InProcessChannel:
         except PartitionLostError as lost:
             yield _failed(task, lost)
             return
-        runner = await self._idle.get()
+        turn = self._turns.ask(is_scan=task.is_scan)
+        self._waiting[turn] = task
+        try:
+            while not turn.granted.is_set():
+                try:
+                    async with asyncio.timeout(_SIGN_S):
+                        await turn.granted.wait()
+                except TimeoutError:
+                    yield Progress(task=task.id, attempt=task.attempt, epoch=task.epoch, fraction=0.0)
+        except BaseException:
+            self._turns.end(turn)
+            raise
+        finally:
+            del self._waiting[turn]
+        if turn.is_over or self._is_closed:
+            self._turns.end(turn)
+            yield _failed(task, QueryCancelledError("the query was cancelled"))
+            return
+        runner = self._idle.pop()
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[TaskEvent] = asyncio.Queue()
 
@@ -108,8 +140,8 @@ class InProcessChannel:
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(events.put_nowait, event)
 
-        self._running[runner] = task
         thread = loop.run_in_executor(self._pool, runner.run, task, emit)
+        self._running[runner] = _Work(task, turn, thread)
         # Not when the caller has read everything: a slow caller does not keep a slot.
         thread.add_done_callback(lambda _: self._ended(runner))
         ends_at = time.monotonic() + task.limits.deadline_s + GRACE_S
@@ -139,7 +171,11 @@ class InProcessChannel:
         """Take the partitions that the task reads from their workers, which are others of this process."""
         wanted = [found for i in task.inputs for part in i.parts if (found := partition_of(part)) is not None]
         if wanted:
-            await asyncio.get_running_loop().run_in_executor(self._pool, self._adopt_all, task.id.query, wanted)
+            adopting = asyncio.get_running_loop().run_in_executor(self._pool, self._adopt_all, task.id.query, wanted)
+            self._adopting[adopting] = task.id.query
+            adopting.add_done_callback(self._adopting.pop)
+            # The thread goes on when the caller leaves, and `cancel` has to wait for it.
+            await asyncio.shield(adopting)
 
     def _adopt_all(self, query: QueryId, wanted: list[tuple[str, str]]) -> None:
         lost: dict[str, str] = {}
@@ -166,9 +202,17 @@ class InProcessChannel:
         await asyncio.get_running_loop().run_in_executor(self._pool, self._spool.put, query, name, content)
 
     async def cancel(self, query: QueryId) -> None:
-        for runner, task in self._running.items():
+        for turn, task in list(self._waiting.items()):
             if task.id.query == query:
+                self._turns.withdraw(turn)
+        ending = {adopting for adopting, whose in self._adopting.items() if whose == query}
+        ending |= {work.thread for work in self._running.values() if work.task.id.query == query}
+        for runner, work in self._running.items():
+            if work.thread in ending:
                 runner.cancel()
+        if ending:
+            # What still runs would leave files behind.
+            await asyncio.wait(ending, timeout=_STOP_S)
         await asyncio.get_running_loop().run_in_executor(self._pool, self._spool.drop_query, query)
 
     async def status(self) -> WorkerStatus:
@@ -179,8 +223,9 @@ class InProcessChannel:
             protocol=PROTOCOL_VERSION,
             version=qengine_version(),
             slots=self._slots,
-            running=tuple(str(task.id) for task in self._running.values()),
+            running=tuple(str(work.task.id) for work in self._running.values()),
             store=str(self._store),
+            ahead=self._slots,
         )
 
     async def close(self) -> None:
@@ -188,13 +233,15 @@ class InProcessChannel:
         if self._is_closed:
             return
         self._is_closed = True
+        for turn in list(self._waiting):
+            self._turns.withdraw(turn)
         for runner in self._running:
             runner.cancel()
         ends_at = time.monotonic() + GRACE_S
         while self._running and time.monotonic() < ends_at:
             await asyncio.sleep(0.01)
-        while not self._idle.empty():
-            self._idle.get_nowait().close()
+        while self._idle:
+            self._idle.pop().close()
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._spool.clear()
 
@@ -204,20 +251,22 @@ class InProcessChannel:
             self._abandoned.discard(runner)
             runner.close()
             return
-        del self._running[runner]
+        work = self._running.pop(runner)
         if self._is_closed:
             runner.close()
         else:
-            self._idle.put_nowait(runner)
+            self._idle.append(runner)
+        self._turns.end(work.turn)
 
     async def _settle(self, runner: Runner, thread: asyncio.Future[None]) -> None:
         """Give a cancelled runner time to stop; if it does not, put a new one in its place."""
         done, _ = await asyncio.wait([thread], timeout=GRACE_S)
         if not done and not self._is_closed:
             self._abandoned.add(runner)
-            del self._running[runner]
-            self._idle.put_nowait(self._make_runner())
+            work = self._running.pop(runner)
+            self._idle.append(self._make_runner())
+            self._turns.end(work.turn)
 
 
-def _failed(task: Task, error: QueryTimeoutError | WorkerLostError | PartitionLostError) -> Failed:
+def _failed(task: Task, error: QEngineError) -> Failed:
     return Failed(task=task.id, attempt=task.attempt, epoch=task.epoch, error=error)

@@ -2,7 +2,8 @@
 
 The front computes nothing and decodes no rows, so it always answers. What it decides:
 
-* *Order.* Attempts wait for a free slot; the caller hears `Waiting` every second.
+* *Order.* Attempts wait for a free slot (`transport.turns`), also those that were sent ahead so that a slot which ends one begins
+  the next at once; the caller hears of each every second.
 * *Ends.* An attempt ends when its slot says so; else its deadline passes, or somebody cancels it (an explicit cancel, or the
   caller left). The slot then has `GRACE_S` to end by itself and is killed, because DuckDB does not interrupt scalar functions.
 * *Deaths.* A slot that dies in an attempt fails it with `WorkerLostError`, which is tried again. A query whose attempts have
@@ -159,6 +160,7 @@ class Worker:
             slots=self._settings.slots,
             running=tuple(str(attempt.head.task) for attempt in self._attempts.values()),
             store=str(self._settings.store_root),
+            ahead=self._settings.slots,
         )
 
     # -- one attempt ----------------------------------------------------------------------------------------------------------
@@ -216,7 +218,7 @@ class Worker:
 
     async def _take(self, attempt: _Attempt) -> SlotProcess:
         """Wait for a slot, unless the attempt is cancelled before."""
-        taking = asyncio.create_task(self._pool.take())
+        taking = asyncio.create_task(self._pool.take(is_scan=attempt.head.is_scan))
         cancelled = asyncio.create_task(attempt.cancelled.wait())
         try:
             await asyncio.wait({taking, cancelled}, return_when=asyncio.FIRST_COMPLETED)

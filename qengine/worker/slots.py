@@ -1,7 +1,7 @@
 """The slot processes of a worker, as its front sees them: started, given work, killed, replaced.
 
 A pool keeps one process more than it has slots: the warm spare takes over at once when a slot is killed. At most `slots` of them
-compute at the same time. A slot that dies, in work or idle, is replaced in the background.
+compute at the same time, in the order of `transport.turns`. A slot that dies, in work or idle, is replaced in the background.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 
 from qengine.errors import ConfigError, WorkerLostError
 from qengine.execution.duck import temp_dir_of
+from qengine.transport.turns import Turn, Turns
 from qengine.worker.frames import Frame, Kind, read_frame, write_frame
 from qengine.worker.settings import WorkerSettings
 
@@ -137,7 +138,8 @@ class SlotPool:
     def __init__(self, settings: WorkerSettings, work_dir: Path) -> None:
         self._settings = settings
         self._work_dir = work_dir
-        self._free = asyncio.Semaphore(settings.slots)
+        self._turns = Turns(settings.slots)
+        self._taken: dict[SlotProcess, Turn] = {}
         self._idle: asyncio.LifoQueue[SlotProcess] = asyncio.LifoQueue()
         self._slots: set[SlotProcess] = set()
         self._starting: set[asyncio.Task[None]] = set()
@@ -156,22 +158,31 @@ class SlotPool:
         for _ in range(self._settings.slots):
             self._replace()
 
-    async def take(self) -> SlotProcess:
-        """Wait for a free slot."""
-        await self._free.acquire()
+    async def take(self, *, is_scan: bool) -> SlotProcess:
+        """Wait for a free slot. Raise `WorkerLostError` if it is our turn and no process comes up."""
+        turn = self._turns.ask(is_scan=is_scan)
         try:
-            while (slot := await self._idle.get()).is_dead:
-                pass
+            await turn.granted.wait()
+            async with asyncio.timeout(_READY_S):
+                while (slot := await self._idle.get()).is_dead:
+                    pass
+        except TimeoutError as error:
+            self._turns.end(turn)
+            raise WorkerLostError(
+                f"worker {self._settings.worker} has no slot process", hint="why it does not start is on its standard error"
+            ) from error
         except BaseException:
-            self._free.release()
+            self._turns.end(turn)
             raise
+        self._taken[slot] = turn
         return slot
 
     def give_back(self, slot: SlotProcess) -> None:
         """Return a slot that has ended its attempt, or that is dead."""
-        self._free.release()
+        turn = self._taken.pop(slot)
         if not slot.is_dead:
             self._idle.put_nowait(slot)
+        self._turns.end(turn)
 
     async def close(self) -> None:
         """Kill all processes."""

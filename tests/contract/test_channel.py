@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -281,6 +283,33 @@ def test_waiting_for_a_slot_is_not_silence(use: Use) -> None:
         assert rows_of(await waiting) == [{"one": 1}]
         for events in busy:
             assert isinstance(error_of(await collect(events)), QueryCancelledError)
+
+    use(check)
+
+
+def test_scans_wait_for_their_turn_and_small_queries_do_not(use: Use) -> None:
+    async def check(channel: WorkerChannel) -> None:
+        assert (await channel.status()).ahead == 2
+        running = channel.run(replace(make_task(ENDLESS, query="first"), is_scan=True))
+        assert isinstance(await anext(running), Started)
+        second = asyncio.create_task(collect(channel.run(replace(make_task(ENDLESS, query="second"), is_scan=True))))
+        third = asyncio.create_task(collect(channel.run(replace(make_task("SELECT 3 AS one", query="third"), is_scan=True))))
+        left = channel.run(replace(make_task(ENDLESS, query="left"), is_scan=True))
+        await asyncio.sleep(1.1)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await anext(left)
+        await left.aclose()  # type: ignore[attr-defined]
+        assert rows_of(await collect(channel.run(make_task("SELECT 1 AS one")))) == [{"one": 1}], "the other slot is free"
+        await channel.cancel(QueryId("second"))
+        ended = await second
+        assert isinstance(error_of(ended), QueryCancelledError)
+        assert not any(isinstance(event, Started) for event in ended)
+        assert any(isinstance(event, Progress) for event in ended), "who waits says so"
+        assert not third.done()
+        await channel.cancel(QueryId("first"))
+        assert rows_of(await third) == [{"one": 3}]
+        assert isinstance(error_of(await collect(running)), QueryCancelledError)
 
     use(check)
 

@@ -76,8 +76,8 @@ def test_a_slow_reader_holds_tasks_back_and_gets_all_rows(store: Path, tmp_path:
             run = dispatcher.run(source, query=Q, limits=TaskLimits())
             rows = (await anext(run)).num_rows
             await asyncio.sleep(1.0)
-            # One task's rows fill the queue; beside them there is only what ran already.
-            assert run.report.attempts <= 4 < TASKS
+            # One task's rows fill the queue; beside them there is only what ran or waited on a worker already.
+            assert run.report.attempts <= 6 < TASKS
             async for batch in run:
                 rows += batch.num_rows
             assert rows == TASKS * ROWS

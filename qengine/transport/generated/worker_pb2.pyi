@@ -58,7 +58,7 @@ class TaskLimits(_message.Message):
     def __init__(self, deadline_s: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., result_bytes: _Optional[int] = ..., hold_bytes: _Optional[int] = ...) -> None: ...
 
 class RunRequest(_message.Message):
-    __slots__ = ("protocol", "id", "sql", "inputs", "limits", "sky_joins", "partition")
+    __slots__ = ("protocol", "id", "sql", "inputs", "limits", "sky_joins", "partition", "is_scan")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     SQL_FIELD_NUMBER: _ClassVar[int]
@@ -66,6 +66,7 @@ class RunRequest(_message.Message):
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     SKY_JOINS_FIELD_NUMBER: _ClassVar[int]
     PARTITION_FIELD_NUMBER: _ClassVar[int]
+    IS_SCAN_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     id: _common_pb2.AttemptId
     sql: str
@@ -73,7 +74,8 @@ class RunRequest(_message.Message):
     limits: TaskLimits
     sky_joins: _containers.RepeatedCompositeFieldContainer[SkyJoin]
     partition: Partitioning
-    def __init__(self, protocol: _Optional[int] = ..., id: _Optional[_Union[_common_pb2.AttemptId, _Mapping]] = ..., sql: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[TaskInput, _Mapping]]] = ..., limits: _Optional[_Union[TaskLimits, _Mapping]] = ..., sky_joins: _Optional[_Iterable[_Union[SkyJoin, _Mapping]]] = ..., partition: _Optional[_Union[Partitioning, _Mapping]] = ...) -> None: ...
+    is_scan: bool
+    def __init__(self, protocol: _Optional[int] = ..., id: _Optional[_Union[_common_pb2.AttemptId, _Mapping]] = ..., sql: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[TaskInput, _Mapping]]] = ..., limits: _Optional[_Union[TaskLimits, _Mapping]] = ..., sky_joins: _Optional[_Iterable[_Union[SkyJoin, _Mapping]]] = ..., partition: _Optional[_Union[Partitioning, _Mapping]] = ..., is_scan: _Optional[bool] = ...) -> None: ...
 
 class Partitioning(_message.Message):
     __slots__ = ("columns", "types", "count", "threshold_bytes")
@@ -88,26 +90,20 @@ class Partitioning(_message.Message):
     def __init__(self, columns: _Optional[_Iterable[str]] = ..., types: _Optional[_Iterable[str]] = ..., count: _Optional[int] = ..., threshold_bytes: _Optional[int] = ...) -> None: ...
 
 class Event(_message.Message):
-    __slots__ = ("id", "started", "progress", "batch", "finished", "failed", "waiting")
+    __slots__ = ("id", "started", "progress", "batch", "finished", "failed")
     ID_FIELD_NUMBER: _ClassVar[int]
     STARTED_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
     FINISHED_FIELD_NUMBER: _ClassVar[int]
     FAILED_FIELD_NUMBER: _ClassVar[int]
-    WAITING_FIELD_NUMBER: _ClassVar[int]
     id: _common_pb2.AttemptId
     started: Started
     progress: Progress
     batch: Batch
     finished: Finished
     failed: Failed
-    waiting: Waiting
-    def __init__(self, id: _Optional[_Union[_common_pb2.AttemptId, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., batch: _Optional[_Union[Batch, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., waiting: _Optional[_Union[Waiting, _Mapping]] = ...) -> None: ...
-
-class Waiting(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    def __init__(self, id: _Optional[_Union[_common_pb2.AttemptId, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., batch: _Optional[_Union[Batch, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ...) -> None: ...
 
 class Started(_message.Message):
     __slots__ = ()
@@ -236,7 +232,7 @@ class StatusRequest(_message.Message):
     def __init__(self, protocol: _Optional[int] = ...) -> None: ...
 
 class StatusReply(_message.Message):
-    __slots__ = ("worker", "protocol", "version", "slots", "running", "store", "incarnation")
+    __slots__ = ("worker", "protocol", "version", "slots", "running", "store", "incarnation", "ahead")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -244,6 +240,7 @@ class StatusReply(_message.Message):
     RUNNING_FIELD_NUMBER: _ClassVar[int]
     STORE_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    AHEAD_FIELD_NUMBER: _ClassVar[int]
     worker: str
     protocol: int
     version: str
@@ -251,4 +248,5 @@ class StatusReply(_message.Message):
     running: _containers.RepeatedScalarFieldContainer[str]
     store: str
     incarnation: str
-    def __init__(self, worker: _Optional[str] = ..., protocol: _Optional[int] = ..., version: _Optional[str] = ..., slots: _Optional[int] = ..., running: _Optional[_Iterable[str]] = ..., store: _Optional[str] = ..., incarnation: _Optional[str] = ...) -> None: ...
+    ahead: int
+    def __init__(self, worker: _Optional[str] = ..., protocol: _Optional[int] = ..., version: _Optional[str] = ..., slots: _Optional[int] = ..., running: _Optional[_Iterable[str]] = ..., store: _Optional[str] = ..., incarnation: _Optional[str] = ..., ahead: _Optional[int] = ...) -> None: ...

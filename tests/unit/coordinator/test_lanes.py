@@ -45,6 +45,22 @@ def test_interactive_attempts_use_everything_unless_a_scan_waits() -> None:
     assert len(fill(pool, Lane.SCAN)) == 1
 
 
+def test_scans_may_wait_on_busy_workers_and_take_nothing_from_small_queries() -> None:
+    pool = SlotPool()
+    pool.add(A, 3, 3)
+    pool.add(B, 1)
+    assert pool.ahead() == ()
+    fill(pool, Lane.SCAN)
+    assert pool.ahead() == (A,), "the other worker lets nothing wait"
+    waiting = [pool.take(A, Lane.SCAN) for _ in range(2)]
+    assert pool.ahead() == ()
+    assert len(fill(pool, Lane.INTERACTIVE)) == 2
+    for slot in waiting:
+        assert not pool.free(Lane.SCAN, is_scan_waiting=True)
+        pool.give_back(slot)
+    assert not pool.free(Lane.SCAN, is_scan_waiting=True)
+
+
 def test_the_least_loaded_worker_comes_first() -> None:
     pool = pool_of(a=4, b=4)
     pool.take(A, Lane.SCAN)

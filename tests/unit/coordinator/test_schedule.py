@@ -18,6 +18,7 @@ from qengine.coordinator.moves import (
     FailQuery,
     FinishQuery,
     LimitMet,
+    RoomAhead,
     SlotsFree,
     StartAttempt,
     StopAttempt,
@@ -66,6 +67,52 @@ def start(machine: Scheduler, *workers: WorkerId, at: float = 0.0) -> StartAttem
     assert isinstance(action, StartAttempt)
     machine.handle(TaskStarted(action.task, action.attempt, at))
     return action
+
+
+def test_a_task_waits_on_a_busy_worker_until_an_idle_slot_takes_it_over() -> None:
+    machine = scheduler([5, 4, 3])
+    start(machine, A)
+    start(machine, B)
+    (ahead,) = machine.handle(RoomAhead((A, B), 0))
+    assert ahead == StartAttempt(2, 1, A)
+    assert machine.handle(RoomAhead((A, B), 0)) == (), "nothing is left"
+    assert machine.handle(SlotsFree((A,), 0)) == (), "it waits there already"
+    assert machine.handle(SlotsFree((B,), 1, is_idle=False)) == (), "others need the slot"
+    machine.handle(TaskFinished(1, 1, 1))
+    assert machine.handle(SlotsFree((B,), 1)) == (StopAttempt(2, 1), StartAttempt(2, 2, B, is_move=True))
+    assert machine.handle(TaskFinished(2, 1, 1.5)) == (DropAttempt(2, 1),), "it had begun after all"
+    assert machine.handle(SlotsFree((A,), 1.5)) == (), "what was started in a free slot stays there"
+    assert machine.handle(TaskFinished(2, 2, 2)) == (AdmitAttempt(2, 2),)
+
+
+def test_what_runs_is_not_taken_over() -> None:
+    machine = scheduler([5, 4])
+    start(machine, A)
+    machine.handle(RoomAhead((A,), 0))
+    machine.handle(TaskFinished(0, 1, 1))
+    machine.handle(TaskStarted(1, 1, 1))
+    assert machine.handle(SlotsFree((B,), 1)) == ()
+
+
+def test_long_tasks_and_those_that_may_not_be_needed_do_not_wait_on_workers() -> None:
+    for policy in ({"order": "given"}, {"ramp": 4}):
+        machine = scheduler([1, 1, 1], **policy)
+        start(machine, A)
+        assert machine.handle(RoomAhead((A,), 0)) == ()
+    machine = scheduler([1, 1, 1])
+    start(machine, A)
+    machine.handle(TaskFinished(0, 1, 60))
+    assert machine.handle(RoomAhead((A,), 60)) == ()
+
+
+def test_waiting_on_workers_that_are_lost_does_not_count_against_a_task() -> None:
+    machine = scheduler([5, 4], max_attempts=1)
+    start(machine, A)
+    machine.handle(RoomAhead((A,), 0))
+    machine.handle(TaskFinished(0, 1, 1))
+    assert machine.handle(TaskFailed(1, 1, WorkerLostError("x"), 1)) == ()
+    assert start(machine, A, B, at=2) == StartAttempt(1, 2, B)
+    assert error_of(machine.handle(TaskFailed(1, 2, WorkerLostError("x"), 3)))
 
 
 def error_of(actions: tuple[Action, ...]) -> QEngineError:
@@ -312,6 +359,10 @@ class Cluster(RuleBasedStateMachine):
     @rule(workers=st.lists(st.sampled_from([A, B, C]), min_size=1, unique=True))
     def offer(self, workers: list[WorkerId]) -> None:
         self.take(self.machine.handle(SlotsFree(tuple(workers), self.now)))
+
+    @rule(workers=st.lists(st.sampled_from([A, B, C]), min_size=1, unique=True))
+    def offer_ahead(self, workers: list[WorkerId]) -> None:
+        self.take(self.machine.handle(RoomAhead(tuple(workers), self.now)))
 
     @rule()
     def offer_everything(self) -> None:

@@ -130,7 +130,7 @@ def test_sliced_batches_send_only_their_rows() -> None:
 
 def test_waiting_is_no_event() -> None:
     head = codec.RunHead(PROTOCOL_VERSION, TaskId(QueryId("q"), 0, 7), 1, 2, 3.0)
-    assert codec.decode_event(codec.encode_waiting(head)) is None
+    assert codec.decode_event(codec.encode_waiting(head)) == Progress(task=head.task, attempt=1, epoch=2, fraction=0.0)
 
 
 def test_another_protocol_is_refused() -> None:

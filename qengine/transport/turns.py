@@ -1,0 +1,69 @@
+"""Who computes next on a worker: attempts that wait for one of its slots.
+
+A worker may be sent more attempts than it has slots, so that a slot that ends one begins the next at once, without a round trip to
+the coordinator. Which one that is follows the promises of the coordinator's lanes (`coordinator.lanes`), for which the slots are
+counted here once more:
+
+* attempts that are not of a scan come first, in the order in which they asked;
+* scans use at most all slots but one, unless there is only one.
+
+`ask` for a turn, wait until it is `granted`, and `end` it, whatever it has come to: also one that nobody waits for any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True, eq=False)
+class Turn:
+    """One attempt's wish to compute."""
+
+    is_scan: bool
+    granted: asyncio.Event = field(default_factory=asyncio.Event)
+    is_over: bool = False
+
+
+class Turns:
+    """Deals `slots` turns at a time. Use it from one event loop."""
+
+    def __init__(self, slots: int) -> None:
+        self._free = slots
+        self._scans = max(1, slots - 1)
+        self._waiting: list[Turn] = []
+
+    def ask(self, *, is_scan: bool) -> Turn:
+        """Return a turn that is granted now or later."""
+        turn = Turn(is_scan)
+        self._waiting.append(turn)
+        self._deal()
+        return turn
+
+    def end(self, turn: Turn) -> None:
+        """Give a turn back, or no longer wait for it. Only the first call counts."""
+        if turn.is_over:
+            return
+        turn.is_over = True
+        if turn.granted.is_set():
+            self._free += 1
+            self._scans += turn.is_scan
+            self._deal()
+        else:
+            self._waiting.remove(turn)
+
+    def withdraw(self, turn: Turn) -> None:
+        """End a turn for whoever waits for it: it is woken, and finds that the turn is over."""
+        self.end(turn)
+        turn.granted.set()
+
+    def _deal(self) -> None:
+        while self._free and (turn := self._next()) is not None:
+            self._waiting.remove(turn)
+            self._free -= 1
+            self._scans -= turn.is_scan
+            turn.granted.set()
+
+    def _next(self) -> Turn | None:
+        small = next((turn for turn in self._waiting if not turn.is_scan), None)
+        return small or (next(iter(self._waiting), None) if self._scans > 0 else None)
