@@ -44,7 +44,7 @@ from qengine.plan.cost import CostModel
 from qengine.plan.explain import ExplainedStep, Explanation
 from qengine.plan.forecast import forecast
 from qengine.plan.fragment import PhysicalPlan
-from qengine.plan.limits import CostLimit
+from qengine.plan.limits import CostLimit, CostMeter
 from qengine.plan.logical import Tree
 from qengine.plan.optimize import capped, optimize
 from qengine.plan.physical import QueryId, TaskLimits
@@ -264,8 +264,8 @@ class QueryService:
         if not planned.steps:
             execution = self._executor.start(planned.id, planned.plan)
             return StartedQuery(planned.plan, execution, execution.batches)
-        # What steps leave to be read is known when they have run, so the limit is asked about each of them, then about the rest.
-        staged = StagedExecution(self._executor, self._planner, planned.id, check=limit.check)
+        # What steps leave to be read is known when they have run, so the limit is asked about each of them and what was before it.
+        staged = StagedExecution(self._executor, self._planner, planned.id, check=CostMeter(limit).check)
         rows = staged.run(planned.tree, planned.catalog, planned.bound.columns)
         return StartedQuery(planned.plan, staged, rows, steps=planned.steps)
 

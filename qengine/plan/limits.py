@@ -53,23 +53,49 @@ class CostLimit:
     def __bool__(self) -> bool:
         return self.bytes is not None or self.seconds is not None
 
-    def check(self, plan: PhysicalPlan, tree: Tree) -> None:
-        """Raise `QueryTooExpensiveError` if the plan of `tree` is estimated above the limit."""
+    def check(self, plan: PhysicalPlan, tree: Tree, *, earlier: Spent | None = None) -> None:
+        """Raise `QueryTooExpensiveError` if the plan of `tree` is estimated above the limit, with what ran for it `earlier`."""
         if not self:
             return
         cost = forecast(plan)
-        is_too_large = self.bytes is not None and cost.bytes > self.bytes
-        is_too_slow = self.seconds is not None and cost.seconds > self.seconds
+        total = Spent(bytes=cost.bytes, seconds=cost.seconds) + (earlier or Spent())
+        is_too_large = self.bytes is not None and total.bytes > self.bytes
+        is_too_slow = self.seconds is not None and total.seconds > self.seconds
         if not is_too_large and not is_too_slow:
             return
         allowed = [show_bytes(self.bytes)] if is_too_large and self.bytes is not None else []
         allowed += [show_seconds(self.seconds)] if is_too_slow and self.seconds is not None else []
         raise QueryTooExpensiveError(
-            f"the query is estimated to read {show_bytes(cost.bytes)} in {show_seconds(cost.seconds)}; allowed are "
+            f"the query is estimated to read {show_bytes(total.bytes)} in {show_seconds(total.seconds)}; allowed are "
             + " and ".join(allowed),
             hint="; ".join(advice(plan, tree)),
-            details={"bytes": cost.bytes, "seconds": cost.seconds, "limit_bytes": self.bytes, "limit_seconds": self.seconds},
+            details={"bytes": total.bytes, "seconds": total.seconds, "limit_bytes": self.bytes, "limit_seconds": self.seconds},
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What parts of a statement are estimated to read, and how long they take."""
+
+    bytes: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(bytes=self.bytes + other.bytes, seconds=self.seconds + other.seconds)
+
+
+class CostMeter:
+    """Asks a limit about the parts of one statement as they are planned: each counts with those before it."""
+
+    def __init__(self, limit: CostLimit) -> None:
+        self._limit = limit
+        self._spent = Spent()
+
+    def check(self, plan: PhysicalPlan, tree: Tree) -> None:
+        """Raise `QueryTooExpensiveError` if this part takes the statement above the limit."""
+        self._limit.check(plan, tree, earlier=self._spent)
+        cost = forecast(plan)
+        self._spent += Spent(bytes=cost.bytes, seconds=cost.seconds)
 
 
 def advice(plan: PhysicalPlan, tree: Tree) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import pytest
 from qengine.errors import ConfigError, QueryTooExpensiveError
 from qengine.plan.cost import CostModel, Rates
 from qengine.plan.forecast import forecast
-from qengine.plan.limits import CostLimit
+from qengine.plan.limits import CostLimit, CostMeter
 from qengine.plan.optimize import optimize
 from qengine.sql.bind import bind
 from qengine.sql.parse import parse
@@ -103,3 +103,14 @@ def test_measured_rates_move_plans_a_little_and_estimates_as_they_are() -> None:
     slow = usual.with_rates(Rates(scan_bytes_per_s=1.0))
     assert slow.scan_bytes_per_s == usual.scan_bytes_per_s / 4
     assert slow.task_bytes(10**12, is_heavy=False) == pytest.approx(usual.task_bytes(10**12, is_heavy=False) / 4, rel=1e-6)
+
+
+def test_parts_of_a_statement_count_together() -> None:
+    text = "SELECT objectId FROM dp.Object WHERE mag > 5"
+    plan, tree = plan_of(text, CATALOG), parse(text, "adql").tree
+    meter = CostMeter(CostLimit(bytes=int(2.5 * forecast(plan).bytes)))
+    meter.check(plan, tree)
+    meter.check(plan, tree)
+    with pytest.raises(QueryTooExpensiveError) as caught:
+        meter.check(plan, tree)
+    assert caught.value.details["bytes"] == 3 * forecast(plan).bytes
