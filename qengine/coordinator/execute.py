@@ -22,8 +22,9 @@ from qengine.coordinator.shared import SharedRelations
 from qengine.coordinator.source import TaskSource
 from qengine.coordinator.top import TopWatch
 from qengine.errors import BugError
-from qengine.plan.fragment import LeafFragment, PhysicalPlan, task_inputs, task_sql
+from qengine.plan.fragment import LeafFragment, PhysicalPlan, task_sql
 from qengine.plan.physical import QueryId, Task, TaskId, TaskLimits, WorkerId
+from qengine.plan.reading import task_inputs
 
 _CLOSE_S = 5.0
 """How long the end of a plan waits for its streams to close."""

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from qengine.catalog.model import Catalog, Parts, RowGroups, TableSnapshot
 from qengine.plan.cost import CostModel
-from qengine.plan.fragment import LeafFragment, Reach, fragment, task_inputs
+from qengine.plan.fragment import LeafFragment, Reach, fragment
 from qengine.plan.prune import lookups
+from qengine.plan.reading import task_inputs
 from qengine.sky.cells import BEYOND_END, LINE_END, ORDER, RangeSet
 from qengine.sky.coverage import ring
 from tests.support.imaginary import survey, tiled_parts

@@ -35,11 +35,12 @@ from qengine.catalog.types import BIGINT, BOOLEAN, DOUBLE, FLOAT, INTEGER, VARCH
 from qengine.execution.skyjoin import SkyRelations
 from qengine.plan.cost import CostModel
 from qengine.plan.cut import CutQuery, cut
-from qengine.plan.fragment import LeafFragment, PhysicalPlan, fragment, task_inputs
+from qengine.plan.fragment import LeafFragment, PhysicalPlan, fragment
 from qengine.plan.logical import Lookup
 from qengine.plan.optimize import capped, optimize
 from qengine.plan.physical import TaskInput
 from qengine.plan.prune import lookups
+from qengine.plan.reading import task_inputs
 from qengine.sky.cells import BEYOND_END, LINE_END, ORDER, RangeSet, beyond_cell
 from qengine.sky.coverage import ring
 from qengine.sky.healpix import cells_of
