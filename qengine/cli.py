@@ -115,11 +115,30 @@ def attach(
     into: CatalogOption,
     table: TableOption,
     store: StoreOption = None,
+    key: Annotated[str, typer.Option(help="Column with the unique key; verify --keys proves it.")] = "",
+    replace: Annotated[bool, typer.Option("--replace", help="Replace a table that was attached before.")] = False,
 ) -> None:
     """Make a HATS catalogue queryable in place."""
     from qengine import verbs
 
-    verbs.attach(store, path, into, table)
+    verbs.attach(store, path, into, table, key=key, is_replacing=replace)
+
+
+@app.command()
+def verify(
+    table: Annotated[str, typer.Argument(help="CATALOG.TABLE", show_default=False)],
+    store: StoreOption = None,
+    keys: Annotated[
+        bool, typer.Option("--keys", help="Prove that the key is unique, and join by it within tiles from then on.")
+    ] = False,
+    key: Annotated[str, typer.Option(help="Column with the key, where none was declared.")] = "",
+) -> None:
+    """Check what a table claims."""
+    from qengine import verbs
+
+    if not keys:
+        raise ConfigError("nothing to verify was named", hint="say --keys")
+    verbs.verify_keys(store, table, key)
 
 
 @app.command()

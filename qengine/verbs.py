@@ -26,6 +26,7 @@ from qengine.client.result import Result
 from qengine.errors import ConfigError
 from qengine.loader.attach import attach as attach_catalog
 from qengine.loader.load import load as load_table
+from qengine.loader.prove import prove_keys
 from qengine.loader.request import LoadRequest
 from qengine.loader.request import Progress as Report
 from qengine.tap.formats.choose import find_format
@@ -46,14 +47,25 @@ def load(store: Path | None, *, kind: str | None, **request: Any) -> None:
     tell(report.to_text())
 
 
-def attach(store: Path | None, path: Path, into: str, table: str) -> None:
+def attach(store: Path | None, path: Path, into: str, table: str, *, key: str, is_replacing: bool) -> None:
     """Make a HATS catalogue queryable in place."""
     files, registry = composition.open_store(_needed(store), create=True)
     with registry, notes().status(f"reading {path} ..."):
-        number = attach_catalog(path, catalog=into, table=table, registry=registry, store=files)
+        number = attach_catalog(path, catalog=into, table=table, registry=registry, store=files, key=key, is_replacing=is_replacing)
         found = registry.catalog().find(into, table)
     size = f": {found.rows:,} rows in {len(found.home):,} files" if found is not None else ""
     tell(f"{into}.{table}{size} (snapshot {number}, read where they lie)")
+
+
+def verify_keys(store: Path | None, name: str, key: str) -> None:
+    """Prove that the key of a table is unique."""
+    catalog, _, table = name.partition(".")
+    if not table:
+        raise ConfigError(f"{name!r} is not the name of a table", hint="say CATALOG.TABLE")
+    files, registry = composition.open_store(_needed(store))
+    with registry, _bars() as progress:
+        proof = prove_keys(catalog, table, registry, files, key=key, progress=progress)
+    tell(proof.to_text())
 
 
 def query(

@@ -67,18 +67,19 @@ def attach(
     store: Store,
     kind: TableKind = TableKind.DIRECTOR,
     key: str = "",
+    is_replacing: bool = False,
 ) -> int:
     """Publish the HATS catalogue at `path` as `catalog`.`table` and return the number of the snapshot.
 
     `kind` is director, or replicated for a small table that every worker may read whole; `key` names a unique key, which stays
-    unproven. A table that was attached before is replaced. Raise `InputError` if the catalogue cannot be used; nothing has changed
-    then.
+    unproven (`loader.prove` proves it). A table of this name must not be there, unless `is_replacing`: then one that was attached
+    before is replaced. Raise `InputError` if the catalogue cannot be used; nothing has changed then.
     """
     source = Path(path).expanduser().absolute()
     if kind is TableKind.CHILD:
         raise ConfigError("a catalogue cannot be attached as child: nothing says that its rows lie with their directors")
     expected = registry.snapshot_number(catalog)
-    _check_not_loaded(registry, catalog, table)
+    _check_free(registry, catalog, table, is_replacing=is_replacing)
     collection = read_hats(source)
     primary = collection.primary
     definition, left_out = _define(primary, catalog=catalog, table=table, kind=kind, key=key)
@@ -115,10 +116,14 @@ def attach(
     return number
 
 
-def _check_not_loaded(registry: Registry, catalog: str, table: str) -> None:
+def _check_free(registry: Registry, catalog: str, table: str, *, is_replacing: bool) -> None:
     found = registry.catalog().find(catalog, table)
-    if found is not None and any(found.home.digest.to_pylist()):
+    if found is None:
+        return
+    if any(found.home.digest.to_pylist()):
         raise ConflictError(f"{found.table.full_name} was loaded, not attached", hint="attach under another name")
+    if not is_replacing:
+        raise ConflictError(f"{found.table.full_name} is attached already", hint="attach under another name, or with --replace")
 
 
 # -- definition ---------------------------------------------------------------------------------------------------------------

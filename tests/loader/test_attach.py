@@ -303,11 +303,13 @@ def test_wrong_requests(tmp_path: Path, desk: Desk) -> None:
     assert [load.state for load in desk.registry.loads()] == [LoadState.ABORTED]
 
 
-def test_attach_again_takes_the_new_files(tmp_path: Path, desk: Desk) -> None:
+def test_attach_again_is_refused_or_takes_the_new_files(tmp_path: Path, desk: Desk) -> None:
     write_catalog(tmp_path / "c", sky(), style=Style(partition_info=False))
     assert desk.attach(tmp_path / "c").number == 1
     write_catalog(tmp_path / "d", sky(500, seed=3))
-    again = desk.attach(tmp_path / "d")
+    with pytest.raises(ConflictError, match=r"ext\.Gaia is attached already.*--replace"):
+        desk.attach(tmp_path / "d")
+    again = desk.attach(tmp_path / "d", is_replacing=True)
     assert (again.number, again.rows) == (2, 500)
     assert desk.registry.catalog(snapshots={"ext": 1}).find("ext", "Gaia").rows == 300
 
