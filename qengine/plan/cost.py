@@ -13,6 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 
+import numpy as np
+import numpy.typing as npt
+
 from qengine.catalog.model import Table
 from qengine.catalog.types import SqlType
 
@@ -95,6 +98,26 @@ class CostModel:
             # As many for each slot: of seven equal tasks on two slots the last one would run alone.
             return -(-total // (-(-tasks // self.slots) * self.slots))
         return target
+
+    def cuts(self, total: int, *, is_heavy: bool, result: int = 0) -> npt.NDArray[np.int64]:
+        """Return after how many bytes the second, third, .. task of a fragment begins; see `task_bytes`.
+
+        Tasks are equal, but those of a short scan become smaller from round to round: of n tasks' time for each slot are made
+        m < n, which take m, m - 1, .. 1 shares. So there are few to dispatch, and all slots end at about the same time. A model
+        that asks for tasks shorter than their dispatch wants many.
+        """
+        target = self.task_bytes(total, is_heavy=is_heavy, result=result)
+        count = -(-total // target)
+        rounds = count // max(self.slots, 1)
+        fewer = next(m for m in range(1, rounds + 2) if m * (m + 1) // 2 >= rounds)
+        shares = fewer * (fewer + 1) // 2
+        is_short = rounds * target * fewer <= shares * self.max_task_s * self.scan_bytes_per_s
+        is_tiny = self.min_task_s <= self.rates.dispatch_s
+        if is_heavy or is_tiny or result > self.result_bytes or fewer < 2 or not is_short:
+            return np.arange(1, count, dtype=np.int64) * target
+        weights = np.repeat(np.arange(fewer, 0, -1), self.slots)
+        ends: npt.NDArray[np.int64] = np.cumsum(weights) * total // (shares * self.slots)
+        return ends[:-1]
 
     def seconds(self, total: int) -> float:
         """Return the estimated time to read `total` bytes on all slots."""

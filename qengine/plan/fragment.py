@@ -233,11 +233,12 @@ def _cut_tasks(
     if not len(sizes):
         return np.zeros(1, np.int64), np.zeros(0, np.int64), estimate
     costs = sizes + pieces.is_border * cost.part_bytes
-    target = cost.task_bytes(int(costs.sum()), is_heavy=is_heavy, result=_result_bytes(leaf, work, estimate.rows))
+    total, result = int(costs.sum()), _result_bytes(leaf, work, estimate.rows)
+    target = cost.task_bytes(total, is_heavy=is_heavy, result=result)
     beside = [i for i in inputs if i is not owner and i.reach is Reach.HOME]
     cuts = _cuts(owner, pieces, costs, slack * target, beside)
     costs = np.add.reduceat(costs, cuts)
-    number = (np.cumsum(costs) - costs) // max(target, 1)
+    number = np.searchsorted(cost.cuts(total, is_heavy=is_heavy, result=result), np.cumsum(costs) - costs, side="right")
     is_first = np.r_[True, number[1:] != number[:-1]]
     if begins is not None and is_first.sum() > 1:
         is_first |= np.isin(pieces.starts[cuts], begins)
