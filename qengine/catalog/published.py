@@ -13,6 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from qengine.catalog import definition
 from qengine.catalog.database import now, utc
 from qengine.catalog.migrations.tables import CATALOGS, EXPIRED, SNAPSHOT_TABLES, SNAPSHOTS
 from qengine.catalog.model import LAYOUT, TableSnapshot
@@ -45,6 +46,11 @@ def snapshot_entries(connection: sa.Connection, catalog: str) -> tuple[SnapshotE
         SnapshotEntry(catalog=row.catalog, number=row.number, load=row.load_id, published=utc(row.published))
         for row in connection.execute(query)
     )
+
+
+def numbers(connection: sa.Connection, catalog: str) -> set[int]:
+    """Return the numbers of the catalogue's snapshots."""
+    return set(connection.execute(sa.select(SNAPSHOTS.c.number).where(SNAPSHOTS.c.catalog == catalog)).scalars())
 
 
 def choose(connection: sa.Connection, asked: Mapping[str, int]) -> list[tuple[int, list[ManifestRef]]]:
@@ -97,8 +103,23 @@ def latest_digests(connection: sa.Connection) -> dict[str, str]:
     return {f"{row.name}.{row.table_name}".lower(): row.manifest_digest for row in connection.execute(query)}
 
 
-def check_base(connection: sa.Connection, base: Mapping[str, str]) -> None:
-    """Raise `ConflictError` unless the tables in `base` (full name -> digest, empty for none) are as they were."""
+def all_manifests(connection: sa.Connection, catalog: str) -> tuple[ManifestRef, ...]:
+    """Return the manifests of all snapshots of the catalogue, each once."""
+    query = (
+        sa.select(SNAPSHOT_TABLES)
+        .join(SNAPSHOTS, SNAPSHOT_TABLES.c.snapshot_id == SNAPSHOTS.c.id)
+        .where(sa.func.lower(SNAPSHOTS.c.catalog) == catalog.lower())
+    )
+    found = {
+        row.manifest_uri: ManifestRef(row.name, row.manifest_uri, row.manifest_digest, row.definition)
+        for row in connection.execute(query)
+    }
+    return tuple(found.values())
+
+
+def check_base(connection: sa.Connection, base: Mapping[str, str], families: Sequence[str] = ()) -> None:
+    """Raise `ConflictError` unless the tables in `base` (full name -> digest, empty for none) are as they were, and no other table
+    lies where the rows of one of the `families` lie."""
     latest = latest_digests(connection) if base else {}
     for name, digest in sorted(base.items()):
         found = latest.get(name.lower(), "")
@@ -108,6 +129,13 @@ def check_base(connection: sa.Connection, base: Mapping[str, str]) -> None:
                 f"{name} {what} since this load began",
                 hint="another load was faster; start again, or commit again on the new state",
             )
+    wanted = {name.lower() for name in base}
+    for _, manifests in choose(connection, {}) if families else ():
+        for manifest in manifests:
+            table = definition.from_json(manifest.definition)
+            joined = {table.family, *([table.match.family] if table.match is not None else [])} & set(families)
+            if joined and table.full_name.removesuffix(LAYOUT).lower() not in wanted:
+                raise ConflictError(f"{table.full_name} has joined {joined.pop()} since this load began", hint="commit again")
 
 
 def carried(connection: sa.Connection, catalog: str, latest: int, new: Sequence[TableSnapshot]) -> list[ManifestRef]:
@@ -137,6 +165,9 @@ def insert_snapshot(connection: sa.Connection, record: SnapshotRecord) -> None:
     ]
     if rows:
         connection.execute(sa.insert(SNAPSHOT_TABLES), rows)
+    if record.expired:
+        at = datetime.fromisoformat(record.expired).replace(tzinfo=None)
+        connection.execute(sa.insert(EXPIRED).values(catalog=record.catalog, number=record.number, at=at))
 
 
 def check_catalog_name(catalog: str) -> None:

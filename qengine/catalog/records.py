@@ -43,7 +43,8 @@ class SnapshotRecord:
     """One snapshot of a catalogue: the load that made it, and its manifests.
 
     `made_by` is more about that load, None in records of older versions; `inputs` is what it has read, `replaced` whose rows it
-    took away, and `restored` whose rows it brought back (a rollback).
+    took away, and `restored` whose rows it brought back (a rollback). The record of a snapshot whose files are gone has no
+    manifests and says since when (`expired`, ISO 8601).
     """
 
     catalog: str
@@ -54,6 +55,7 @@ class SnapshotRecord:
     inputs: tuple[InputRecord, ...] = ()
     replaced: tuple[InputName, ...] = ()
     restored: tuple[InputName, ...] = ()
+    expired: str = ""
 
 
 def record_path(root: Path, catalog: str, number: int) -> Path:
@@ -72,6 +74,7 @@ def write_record(root: Path, record: SnapshotRecord) -> None:
         "inputs": [_input_words(one) for one in record.inputs],
         "replaced": [list(name) for name in record.replaced],
         "restored": [list(name) for name in record.restored],
+        "expired": record.expired,
     }
     with durable.writing(record_path(root, record.catalog, record.number)) as temporary:
         temporary.write_text(json.dumps(words, indent=1))
@@ -100,6 +103,7 @@ def _read(root: Path, path: Path) -> SnapshotRecord:
             made_by=_load(words["made_by"], words["number"]) if words.get("made_by") else None,
             inputs=tuple(_input(one) for one in words.get("inputs", ())),
             replaced=_names(words.get("replaced", ())), restored=_names(words.get("restored", ())),
+            expired=words.get("expired", ""),
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RegistryError(f"record {path} cannot be read: {error}", hint="remove it to restore the other snapshots") from error

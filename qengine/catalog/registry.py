@@ -30,12 +30,13 @@ from qengine.catalog.database import Database
 from qengine.catalog.inputs import InputRecord
 from qengine.catalog.loads import Load, LoadState
 from qengine.catalog.manifest import read_manifest, write_manifest
-from qengine.catalog.migrations.tables import CATALOGS, INPUTS, RATES, SNAPSHOT_TABLES, SNAPSHOTS
+from qengine.catalog.migrations.tables import CATALOG_STATES, CATALOGS, EXPIRED, INPUTS, RATES, SNAPSHOT_TABLES, SNAPSHOTS, TAGS
 from qengine.catalog.model import Catalog, Table, TableSnapshot, with_layouts
 from qengine.catalog.published import SnapshotEntry
 from qengine.catalog.rates import Observed, read_rates, record_rates
+from qengine.catalog.records import FOLDER as RECORDS
 from qengine.catalog.records import ManifestRef, SnapshotRecord, read_records, record_path, write_record
-from qengine.catalog.releases import Releases, check_may_change
+from qengine.catalog.releases import Releases, check_may_change, restore_release
 from qengine.catalog.tap_schema import tap_schema
 from qengine.errors import ConflictError, RegistryError, SchemaError
 
@@ -134,6 +135,30 @@ class Registry:
         with self._database.reading() as connection:
             return published.latest_digests(connection)
 
+    def is_latest(self, table: str, snapshot: int) -> bool:
+        """Return whether the table (by full name) is now as it was in this snapshot of its catalogue."""
+        catalog, _, name = table.partition(".")
+        with self._database.reading() as connection:
+            row = published.catalog_row(connection, catalog)
+            if row is None:
+                return False
+            if snapshot not in published.numbers(connection, row.name):
+                return False
+            then, now = (published.manifests_of(connection, row.name, number) for number in (snapshot, row.latest))
+        digests = [{one.table.lower(): one.digest for one in manifests}.get(name.lower()) for manifests in (then, now)]
+        return digests[0] is not None and digests[0] == digests[1]
+
+    def manifests(self, catalog: str) -> tuple[ManifestRef, ...]:
+        """Return the manifests of all snapshots of the catalogue, each once."""
+        with self._database.reading() as connection:
+            return published.all_manifests(connection, catalog)
+
+    def latest_manifests(self, catalog: str) -> tuple[ManifestRef, ...]:
+        """Return the manifests of the latest snapshot of the catalogue."""
+        with self._database.reading() as connection:
+            row = published.catalog_row(connection, catalog)
+            return () if row is None else tuple(published.manifests_of(connection, row.name, row.latest))
+
     def loads(self) -> tuple[Load, ...]:
         """Return all loads, oldest first; none where a registry of an older version cannot be written to."""
         with self._database.reading() as connection:
@@ -203,15 +228,16 @@ class Registry:
 
     def publish(
         self, load: str, catalog: str, tables: Sequence[TableSnapshot], *, expected: int | None = None,
-        base: Mapping[str, str] | None = None, inputs: Sequence[InputRecord] = (), replaced: Sequence[InputRecord] = (),
-        is_final: bool = False,
+        base: Mapping[str, str] | None = None, families: Sequence[str] = (), inputs: Sequence[InputRecord] = (),
+        replaced: Sequence[InputRecord] = (), is_final: bool = False,
     ) -> int:  # fmt: skip
         """Make `tables` the content of the catalogue's next snapshot and return its number.
 
         The other tables of the catalogue are carried over. What the writer started from is checked: `expected` is the number of the
         catalogue's snapshot (0: a new catalogue; None: whatever is there), `base` are manifests by full name of table, of any
-        catalogue (`manifest_digests`; empty where there was none). Raise `ConflictError` if one is another by now. `inputs` is what
-        the load has read, `replaced` those whose rows are gone; `is_final` ends the load. Numbers in `tables` are ignored.
+        catalogue (`manifest_digests`; empty where there was none), and no other table may have joined one of `families`. Raise
+        `ConflictError` if one is another by now. `inputs` is what the load has read, `replaced` those whose rows are gone;
+        `is_final` ends the load. Numbers in `tables` are ignored.
         """
         published.check_names(catalog, tables)
         written: list[Path] = []
@@ -226,7 +252,7 @@ class Registry:
                     f"{catalog} is at snapshot {latest}, not {expected}", hint="another load was faster; start again"
                 )
             check_may_change(connection, catalog)
-            published.check_base(connection, base or {})
+            published.check_base(connection, base or {}, families)
             carried = published.carried(connection, catalog, latest, tables)
             try:
                 new = [self._write(dataclasses.replace(table, number=latest + 1), written) for table in tables]
@@ -249,6 +275,21 @@ class Registry:
                 raise
         return latest + 1
 
+    def forget_unpublished(self, catalog: str) -> int:
+        """Remove manifests and records of the catalogue that no snapshot has, and return how many: writers that died left them."""
+        removed = 0
+        with self._database.writing() as connection:
+            row = published.catalog_row(connection, catalog)
+            latest = row.latest if row is not None else 0
+            known = {self._root / manifest.uri for manifest in published.all_manifests(connection, catalog)}
+            known |= {record_path(self._root, catalog, number) for number in range(1, latest + 1)}
+            folder = self._root / catalog
+            for path in (*folder.glob("*/manifests/*"), *folder.glob(f"{RECORDS}/*")):
+                if path not in known:
+                    path.unlink(missing_ok=True)
+                    removed += 1
+        return removed
+
     def rebuild(self) -> int:
         """Forget all snapshots, restore them from the store's records and manifests, and return how many were found.
 
@@ -260,7 +301,7 @@ class Registry:
         for record in found:
             latest[record.catalog] = max(record.number, latest.get(record.catalog, 0))
         with self._database.writing() as connection:
-            for table in (SNAPSHOT_TABLES, SNAPSHOTS, CATALOGS):
+            for table in (SNAPSHOT_TABLES, SNAPSHOTS, EXPIRED, TAGS, CATALOG_STATES, CATALOGS):
                 connection.execute(sa.delete(table))
             for name, number in latest.items():
                 connection.execute(sa.insert(CATALOGS).values(name=name, folded_name=name.lower(), latest=number))
@@ -268,6 +309,8 @@ class Registry:
                 published.insert_snapshot(connection, record)
                 if record.made_by is not None:
                     loads.restore(connection, record.made_by, record.inputs, record.replaced, record.restored)
+            for name in latest:
+                restore_release(connection, self._root, name)
         return len(found)
 
     # -- inside ---------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -23,13 +23,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from qengine.catalog import loads, published
+from qengine.catalog import durable, loads, published
 from qengine.catalog.database import Database, now, utc
 from qengine.catalog.loads import LoadState
-from qengine.catalog.migrations.tables import BUDGETS, CATALOG_STATES, CATALOGS, EXPIRED, LEASES, SNAPSHOTS, TAGS
+from qengine.catalog.migrations.tables import BUDGETS, CATALOG_STATES, CATALOGS, EXPIRED, LEASES, SNAPSHOT_TABLES, SNAPSHOTS, TAGS
 from qengine.catalog.records import InputName, SnapshotRecord, read_records, write_record
 from qengine.errors import ConflictError, RegistryError
 
+_FILE = "_release.json"
 _TAG = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 
 
@@ -121,6 +122,7 @@ class Releases:
             made = now()
             values = {"catalog": row.name, "folded_name": name.lower(), "name": name, "number": number, "doi": doi, "note": note}
             connection.execute(sa.insert(TAGS).values(**values, made=made))
+            _write_release(connection, self._root, row.name)
         return Tag(catalog=row.name, name=name, number=number, doi=doi, note=note, made=utc(made))
 
     def untag(self, catalog: str, name: str) -> None:
@@ -133,6 +135,7 @@ class Releases:
             if known.doi:
                 raise ConflictError(f"{name} has the DOI {known.doi}", hint="what a DOI names has to stay")
             connection.execute(sa.delete(TAGS).where(TAGS.c.catalog == row.name, TAGS.c.folded_name == name.lower()))
+            _write_release(connection, self._root, row.name)
 
     def states(self) -> Mapping[str, CatalogState]:
         """Return the states of the catalogues that are not simply released."""
@@ -157,6 +160,7 @@ class Releases:
             connection.execute(sa.delete(CATALOG_STATES).where(CATALOG_STATES.c.catalog == row.name))
             values = {"catalog": row.name, "state": state.value, "groups": json.dumps(sorted(groups)), "changed": now()}
             connection.execute(sa.insert(CATALOG_STATES).values(values))
+            _write_release(connection, self._root, row.name)
 
     # -- expiry ---------------------------------------------------------------------------------------------------------------
 
@@ -182,11 +186,31 @@ class Releases:
                 connection.execute(sa.insert(EXPIRED), [{"catalog": row.name, "number": n, "at": at} for n in chosen])
         return chosen
 
-    def manifests(self, catalog: str, number: int) -> Sequence[str]:
-        """Return the URIs of the manifests of a snapshot, expired or not."""
-        with self._database.reading() as connection:
+    def forget(self, catalog: str, *, older_than: timedelta) -> tuple[int, ...]:
+        """Forget what snapshots consisted of that expired longer ago and that nobody leases, and return their numbers: what only
+        they name can be removed then."""
+        with self._database.writing() as connection:
             row = _known(connection, catalog)
-            return [one.uri for one in published.manifests_of(connection, row.name, number, is_any=True)]
+            known = sa.select(SNAPSHOTS.c.id).join(
+                EXPIRED, sa.and_(EXPIRED.c.catalog == SNAPSHOTS.c.catalog, EXPIRED.c.number == SNAPSHOTS.c.number)
+            )
+            query = known.add_columns(SNAPSHOTS.c.number, EXPIRED.c.at).where(
+                SNAPSHOTS.c.catalog == row.name, EXPIRED.c.at <= now() - older_than
+            )
+            leased = _leased(connection, row.name)
+            gone = {one.number: one for one in connection.execute(query).all() if one.number not in leased}
+            has_tables = sa.select(SNAPSHOT_TABLES.c.snapshot_id).where(
+                SNAPSHOT_TABLES.c.snapshot_id.in_([g.id for g in gone.values()])
+            )
+            left = set(connection.execute(has_tables).scalars())
+            chosen = {number: one for number, one in gone.items() if one.id in left}
+            for record in read_records(self._root, row.name) if chosen else ():
+                if record.number in chosen:
+                    at = utc(chosen[record.number].at).isoformat()
+                    write_record(self._root, replace(record, manifests=(), expired=at))
+            ids = [one.id for one in chosen.values()]
+            connection.execute(sa.delete(SNAPSHOT_TABLES).where(SNAPSHOT_TABLES.c.snapshot_id.in_(ids)))
+        return tuple(sorted(chosen))
 
     def hold(self, holder: str, reads: Collection[tuple[str, int]], *, seconds: float) -> None:
         """Lease snapshots for a while, in place of what the holder leased before; holding nothing ends its leases."""
@@ -251,6 +275,40 @@ def check_may_change(connection: sa.Connection, catalog: str) -> None:
     ).scalar_one_or_none()
     if state == ReleaseState.FROZEN.value:
         raise ConflictError(f"{catalog} is frozen: it does not change any more", hint="load into a new catalogue")
+
+
+def restore_release(connection: sa.Connection, root: Path, catalog: str) -> None:
+    """Give a catalogue of a rebuilt registry its tags and its state, as its file in the store says."""
+    path = root / catalog / _FILE
+    if not path.is_file():
+        return
+    try:
+        words = json.loads(path.read_text())
+        tags = [{**tag, "made": datetime.fromisoformat(tag["made"]), "catalog": catalog} for tag in words["tags"]]
+        state = words["state"] and {
+            **words["state"],
+            "changed": datetime.fromisoformat(words["state"]["changed"]),
+            "catalog": catalog,
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RegistryError(f"{path} cannot be read: {error}", hint="remove it, and tag and promote again") from error
+    if tags:
+        connection.execute(sa.insert(TAGS), tags)
+    if state:
+        connection.execute(sa.insert(CATALOG_STATES).values(state))
+
+
+def _write_release(connection: sa.Connection, root: Path, catalog: str) -> None:
+    """Keep tags and state of a catalogue in the store, too: a lost registry is rebuilt from there."""
+    tags = connection.execute(sa.select(TAGS).where(TAGS.c.catalog == catalog).order_by(TAGS.c.folded_name)).mappings()
+    state = connection.execute(sa.select(CATALOG_STATES).where(CATALOG_STATES.c.catalog == catalog)).mappings().one_or_none()
+    words = {"tags": [dict(tag) for tag in tags], "state": None if state is None else dict(state)}
+    with durable.writing(root / catalog / _FILE) as temporary:
+        temporary.write_text(json.dumps(words, indent=1, default=_text, ensure_ascii=False))
+
+
+def _text(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def _known(connection: sa.Connection, catalog: str) -> sa.Row[Any]:

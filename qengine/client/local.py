@@ -61,7 +61,7 @@ class Service(Protocol):
         *,
         language: str = "adql",
         maxrec: int | None = None,
-        snapshots: Mapping[str, int] | None = None,
+        snapshots: Mapping[str, int | str] | None = None,
         query_id: str | None = None,
         max_cost: str = "",
     ) -> Answer: ...
@@ -71,7 +71,7 @@ class Service(Protocol):
         *,
         language: str = "adql",
         analyze: bool = False,
-        snapshots: Mapping[str, int] | None = None,
+        snapshots: Mapping[str, int | str] | None = None,
         max_cost: str = "",
     ) -> Plan: ...
     def catalog(self) -> Catalog: ...
@@ -115,13 +115,13 @@ class LocalClient:
         lang: str = "adql",
         *,
         maxrec: int | None = None,
-        snapshots: Mapping[str, int] | None = None,
+        snapshots: Mapping[str, int | str] | None = None,
         max_cost: str = "",
         on_progress: Tell | None = None,
     ) -> Result:
         """Run a statement. Errors in it are raised here; rows are fetched as the result is read.
 
-        `lang` is adql, adql-strict or sql; `maxrec` cuts the rows; `snapshots` maps catalogues to snapshot numbers; what is
+        `lang` is adql, adql-strict or sql; `maxrec` cuts the rows; `snapshots` maps catalogues to numbers, tags or times of snapshots; what is
         estimated above `max_cost`, such as "10GB,60s", is refused; `on_progress` is called twice a second, from another thread.
         """
         self._check_open()

@@ -51,6 +51,7 @@ from qengine.plan.physical import QueryId, TaskLimits
 from qengine.sql.bind import BoundQuery, bind
 from qengine.sql.deep import run_deep, start_deep
 from qengine.sql.parse import parse
+from qengine.sql.versions import at_versions
 from qengine.storage.keyindex import KeyReader
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ log = logging.getLogger(__name__)
 class CatalogSource(Protocol):
     """Who knows what is published: the registry."""
 
-    def catalog(self, *, snapshots: Mapping[str, int] | None = None) -> Catalog: ...
+    def catalog(self, *, snapshots: Mapping[str, int | str] | None = None) -> Catalog: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +120,7 @@ class QueryService:
         """The dispatcher, for the state of workers."""
         return self._dispatcher
 
-    def catalog(self, *, snapshots: Mapping[str, int] | None = None) -> Catalog:
+    def catalog(self, *, snapshots: Mapping[str, int | str] | None = None) -> Catalog:
         """Return what can be queried: the latest snapshots, or those named."""
         return self._registry.catalog(snapshots=snapshots)
 
@@ -129,7 +130,7 @@ class QueryService:
         *,
         language: str = "adql",
         maxrec: int | None = None,
-        snapshots: Mapping[str, int] | None = None,
+        snapshots: Mapping[str, int | str] | None = None,
         query_id: str | None = None,
         max_cost: str = "",
     ) -> QueryResult:
@@ -157,7 +158,7 @@ class QueryService:
         *,
         language: str = "adql",
         analyze: bool = False,
-        snapshots: Mapping[str, int] | None = None,
+        snapshots: Mapping[str, int | str] | None = None,
         max_cost: str = "",
     ) -> Explanation:
         """Return the plan of a statement; with `analyze` run it, throw its rows away, and add what happened."""
@@ -204,7 +205,7 @@ class QueryService:
         return self._dispatcher.workers
 
     async def _begin(
-        self, active: ActiveQuery, limit: CostLimit, *, maxrec: int | None, snapshots: Mapping[str, int] | None
+        self, active: ActiveQuery, limit: CostLimit, *, maxrec: int | None, snapshots: Mapping[str, int | str] | None
     ) -> tuple[PlannedQuery, StartedQuery]:
         """Plan a query and make it ready to run; one that cannot be is over."""
         try:
@@ -231,7 +232,7 @@ class QueryService:
         *,
         language: str = "adql",
         maxrec: int | None = None,
-        snapshots: Mapping[str, int] | None = None,
+        snapshots: Mapping[str, int | str] | None = None,
         query: QueryId | None = None,
     ) -> PlannedQuery:
         """Stations 1 to 6. Runs no worker; reads the registry and, for keys, the index.
@@ -242,11 +243,12 @@ class QueryService:
         return run_deep(lambda: self._plan(query, text, language, maxrec, snapshots))
 
     def _plan(
-        self, query: QueryId, text: str, language: str, maxrec: int | None, snapshots: Mapping[str, int] | None
+        self, query: QueryId, text: str, language: str, maxrec: int | None, snapshots: Mapping[str, int | str] | None
     ) -> PlannedQuery:
         began = time.perf_counter()
-        catalog = self._registry.catalog(snapshots=snapshots)
-        bound = bind(parse(text, language), catalog)
+        parsed = parse(text, language)
+        catalog = at_versions(parsed, self._registry.catalog(snapshots=snapshots), self._older)
+        bound = bind(parsed, catalog)
         tree = optimize(capped(bound.tree, maxrec), catalog)
         plan, steps = self._planner.outline(tree, catalog, bound.columns)
         log.info("query %s planned: %d tasks in %.1f ms", query, plan.tasks, (time.perf_counter() - began) * 1000)
@@ -254,6 +256,9 @@ class QueryService:
             id=query, statement=text, language=language, bound=bound, tree=tree, catalog=catalog, plan=plan, steps=steps,
             snapshots=_snapshots(bound, catalog), planning_s=time.perf_counter() - began,
         )  # fmt: skip
+
+    def _older(self, catalog: str, version: int | str) -> Catalog:
+        return self._registry.catalog(snapshots={catalog: version})
 
     def _cost(self) -> CostModel:
         cost = replace(self._settings.cost, slots=max(self._dispatcher.slots, 1))

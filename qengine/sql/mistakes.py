@@ -138,8 +138,9 @@ def check_neighbours(text: str, found: list[Token], index: int, language: Langua
     is_between = index > 0 and found[index - 1].token_type in _ENDS and after.token_type in _STARTS
     if kind is TokenType.VAR and token.text.upper() in ("ORDER", "GROUP") and is_between:
         raise error_at(text, token, f"{token.text.upper()} is followed by BY", f"write {token.text.upper()} BY")
-    if kind is TokenType.VAR and token.text.upper() == "AT" and after.token_type is TokenType.L_PAREN and _is_version(found, index):
-        message = "AT (VERSION => n) in the statement is not supported"
+    is_at = kind is TokenType.VAR and token.text.upper() == "AT" and after.token_type is TokenType.L_PAREN
+    if language.is_strict and is_at and _is_version(found, index):
+        message = "AT (VERSION => n) is not ADQL 2.1"
         raise error_at(text, token, message, "give the snapshot beside the statement: SNAPSHOT=<catalogue>:<n>, or snapshots={..}")
 
 

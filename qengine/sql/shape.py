@@ -36,7 +36,8 @@ _ALLOWED: dict[type[exp.Expr], tuple[str, ...]] = {
     exp.CTE: ("this", "alias"),
     exp.From: ("this",),
     exp.Join: ("this", "method", "side", "kind", "on", "using"),
-    exp.Table: ("this", "db", "catalog", "alias", "joins"), exp.Lateral: ("this", "alias"), exp.Unnest: ("expressions", "alias"),
+    exp.Table: ("this", "db", "catalog", "alias", "joins", "when"), exp.HistoricalData: ("this", "kind", "expression"), exp.Lateral: ("this", "alias"),
+    exp.Unnest: ("expressions", "alias"),
     exp.Values: ("expressions", "alias"), exp.Tuple: ("expressions",),
     exp.TableAlias: ("this", "columns"),
     exp.Where: ("this",), exp.Having: ("this",), exp.Qualify: ("this",),
@@ -72,6 +73,7 @@ _EXTENSIONS: dict[type[exp.Expr], str] = {
     exp.BitwiseXor: "the operator ^", exp.BitwiseLeftShift: "the bit operator <<", exp.BitwiseRightShift: "the bit operator >>",
     exp.Bracket: "members of lists", exp.Array: "lists in brackets", exp.RegexpLike: "REGEXP", exp.GroupingSets: "GROUPING SETS",
     exp.Rollup: "ROLLUP", exp.Cube: "CUBE", exp.Dot: "fields of structures", exp.WithinGroup: "WITHIN GROUP",
+    exp.HistoricalData: "AT (VERSION => n)",
 }  # fmt: skip
 
 PREDICATES = (

@@ -33,7 +33,7 @@ class SyncRequest:
     format: Format
     content_type: str
     maxrec: int
-    snapshots: Mapping[str, int] = field(default_factory=dict)
+    snapshots: Mapping[str, int | str] = field(default_factory=dict)
     max_cost: str = ""
 
 
@@ -122,13 +122,14 @@ def check_max_cost(parameters: Parameters) -> str:
     return value
 
 
-def check_snapshots(parameters: Parameters) -> dict[str, int]:
-    """Return the snapshot of each catalogue that SNAPSHOT names."""
-    chosen: dict[str, int] = {}
+def check_snapshots(parameters: Parameters) -> dict[str, int | str]:
+    """Return the snapshot of each catalogue that SNAPSHOT names: a number, a tag or a time."""
+    chosen: dict[str, int | str] = {}
     for value in parameters.values.get("SNAPSHOT", ()):
-        catalog, _, number = value.strip().partition(":")
-        if not catalog or not number.isascii() or not number.isdigit():
-            raise QueryError(f"SNAPSHOT={value} is not <catalogue>:<number>", hint="for example SNAPSHOT=demo:3")
-        if chosen.setdefault(catalog, int(number)) != int(number):
-            raise QueryError(f"SNAPSHOT names two snapshots of {catalog}", hint="a query reads one snapshot of a catalogue")
+        catalog, _, word = value.strip().partition(":")
+        if not catalog or not word:
+            raise QueryError(f"SNAPSHOT={value} is not <catalogue>:<number or tag>", hint="for example SNAPSHOT=demo:3")
+        version: int | str = int(word) if word.isascii() and word.isdigit() else word
+        if chosen.setdefault(catalog, version) != version:
+            raise QueryError(f"SNAPSHOT names two snapshots of {catalog}", hint="for both write AT (VERSION => n)")
     return chosen

@@ -57,7 +57,7 @@ class AnsweringService(Protocol):
         *,
         language: str = "adql",
         maxrec: int | None = None,
-        snapshots: Mapping[str, int] | None = None,
+        snapshots: Mapping[str, int | str] | None = None,
         query_id: str | None = None,
         max_cost: str = "",
     ) -> Answer: ...
@@ -67,7 +67,7 @@ class AnsweringService(Protocol):
         *,
         language: str = "adql",
         analyze: bool = False,
-        snapshots: Mapping[str, int] | None = None,
+        snapshots: Mapping[str, int | str] | None = None,
         max_cost: str = "",
     ) -> Explained: ...
     def catalog(self) -> Catalog: ...

@@ -121,7 +121,7 @@ MISTAKES: list[tuple[str, str, str, tuple[int, int] | None, str]] = [
     ("adql", "SELECT id FROM star WHERE n IN 1, 2", "syntax", (1, 29), "write IN (1, 2, 3)"),
     ('adql', "SELECT id FROM 'star'", 'syntax', (1, 16), 'delimit names with double quotes: "a name"'),
     ("adql", "SELECT id FROM star AS OF 5", "syntax", (1, 27), "between OF and 5 an operator, a comma or AND is missing"),
-    ("adql", "SELECT id FROM star AT (VERSION => 3)", "syntax", (1, 21), "give the snapshot beside the statement: SNAPSHOT=<catalogue>:<n>, or s"),
+    ("adql-strict", "SELECT id FROM star AT (VERSION => 3)", "syntax", (1, 21), "give the snapshot beside the statement: SNAPSHOT=<catalogue>:<n>, or s"),
     ("adql", "EXPLAIN SELECT id FROM star", "syntax", (1, 1), "ask for the plan with `qengine explain`, connection.explain(..) or the"),
     ("adql", "SHOW TABLES", "syntax", (1, 1), "tables are listed in TAP_SCHEMA.tables"),
     ("adql", "DESCRIBE star", "syntax", (1, 1), "columns are listed in TAP_SCHEMA.columns"),

@@ -121,7 +121,8 @@ def error_json(error: QEngineError) -> str:
 def infos(header: ResultHeader) -> list[tuple[str, str]]:
     """Return what every format that has a place for it says about a result: statement, snapshots, warnings, provenance."""
     found = [("QUERY", header.statement)] if header.statement else []
-    found += [("SNAPSHOT", f"{catalog}:{number}") for catalog, number in sorted(header.snapshots.items())]
+    # a schema such as dp1@12 is catalogue dp1 at snapshot 12
+    found += [("SNAPSHOT", f"{name.split('@')[0]}:{number}") for name, number in sorted(header.snapshots.items())]
     found += [("WARNING", warning) for warning in header.warnings]
     return [*found, *header.provenance]
 
