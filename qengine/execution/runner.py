@@ -38,7 +38,7 @@ from qengine.errors import (
     QueryTooLargeError,
 )
 from qengine.execution.duck import DuckEngine, EngineSettings
-from qengine.execution.inputs import task_sql
+from qengine.execution.inputs import Schemas, task_sql
 from qengine.execution.partition import PartitionWriter, partitioned_sql
 from qengine.execution.skyjoin import SkyRelations
 from qengine.execution.spool import Spool, SpoolWriter
@@ -162,8 +162,9 @@ class TaskRunner:
         cpu = time.thread_time() if self._settings.threads == 1 else time.process_time()
         paths = self._resolve(task)
         digests = self._verifier.open(paths.values())
+        schemas = {uri: self._verifier.schema(part, path) for uri, (part, path) in paths.items() if part.digest}
         try:
-            held, spooled, stats = self._joined_rows(attempt, lambda part: str(paths[part.uri][1]))
+            held, spooled, stats = self._joined_rows(attempt, lambda part: str(paths[part.uri][1]), schemas)
         except QEngineError:
             # A damaged part makes DuckDB fail in any way: the digest knows better what is wrong.
             if not attempt.must_stop:
@@ -189,18 +190,18 @@ class TaskRunner:
         self._end(attempt, Finished(task=task.id, attempt=task.attempt, epoch=task.epoch, stats=stats))
 
     def _joined_rows(
-        self, attempt: _Attempt, resolve: Callable[[PartRef], str]
+        self, attempt: _Attempt, resolve: Callable[[PartRef], str], schemas: Schemas
     ) -> tuple[list[pa.RecordBatch], SpoolWriter | PartitionWriter | None, TaskStats]:
         """Make the relations of the task's sky joins, if it has any, and compute all rows."""
         task = attempt.task
-        sql = task_sql(task, resolve)
+        sql = task_sql(task, resolve, schemas)
         if task.partition is not None:
             sql = partitioned_sql(sql, task.partition)
         if not task.sky_joins:
             return self._rows(attempt, sql)
 
         def read(side: str) -> pa.Table:
-            with self._engine.stream(task_sql(replace(task, sql=side), resolve)) as reader:
+            with self._engine.stream(task_sql(replace(task, sql=side), resolve, schemas)) as reader:
                 return reader.read_all()
 
         relations = SkyRelations(self._engine, read, lambda: attempt.must_stop)

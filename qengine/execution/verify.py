@@ -3,7 +3,7 @@
 DuckDB reads a flipped bit in Parquet without noticing, so parts are checked here, twice:
 
 * *At once*, the first time this process opens a file: it exists, its size is the published one, and its footer has the
-  published number of rows. This costs about 0.2 ms a file.
+  published number of rows; its columns are kept. This costs about 0.2 ms a file.
 * *By digest*, the first time anybody on this worker opens it: sha256 of all bytes. That is 0.7 s per GB, so it runs on a thread
   beside the query that reads the part; the query's rows are not released before the digest is known to be right.
 
@@ -46,7 +46,8 @@ class PartVerifier:
     def __init__(self, *, when: Verify = Verify.OPEN, stamps: Path | None = None) -> None:
         self._when = when
         self._stamps = stamps
-        self._opened: set[_Key] = set()
+        self._opened: dict[_Key, pa.Schema] = {}
+        self._schemas: dict[pa.Schema, pa.Schema] = {}
         self._verified: set[_Key] = _read_stamps(stamps)
         self._stamps_bytes = _size(stamps)
         self._running: dict[_Key, Future[None]] = {}
@@ -68,6 +69,10 @@ class PartVerifier:
             self._verified |= _read_stamps(self._stamps)
         return [self._hash(key, path) for key, path in waiting if key not in self._verified]
 
+    def schema(self, part: PartRef, path: Path) -> pa.Schema:
+        """Return the columns that the part's footer has; equal ones are one object."""
+        return self._opened[self._look(part, path)]
+
     def close(self) -> None:
         self._closed.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
@@ -87,12 +92,13 @@ class PartVerifier:
         if part.bytes > 0 and stat.st_size != part.bytes:
             raise _wrong(part.uri, f"it has {stat.st_size} bytes instead of {part.bytes}")
         try:
-            rows = pq.read_metadata(path).num_rows
+            footer = pq.read_metadata(path)
+            rows, schema = footer.num_rows, footer.schema.to_arrow_schema().remove_metadata()
         except (pa.ArrowException, OSError) as error:
             raise _wrong(part.uri, f"its footer cannot be read: {error}") from error
         if part.rows >= 0 and rows != part.rows:
             raise _wrong(part.uri, f"its footer says {rows} rows instead of {part.rows}")
-        self._opened.add(key)
+        self._opened[key] = self._schemas.setdefault(schema, schema)
         return key
 
     def _hash(self, key: _Key, path: Path) -> Future[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from qengine.errors import BugError
 from qengine.execution.inputs import input_sql, inside, task_sql
-from qengine.plan.physical import PartRef, Task, TaskEvent, TaskInput
+from qengine.plan.physical import Failed, PartRef, Task, TaskEvent, TaskInput
 from tests.support.tasks import make_task, rows_of, write_part
 
 Run = Callable[[Task], list[TaskEvent]]
@@ -98,6 +99,38 @@ def test_counting_reads_no_column(run: Run, store: Path) -> None:
     assert rows_of(run(make_task("SELECT count(*) AS n FROM t", [given_input]))) == [{"n": 300}]
     limited = TaskInput(name="t", parts=parts, columns=(), ranges=((10, 20),))
     assert rows_of(run(make_task("SELECT count(*) AS n FROM t", [limited]))) == [{"n": 30}]
+
+
+def test_older_parts_have_other_columns(run: Run, store: Path) -> None:
+    cells = {"_healpix_29": pa.array([1, 5, 9], pa.int64())}
+    old = pa.table(
+        {**cells, "a": pa.array([1, None, 3], pa.int32()), "f": pa.array([0.1, 0.5, None], pa.float32()), "gone": ["x", "y", "z"]}
+    )
+    new = pa.table({**cells, "a": pa.array([2**40, 5, 6], pa.int64()), "f": [0.1, float("nan"), 7.0], "b": ["p", "q", None]})
+    parts = [write_part(store, f"{name}.parquet", rows) for name, rows in (("old", old), ("new", new), ("same", new))]
+    kinds = {"columns": ("a", "b", "f"), "types": ("BIGINT", "VARCHAR", "DOUBLE"), "nan_columns": ("f",)}
+    sql = "SELECT a, b, f, typeof(a) AS ta, typeof(b) AS tb FROM t"
+    kind = {"ta": "BIGINT", "tb": "VARCHAR"}
+    at_home = TaskInput(name="t", parts=tuple(parts[:2]), ranges=((1, 6),), margin_parts=(parts[1], parts[0], parts[2]), **kinds)
+    got = sorted(rows_of(run(make_task(sql, [at_home]))), key=repr)
+    narrow = float(pa.scalar(0.1, pa.float32()).as_py())
+    # The margin's cell 9 is taken from one of the files: the first by name.
+    assert got == sorted(
+        [
+            {"a": 1, "b": None, "f": narrow} | kind, {"a": None, "b": None, "f": 0.5} | kind, {"a": 2**40, "b": "p", "f": 0.1} | kind,
+            {"a": 5, "b": "q", "f": None} | kind, {"a": 6, "b": None, "f": 7.0} | kind,
+        ],
+        key=repr,
+    )  # fmt: skip
+    only_old = TaskInput(name="t", parts=(parts[0],), columns=("b",), types=("VARCHAR",))
+    assert rows_of(run(make_task("SELECT count(b) AS n, count(*) AS m FROM t", [only_old]))) == [{"n": 0, "m": 3}]
+    assert rows_of(run(make_task("SELECT max(a) AS n FROM t WHERE a < 4", [at_home]))) == [{"n": 1}]
+
+
+def test_a_column_that_a_foreign_file_lacks_is_an_error(run: Run, store: Path) -> None:
+    part = replace(write_part(store, "o.parquet", _rows([1])), digest="")
+    events = run(make_task("SELECT b FROM t", [TaskInput(name="t", parts=(part,), columns=("b",), types=("DOUBLE",))]))
+    assert isinstance(events[-1], Failed)
 
 
 def test_names_and_paths_are_quoted(run: Run, store: Path) -> None:
