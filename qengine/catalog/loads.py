@@ -120,6 +120,13 @@ def move(connection: sa.Connection, load: str, to: LoadState, *, error: str = ""
     connection.execute(sa.update(LOADS).where(LOADS.c.id == load).values(values))
 
 
+def note(connection: sa.Connection, load: str, words: Mapping[str, Any]) -> None:
+    """Add to the context of a load that has not ended."""
+    context = {**check_unfinished(connection, load).context, **words}
+    text = json.dumps(context, default=str, ensure_ascii=False)
+    connection.execute(sa.update(LOADS).where(LOADS.c.id == load).values(context=text))
+
+
 def check_unfinished(connection: sa.Connection, load: str) -> Load:
     """Return the load. Raise `RegistryError` if it has ended or was never begun."""
     found = find_load(connection, load)

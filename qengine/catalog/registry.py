@@ -211,6 +211,11 @@ class Registry:
             loads.move(connection, load, LoadState.COMMITTING)
             return loads.find_load(connection, load)
 
+    def note(self, load: str, words: Mapping[str, object]) -> None:
+        """Add to the context of a load that has not ended."""
+        with self._database.writing() as connection:
+            loads.note(connection, load, words)
+
     def reopen_load(self, load: str, error: str = "") -> None:
         """Record that a commit did not succeed, and why: the load can be committed again or aborted."""
         with self._database.writing() as connection:

@@ -49,6 +49,12 @@ def declared_types(request: LoadRequest) -> dict[str, pa.DataType]:
     return {column.name: to_arrow(column.type) for column in declared.columns} if declared else {}
 
 
+def declared_kind(request: LoadRequest) -> TableKind:
+    """Return the kind of table that a request without a kind means: what a schema file says, else a director."""
+    declared = _declared(request)
+    return declared.kind if declared else TableKind.DIRECTOR
+
+
 def define(request: LoadRequest, source: pa.Schema, catalog: Catalog) -> Definition:
     """Return the definition of the table. `source` is the schema of the inputs, `catalog` what is published.
 

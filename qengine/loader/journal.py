@@ -82,7 +82,7 @@ class Journal:
 
     # -- the commit -----------------------------------------------------------------------------------------------------------
 
-    def begin_work(self, base: Mapping[str, str]) -> bool:
+    def begin_work(self, base: Mapping[str, Any]) -> bool:
         """Note the manifests that a commit starts from, and return whether earlier work on the same ones can go on.
 
         Work that was done on others is removed.

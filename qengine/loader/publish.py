@@ -5,19 +5,20 @@
 3. The registry publishes the manifest in one transaction: from here on queries see the table.
 4. The tree takes its name, and `collection.properties` points to it: from here on HATS readers see the table.
 
-A load that dies before step 3 leaves files that nothing refers to; `sweep` removes them when the next load of the table begins. One
-that dies between 3 and 4 has published: queries see the table, and only its HATS tree is missing.
+A load that dies before step 3 leaves files that nothing refers to (`loader.leftovers`). One that dies between 3 and 4 has
+published: queries see the table, and its HATS tree gets its name when it is resumed, or when the next load of the catalogue
+begins.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ import pyarrow as pa
 
 from qengine.catalog.durable import sync_directory
 from qengine.catalog.model import Int64Array, PartRole, Table, TableKind
-from qengine.errors import ConflictError
 from qengine.loader.children import DIRECTOR_DEC, DIRECTOR_RA
+from qengine.loader.journal import held
 from qengine.loader.partition import Tiles
 from qengine.loader.write import Written
 from qengine.sky.cells import LINE_END, ORDER
@@ -47,11 +48,26 @@ _CHUNK = 1 << 22
 class Tree:
     """The HATS tree of a table before it has its name: `primary` and, if there are margins, `margin` are folders."""
 
+    table: str
     snapshots: Path
     primary: Path
     margin: Path | None
     margin_arcsec: float
     name: str
+
+    def to_json(self, root: Path) -> dict[str, Any]:
+        """Return it as JSON values, with paths relative to the store."""
+        places = {"snapshots": self.snapshots, "primary": self.primary, "margin": self.margin}
+        found = {name: path and path.relative_to(root).as_posix() for name, path in places.items()}
+        return {"table": self.table, "margin_arcsec": self.margin_arcsec, "name": self.name, **found}
+
+    @classmethod
+    def from_json(cls, words: Mapping[str, Any], root: Path) -> Tree:
+        """Return the tree that `to_json` wrote."""
+        return cls(
+            table=words["table"], snapshots=root / words["snapshots"], primary=root / words["primary"],
+            margin=root / words["margin"] if words["margin"] else None, margin_arcsec=words["margin_arcsec"], name=words["name"],
+        )  # fmt: skip
 
     def discard(self) -> None:
         """Remove the tree: its snapshot was not published."""
@@ -67,7 +83,7 @@ def table_folder(root: Path, table: Table) -> Path:
 
 def stage_tree(
     root: Path, table: Table, written: Sequence[Written], *, schema: pa.Schema, tiles: Tiles, margin_arcsec: float, load: str,
-    counts: Int64Array, facts: dict[str, str],
+    counts: Int64Array, facts: Mapping[str, str],
 ) -> Tree:  # fmt: skip
     """Build the HATS tree of the parts out of sight and return it. `counts` are rows per pixel of the map; `facts` further
     properties."""
@@ -78,10 +94,12 @@ def stage_tree(
     home = _leaves([part for part in written if part.role is PartRole.HOME], tiles)
     ra, dec = (DIRECTOR_RA, DIRECTOR_DEC) if is_child else (table.ra, table.dec)
     common: dict[str, Any] = {"ra": ra, "dec": dec, "schema": schema, "builder": f"qengine {version('qengine')}", "created": _now()}
-    properties = catalogue_properties(name=name, product="source" if is_child else "object", leaves=home, **common) | facts
+    properties = catalogue_properties(name=name, product="source" if is_child else "object", leaves=home, **common) | dict(facts)
     if table.epoch is not None:
         properties["hats_coordinate_epoch"] = f"J{table.epoch}"
     primary = snapshots / f"{STAGED}{load}"
+    for dead in (primary, snapshots / f"{STAGED}{load}-margin"):
+        shutil.rmtree(dead, ignore_errors=True)
     write_tree(primary, home, schema, properties=properties, point_map=counts)
     edges = _leaves([part for part in written if part.role is PartRole.MARGIN], tiles)
     margin = None
@@ -90,44 +108,37 @@ def stage_tree(
         about = {"hats_margin_threshold": f"{margin_arcsec:g}", "hats_primary_table_url": name}
         named = catalogue_properties(name=f"{name}_margin", product="margin", leaves=edges, **common) | about
         write_tree(margin, edges, schema, properties=named)
-    return Tree(snapshots=snapshots, primary=primary, margin=margin, margin_arcsec=margin_arcsec, name=name)
+    return Tree(table=table.full_name, snapshots=snapshots, primary=primary, margin=margin, margin_arcsec=margin_arcsec, name=name)
 
 
 def reveal_tree(tree: Tree, number: int) -> None:
-    """Give the tree of snapshot `number` its name and point the collection to it."""
-    _rename(tree.primary, tree.snapshots / str(number))
+    """Give the tree of snapshot `number` its name and point the collection to it. What was done already is not done again."""
     margins = []
     if tree.margin is not None:
         name = f"{number}_{tree.margin_arcsec:g}arcs"
         _rename(tree.margin, tree.snapshots / name)
         margins.append(f"snapshots/{name}")
+    _rename(tree.primary, tree.snapshots / str(number))
     sync_directory(tree.snapshots)
     write_collection(tree.snapshots.parent, name=tree.name, primary=f"snapshots/{number}", margins=margins)
 
 
 @contextmanager
-def exclusive(root: Path, table: Table) -> Iterator[Path]:
-    """Hold the table against other loads and yield its folder. Raise `ConflictError` if another load is at work.
+def exclusive(
+    root: Path, catalog: str, tables: Sequence[str], *, wait_s: float = 0.0, waiting: Callable[[str], None] | None = None
+) -> Iterator[None]:
+    """Hold tables against other loads. Raise `ConflictError` if another load is at work on one of them for longer than `wait_s`.
 
-    The lock dies with the process, so what a killed load left can be removed by whoever holds it next.
+    Locks are taken by order of names, so that loads do not wait for each other in a circle; they die with the process.
     """
-    folder = table_folder(root, table)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ConflictError(f"another load of {table.full_name} is running", hint="wait for it to end") from error
-        yield folder
-
-
-def sweep(folder: Path) -> None:
-    """Remove what dead loads have left in a table's folder. Not while the table has a manifest: then its parts may be in use."""
-    for dead in (*folder.glob("snapshots/.staged-*"), *folder.glob("tmp-*")):
-        shutil.rmtree(dead, ignore_errors=True)
-    if not any(folder.glob("manifests/*.parquet")):
-        for name in ("parts", "keys"):
-            shutil.rmtree(folder / name, ignore_errors=True)
+    with ExitStack() as stack:
+        for table in sorted(tables):
+            folder = root / catalog / table
+            folder.mkdir(parents=True, exist_ok=True)
+            message = f"another load of {catalog}.{table} is running"
+            tell = partial(waiting, message) if waiting is not None else None
+            stack.enter_context(held(folder / LOCK, wait_s=wait_s, message=message, waiting=tell))
+        yield
 
 
 def pixel_counts(cells: Int64Array) -> Int64Array:
@@ -158,6 +169,8 @@ def _leaves(parts: Sequence[Written], tiles: Tiles) -> list[Leaf]:
 
 
 def _rename(source: Path, target: Path) -> None:
+    if not source.is_dir():
+        return  # a process that died has done it
     # a tree of this number can only be left from a registry that was rebuilt or moved
     shutil.rmtree(target, ignore_errors=True)
     os.rename(source, target)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -140,14 +140,40 @@ class LoadReport:
     input_bytes: int
     bytes: int
     seconds: float
+    skipped_inputs: int = 0
+    replaced_inputs: int = 0
+
+    @classmethod
+    def nothing(cls, catalog: str, table: str) -> LoadReport:
+        """Return the report of a load that had nothing new for the table."""
+        return cls(
+            catalog=catalog, table=table, load="", snapshot=0, read=0, stored=0, orphaned=0, without_director=0, quarantined=0,
+            quarantine="", wrapped=0, tiles=0, parts=0, margin_rows=0, input_bytes=0, bytes=0, seconds=0.0,
+        )  # fmt: skip
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, words: Mapping[str, Any]) -> LoadReport:
+        """Return the report that `to_json` wrote."""
+        return cls(**words)
 
     def to_text(self) -> str:
         """Return the report for people, one fact a line."""
+        if self.skipped_inputs and not self.read:
+            what = _inputs(self.skipped_inputs)
+            return f"{self.catalog}.{self.table}: nothing new, {what} there already (snapshot {self.snapshot})"
         rate = self.stored / self.seconds if self.seconds > 0 else 0.0
         lines = [
             f"{self.catalog}.{self.table}: {self.stored:,} rows in {self.tiles:,} tiles, {self.parts:,} parts, {_size(self.bytes)} "
             f"(snapshot {self.snapshot}, {self.seconds:.1f} s, {rate:,.0f} rows/s)"
         ]
+        if self.skipped_inputs:
+            lines.append(f"  skipped: {_inputs(self.skipped_inputs)} there already in the same version")
+        if self.replaced_inputs:
+            lines.append(f"  replaced: the rows of {self.replaced_inputs:,} older versions of inputs")
         if self.margin_rows:
             lines.append(f"  margins: {self.margin_rows:,} copies of rows near the edges of tiles")
         if self.orphaned:
@@ -164,6 +190,10 @@ class LoadReport:
         if self.quarantined:
             lines.append(f"  quarantined: {self.quarantined:,} rows of {self.read:,}, see {self.quarantine}")
         return "\n".join(lines)
+
+
+def _inputs(count: int) -> str:
+    return "one input is" if count == 1 else f"{count:,} inputs are"
 
 
 def _size(count: int) -> str:

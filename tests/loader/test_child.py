@@ -116,10 +116,10 @@ def test_orphans_of_both_tables_share_cells_and_range(site: Site) -> None:
 def test_the_load_says_which_director_it_was_placed_by(site: Site) -> None:
     _, child = family(site)
     site.load(site.write("src.parquet", child), **CHILD)
-    context = site.registry.loads()[-1].context
-    assert context["director_snapshot"] == 1
-    assert context["director"] == "obj"
-    assert context["inputs"][0]["path"].endswith("src.parquet")
+    load = site.registry.loads()[-1]
+    assert load.context["base"] == {"demo.obj": site.registry.manifest_digests()["demo.obj"]}
+    assert load.context["director"] == "obj"
+    assert [one.uri for one in site.registry.inputs_of_load(load.number)] == [str(site.inputs / "src.parquet")]
 
 
 def test_a_director_with_children_cannot_be_replaced(site: Site) -> None:

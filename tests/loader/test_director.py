@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from qengine.catalog.model import HEALPIX, HIDDEN_COLUMNS
-from qengine.errors import ConfigError, ConflictError, DuplicateKeyError, InputError, SchemaError
+from qengine.errors import ConfigError, DuplicateKeyError, InputError, SchemaError
 from qengine.sky.cells import BEYOND_END, LINE_END, RangeSet, beyond_cell
 from qengine.sky.coverage import ring
 from qengine.sky.healpix import cells_of
@@ -260,11 +260,11 @@ def test_no_position_is_an_error_with_a_hint(site: Site) -> None:
     assert "--ra" in error.value.hint
 
 
-def test_an_existing_table_is_not_loaded_again(site: Site) -> None:
+def test_an_input_is_loaded_once(site: Site) -> None:
     path = site.write("a.parquet", sky(20))
     site.load(path, key="id")
-    with pytest.raises(ConflictError, match="loaded already"):
-        site.load(path, key="id")
-    with pytest.raises(ConflictError, match="loaded already"):
-        site.load(path, key="id", table="OBJ")
+    for table in ("obj", "OBJ"):
+        report = site.load(path, key="id", table=table)
+        assert (report.read, report.skipped_inputs, report.snapshot) == (0, 1, 1)
+    assert "nothing new, one input is there already" in report.to_text()
     assert site.registry.snapshot_number("demo") == 1

@@ -20,6 +20,7 @@ from qengine.loader.request import LoadRequest
 from qengine.storage.hats import read_properties
 from qengine.storage.objects import Store, sha256_file
 from tests.loader.stores import Site, sky
+from tests.unit.catalog.snapshots import snapshot
 
 
 def test_parts_are_named_by_their_bytes_and_listed_with_their_numbers(site: Site) -> None:
@@ -136,7 +137,7 @@ def test_two_loads_of_one_table_exclude_each_other(site: Site) -> None:
     assert site.snapshot().rows == 309
 
 
-def test_a_load_that_was_overtaken_is_refused_and_can_be_repeated(site: Site) -> None:
+def test_loads_of_different_tables_both_commit(site: Site) -> None:
     path = site.write("a.parquet", sky(300))
     small = site.write("b.parquet", {"x": [1]})
     done: list[str] = []
@@ -146,15 +147,32 @@ def test_a_load_that_was_overtaken_is_refused_and_can_be_repeated(site: Site) ->
             done.append(stage)
             site.load(small, table="other", kind=TableKind.REPLICATED)
 
-    with pytest.raises(ConflictError):
-        load(LoadRequest(inputs=(path,), catalog="demo", table="obj", key="id"), site.registry, site.store, progress=progress)
-    assert not list(site.store.root.glob("demo/obj/snapshots/*"))
-    site.load(path, key="id")
-    assert site.snapshot().number == 2
+    request = LoadRequest(inputs=(path,), catalog="demo", table="obj", key="id")
+    assert load(request, site.registry, site.store, progress=progress).snapshot == 2
+    assert {one.table.name for one in site.registry.catalog() if one.table.schema == "demo"} == {"obj", "other"}
     assert read_properties(site.store.root / "demo/obj/collection.properties")["hats_primary_table_url"] == "snapshots/2"
 
 
-def test_rows_say_which_snapshot_brought_them(site: Site) -> None:
+def test_a_load_that_was_overtaken_is_refused_and_can_be_repeated(site: Site) -> None:
+    """Somebody who holds no lock (on another machine, without common locks) has published the table meanwhile."""
+    path = site.write("a.parquet", sky(300))
+    done: list[str] = []
+
+    def progress(stage: str, at: int, total: int) -> None:
+        if not done:
+            done.append(stage)
+            other = site.registry.begin_load({})
+            site.registry.publish(other, "demo", [snapshot("obj")])
+
+    with pytest.raises(ConflictError, match=r"demo\.obj is there by now"):
+        load(LoadRequest(inputs=(path,), catalog="demo", table="obj", key="id"), site.registry, site.store, progress=progress)
+    assert not list(site.store.root.glob("demo/obj/snapshots/*"))
+    assert site.registry.snapshot_number("demo") == 1
+    assert not list(site.store.root.glob("demo/_loads/*"))
+    assert not [name for name in site.files() if "/parts/" in name]
+
+
+def test_rows_say_which_load_brought_them(site: Site) -> None:
     site.load(site.write("b.parquet", {"x": [1]}), table="other", kind=TableKind.REPLICATED)
     site.load(site.write("a.parquet", sky(30)), key="id")
     assert set(site.read(site.snapshot().home)["_load"].to_pylist()) == {2}

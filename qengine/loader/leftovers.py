@@ -1,0 +1,124 @@
+"""What loads leave behind: trees without a name, and files that nothing refers to.
+
+*Healing*: a load that was killed after it had published has a snapshot whose HATS tree still waits for its name. Whoever comes
+next gives it the name, unless a later snapshot has its own tree by then.
+
+*Sweeping*: parts, key files, manifests and records that no snapshot of the registry names are removed, but only from a table
+that this process holds (`publish.exclusive`) and that no unfinished load has written to: an open load may be resumed, and its
+parts are work that is done. Journals of loads that have ended, or that never came to be, are removed unless somebody is at work
+on them.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from contextlib import nullcontext
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from qengine.catalog.loads import UNFINISHED, Load, LoadState
+from qengine.catalog.manifest import read_header
+from qengine.catalog.registry import Registry
+from qengine.errors import ConflictError, QEngineError
+from qengine.loader.journal import Journal, journals
+from qengine.loader.publish import STAGED, Tree, exclusive, reveal_tree
+
+_FOLDERS = ("parts", "keys")
+_BUSY_S = 1.0
+
+
+def heal(root: Path, registry: Registry, catalog: str) -> tuple[str, ...]:
+    """Give trees of published snapshots their names, remove what is left of loads that have ended, and return the ids of the loads
+    that this was done for. What somebody is at work on is left alone."""
+    healed = []
+    known = {load.id: load for load in registry.loads()}
+    for journal in journals(root, catalog):
+        load = known.get(journal.folder.name)
+        if load is not None and load.state in UNFINISHED:
+            continue
+        has_work = bool(journal.trees()) or journal.work.exists() or (load is None or load.state is LoadState.ABORTED)
+        if not has_work:
+            continue
+        try:
+            with journal.locked(is_shared=False):
+                if load is not None and load.state is LoadState.FINISHED:
+                    finish(root, registry, load, journal)
+                else:
+                    discard(root, catalog, journal)
+        except ConflictError:
+            continue
+        healed.append(journal.folder.name)
+    return tuple(healed)
+
+
+def finish(root: Path, registry: Registry, load: Load, journal: Journal, *, is_holding: bool = False) -> None:
+    """Do what remains after the publish: name the trees and remove what the load needed.
+
+    The caller holds the load, and the tables if `is_holding`. Raise `ConflictError` if another load holds one of them.
+    """
+    trees = [Tree.from_json(words, root) for words in journal.trees()]
+    tables = [tree.table.partition(".")[2] for tree in trees]
+    with nullcontext() if is_holding else exclusive(root, load.catalog, tables, wait_s=_BUSY_S):
+        for tree in trees:
+            if registry.is_latest(tree.table, load.snapshot):
+                reveal_tree(tree, load.snapshot)
+            else:
+                tree.discard()
+    journal.forget_trees()
+    journal.clean()
+
+
+def discard(root: Path, catalog: str, journal: Journal) -> None:
+    """Remove what a load has made that is not published, but for parts. The caller holds the load."""
+    name = journal.folder.name
+    for staged in (root / catalog).glob(f"*/snapshots/{STAGED}{name}*"):
+        shutil.rmtree(staged, ignore_errors=True)
+    for quarantine in (root / catalog).glob(f"*/quarantine/{name}.parquet"):
+        quarantine.unlink(missing_ok=True)
+    journal.remove()
+
+
+def sweep(root: Path, registry: Registry, catalog: str, tables: Iterable[str], *, but: str = "") -> int:
+    """Remove files of these tables that nothing refers to, and return how many. The caller holds the tables; `but` is its own load.
+
+    Tables to which another unfinished load has contributed are left alone.
+    """
+    busy = _busy(root, registry, catalog, but)
+    removed = 0
+    for table in tables:
+        if table.lower() in busy:
+            continue
+        folder = root / catalog / table
+        kept = _referenced(root, registry, catalog, table)
+        for name in _FOLDERS:
+            for path in (folder / name).rglob("*"):
+                if path.is_file() and path.relative_to(root).as_posix() not in kept:
+                    path.unlink(missing_ok=True)
+                    removed += 1
+    return removed + registry.forget_unpublished(catalog)
+
+
+def _busy(root: Path, registry: Registry, catalog: str, but: str) -> set[str]:
+    """Return the names of tables that other unfinished loads have contributed to, in lower case."""
+    unfinished = [load for load in registry.loads() if load.state in UNFINISHED and load.id != but and load.catalog == catalog]
+    found: set[str] = set()
+    for load in unfinished:
+        try:
+            found |= {str(words["request"]["table"]).lower() for words in Journal.of(root, catalog, load.id).receipts()}
+        except (QEngineError, KeyError):
+            continue
+    return found
+
+
+def _referenced(root: Path, registry: Registry, catalog: str, table: str) -> set[str]:
+    """Return the URIs of all files that manifests of the table name, in any snapshot."""
+    found: set[str] = set()
+    for manifest in registry.manifests(catalog):
+        if manifest.table.partition("@")[0].lower() == table.lower():
+            path = root / manifest.uri
+            index = read_header(path).key_index
+            found.update(index.uri if index is not None else ())
+            found.update(pq.read_table(path, columns=["uri"]).column(0).to_pylist())
+    return found

@@ -1,0 +1,78 @@
+"""A load in one step: begin, contribute, commit.
+
+A load that fails is aborted, and nothing of it stays. One that was killed, or that found the disk full, stays open: the same
+command with `--resume` goes on with it. Without `--resume`, the table is loaded anew, and what dead loads of it have left is
+removed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from qengine.catalog.loads import UNFINISHED, Load, LoadState
+from qengine.catalog.registry import Registry
+from qengine.errors import ConflictError, LimitError, QEngineError, RegistryError
+from qengine.loader import leftovers
+from qengine.loader.request import LoadReport, LoadRequest, Progress
+from qengine.loader.transaction import Transaction, beginning
+from qengine.storage.objects import Store
+
+
+def load_once(
+    request: LoadRequest, registry: Registry, store: Store, *, progress: Progress | None = None, is_resuming: bool = False,
+    context: Mapping[str, Any] | None = None, wait_s: float = 0.0,
+) -> LoadReport:  # fmt: skip
+    """Begin, contribute and commit, and return the report. `context` says why.
+
+    If `is_resuming`, the latest load that was asked for the same goes on; if it has published already, only what remains is
+    done. Other loads of the same table are waited for up to `wait_s`.
+    """
+    leftovers.heal(store.root, registry, request.catalog)
+    earlier = [load for load in registry.loads() if _is_once(load, request)]
+    mark = _mark(request)
+    same = [load for load in earlier if load.context.get("mark") == mark and load.state is not LoadState.ABORTED]
+    if is_resuming and same:
+        begun = Transaction(same[-1], registry, store)
+        with begun.journal.locked(is_shared=False, wait_s=wait_s):
+            return _work(begun, request, progress, wait_s)
+    for load in earlier:
+        if load.state in UNFINISHED:
+            # `ConflictError`: somebody is at work on it
+            with suppress(ConflictError, RegistryError):
+                Transaction(load, registry, store).abort("it had died, and the table was loaded again")
+    about = {"operation": "load", "mark": mark, **request.to_json(), **(context or {})}
+    with beginning(request.catalog, registry, store, about) as begun:
+        return _work(begun, request, progress, wait_s)
+
+
+def _work(begun: Transaction, request: LoadRequest, progress: Progress | None, wait_s: float) -> LoadReport:
+    """Contribute and commit; the caller holds the load."""
+    try:
+        if begun.load.state is not LoadState.FINISHED:
+            begun.receive(request)
+        done = begun.publish(progress=progress, wait_s=wait_s)
+    except LimitError:
+        raise  # the disk is full: what is done already will be of use
+    except Exception as error:
+        with suppress(QEngineError, OSError):
+            begun.discard(str(error))
+        raise
+    own = [one for one in done.reports if one.table.lower() == request.table.lower()]
+    return own[0] if own else LoadReport.nothing(request.catalog, request.table)
+
+
+def _is_once(load: Load, request: LoadRequest) -> bool:
+    same_table = str(load.context.get("table", "")).lower() == request.table.lower()
+    return load.context.get("operation") == "load" and same_table and load.catalog.lower() == request.catalog.lower()
+
+
+def _mark(request: LoadRequest) -> str:
+    """Return what two runs of one command have in common."""
+    inputs = [str(one) if "://" in str(one) else str(Path(one).expanduser().absolute()) for one in request.inputs]
+    words = [request.to_json(), inputs, request.options.label]
+    return hashlib.sha256(json.dumps(words, sort_keys=True, default=str).encode()).hexdigest()[:16]
