@@ -22,7 +22,7 @@ RANKS = {
     "execution": 5, "transport": 5,
     "coordinator": 6, "worker": 6, "loader": 6,
     "tap": 7, "client": 7, "portal": 7, "config": 7,
-    "app": 8, "verbs": 9, "demo": 9, "cli": 10,
+    "app": 8, "pipeline": 9, "verbs": 9, "demo": 9, "cli": 10,
 }  # fmt: skip
 
 OWNERS = {
@@ -37,6 +37,7 @@ OWNERS = {
         "catalog/published.py",
         "catalog/loads.py",
         "catalog/rates.py",
+        "catalog/releases.py",
         "catalog/migrations/",
         "tap/jobs.py",
     ),

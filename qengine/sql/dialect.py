@@ -26,7 +26,7 @@ _STANDARD = (
     "ESCAPE", "TRUE", "FALSE", "FIRST", "==", "<=>", "::",
 )  # fmt: skip
 
-_EXTENDED = ("LIMIT", "DIV", "&&")
+_EXTENDED = ("LIMIT", "DIV", "&&", "=>")
 
 
 def _keywords(words: tuple[str, ...]) -> dict[str, TokenType]:

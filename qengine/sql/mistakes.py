@@ -124,6 +124,8 @@ def check_neighbours(text: str, found: list[Token], index: int, language: Langua
         raise error_at(text, token, f"nothing follows {token.text.upper()}", f"take the {token.text.upper()} out")
     if kind is TokenType.WHERE and after.token_type in (TokenType.AND, TokenType.OR):
         raise error_at(text, after, f"nothing stands before {after.text.upper()}", f"take the {after.text.upper()} out")
+    if kind is TokenType.FARROW and not (index > 2 and _is_version(found, index - 3)):
+        raise error_at(text, token, "'=>' is not an operator", "write >=")
     if kind in _COMPARES and after.token_type in _COMPARES:
         written = text[token.start : after.end + 1]
         hint = {"=<": "write <=", "=>": "write >=", "><": "write <>", "<<": "shifts are not part of ADQL"}.get(written, "")
