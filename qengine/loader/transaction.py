@@ -273,12 +273,14 @@ class Transaction:
 
 
 @contextmanager
-def beginning(catalog: str, registry: Registry, store: Store, context: Mapping[str, Any]) -> Iterator[Transaction]:
-    """Begin a load and yield it, held by this process until the block ends."""
+def beginning(
+    catalog: str, registry: Registry, store: Store, context: Mapping[str, Any], *, name: str = ""
+) -> Iterator[Transaction]:
+    """Begin a load and yield it, held by this process until the block ends. `name` is its id if it has to be a certain one."""
     known = {table.schema.lower(): table.schema for table in registry.definitions()}
     spelled = known.get(catalog.lower(), catalog)
     check_catalog_name(spelled)
-    name = uuid4().hex
+    name = name or uuid4().hex
     # The journal comes first and is held: nobody may take a load that has just begun for a dead one.
     with Journal.of(store.root, spelled, name).locked(is_shared=False):
         about = {"by": who(), "software": f"qengine {qengine_version()}", **context}

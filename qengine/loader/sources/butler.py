@@ -24,7 +24,7 @@ from qengine.loader.sources.parquet import SUFFIXES, ParquetSource
 from qengine.loader.sources.source import BUTLER, Source
 
 if TYPE_CHECKING:
-    from lsst.daf.butler import Butler, DatasetRef
+    from lsst.daf.butler import Butler, DatasetRef, LimitedButler
 
 STORAGE_CLASSES = ("ArrowTable", "ArrowAstropy", "DataFrame", "ArrowNumpy", "ArrowNumpyDict")
 """Storage classes whose files are one Parquet table."""
@@ -93,7 +93,7 @@ def open_dataset(dataset: ButlerDataset) -> Source:
     return ParquetSource(Place(uri=dataset.uri, label=dataset.label, kind=BUTLER, version=dataset.version))
 
 
-def dataset_of(butler: Butler, ref: DatasetRef) -> ButlerDataset:
+def dataset_of(butler: LimitedButler, ref: DatasetRef) -> ButlerDataset:
     """Return what a reference names, for tasks of a pipeline. Raise `InputError` if it is not one Parquet table."""
     return _dataset(butler, ref)
 
@@ -119,7 +119,7 @@ def _left(butler: Any) -> Iterator[None]:
     yield
 
 
-def _dataset(butler: Butler, ref: DatasetRef) -> ButlerDataset:
+def _dataset(butler: LimitedButler, ref: DatasetRef) -> ButlerDataset:
     data_id = json.dumps(dict(ref.dataId.required), sort_keys=True, default=str)
     label = f"{ref.datasetType.name} {data_id}"
     if ref.datasetType.storageClass_name not in STORAGE_CLASSES:
