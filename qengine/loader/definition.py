@@ -1,39 +1,65 @@
-"""What the new table is: its columns and types, its key, its position, its director.
+"""What a table is to become: its columns and types, its key, its position, its director.
 
-Three voices are heard, the first that speaks wins: the request, the Felis schema (with its sidecar), and the inputs themselves
-(types, and unit, UCD and description in Parquet field metadata). Whatever stays ambiguous is an error with a hint, not a guess.
+Four voices are heard, the first that speaks wins: the request, the schema (Felis with its sidecar), the table itself if it is
+there, and the inputs (types, and unit, UCD and description in the metadata of their fields). Whatever stays ambiguous is an error
+with a hint, not a guess.
+
+`define_for` compares all inputs with the columns (`loader.fit`) and their positions with ICRS degrees (`loader.convert`). If the
+table is there, `Definition.evolution` says what changes of its columns (`catalog.evolution`); nothing changes unless the request
+asks for it.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
-from qengine.catalog.felis_schema import read_layouts, read_schema
-from qengine.catalog.model import HEALPIX, HIDDEN_COLUMNS, Catalog, Column, Table, TableKind, TableSnapshot
-from qengine.catalog.schema import differences, infer_table, to_arrow_schema
+from qengine.catalog.evolution import Evolution, evolve
+from qengine.catalog.felis_schema import Declared
+from qengine.catalog.felis_schema import declared as read_declared
+from qengine.catalog.model import (
+    HEALPIX,
+    HIDDEN_COLUMNS,
+    NO_PARTS,
+    SKY_LINE,
+    Catalog,
+    Column,
+    Table,
+    TableKind,
+    TableSnapshot,
+)
+from qengine.catalog.schema import infer_table, to_arrow_schema
+from qengine.catalog.sidecar import Layout
 from qengine.catalog.types import BIGINT, DOUBLE, INTEGER, to_arrow
-from qengine.errors import ConfigError, ConflictError, InputError, SchemaError
+from qengine.errors import ConfigError, ConflictError, SchemaError
 from qengine.loader.children import DIRECTOR_DEC, DIRECTOR_RA, find_director
+from qengine.loader.convert import Conversion
+from qengine.loader.fit import Fitted, Given, check_columns, fitted_columns, merged
 from qengine.loader.keys import key_type
 from qengine.loader.match import Side, laid_out, read_side
+from qengine.loader.positions import RA_UCD, conversion_of, converted, named_column, own_position
 from qengine.loader.request import MARGIN_ARCSEC, ROWS_PER_TILE, LoadRequest
+from qengine.loader.sources.source import Source
+from qengine.sql.computed import view_tables, with_types
 
 RESERVED = (*HIDDEN_COLUMNS, DIRECTOR_RA, DIRECTOR_DEC)
 """Names of the loader's own columns. Inputs that have them (files of another store) get new ones."""
 
 _PLACED_BY_IT = (TableKind.CHILD, TableKind.MATCH)
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-_RA_UCD = "pos.eq.ra;meta.main"
-_DEC_UCD = "pos.eq.dec;meta.main"
+_FROM_TABLE = ("kind", "key", "ra", "dec", "director", "director_key")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Definition:
     """A table to be loaded. `columns` are what inputs give, in the types and with the metadata that parts have; `director` is
-    set for a child and a match table only. `other` is the second layout of a match table."""
+    set for a child and a match table only. `other` is the second layout of a match table. `previous` is the table as it is now,
+    None if there is none, and `evolution` what changes of it. `views` are the views of the schema that can be published with it,
+    `conversion` says how positions become ICRS degrees, None if they are.
+    """
 
     table: Table
     columns: pa.Schema
@@ -41,69 +67,188 @@ class Definition:
     rows_per_tile: int
     margin_arcsec: float
     other: Definition | None = None
+    previous: TableSnapshot | None = None
+    evolution: Evolution | None = None
+    views: tuple[Table, ...] = ()
+    conversion: Conversion | None = None
+
+    def fit(self, source: Source) -> Fitted:
+        """Return an input as a source of exactly `columns`."""
+        given = source.schema if self.conversion is None else self.conversion.schema(source.schema)
+        fields = [given.field(each.name) if each.name in given.names else each for each in self.columns]
+        return Fitted(source, pa.schema(fields), self.conversion)
+
+    def published_views(self, number: int) -> tuple[TableSnapshot, ...]:
+        """Return the views as they are published in snapshot `number`: tables without parts."""
+        return tuple(
+            TableSnapshot(table=view, number=number, home=NO_PARTS, orphan=NO_PARTS, margin=NO_PARTS) for view in self.views
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Declaration:
+    """What is declared before the inputs speak: the schema, its table, and what the sidecar says of that."""
+
+    schema: Declared
+    table: Table
+    layout: Layout | None
+    where: str = field(default="")
 
 
 def declared_types(request: LoadRequest) -> dict[str, pa.DataType]:
     """Return the types of columns that a schema file declares: inputs without types of their own (CSV) are read with them."""
-    declared = _declared(request)
-    return {column.name: to_arrow(column.type) for column in declared.columns} if declared else {}
+    found = _declaration(request)
+    return {column.name: to_arrow(column.type) for column in found.table.columns} if found else {}
 
 
 def declared_kind(request: LoadRequest) -> TableKind:
     """Return the kind of table that a request without a kind means: what a schema file says, else a director."""
-    declared = _declared(request)
-    return declared.kind if declared else TableKind.DIRECTOR
+    found = _declaration(request)
+    return found.table.kind if found else TableKind.DIRECTOR
 
 
 def define(request: LoadRequest, source: pa.Schema, catalog: Catalog) -> Definition:
-    """Return the definition of the table. `source` is the schema of the inputs, `catalog` what is published.
+    """Return the definition of a new table. `source` is the schema of the inputs, `catalog` what is published.
 
     Raise `ConfigError`, `ConflictError` or `SchemaError` if it cannot be loaded so.
     """
-    _check_request(request)
     _check_new(request, catalog)
-    given = [name for name in source.names if name not in RESERVED]
-    declared = _declared(request)
-    inputs = pa.schema([source.field(name) for name in given])
-    if declared is None:
-        kind = request.kind or TableKind.DIRECTOR
-        base = infer_table(inputs, schema=request.catalog, name=request.table, kind=kind)
-    else:
-        base = replace(declared, schema=request.catalog, kind=request.kind or declared.kind)
-        if found := differences(inputs, declared):
-            raise InputError(f"the inputs do not fit {request.schema}: {'; '.join(found[:5])}")
+    return _define(request, [Given(name="the inputs", schema=source)], catalog)
+
+
+def define_for(request: LoadRequest, sources: Sequence[Source], catalog: Catalog) -> Definition:
+    """Return the definition of a table that is new or there already, after a look at the columns of every input.
+
+    Raise `InputError` for inputs that do not fit; `ConfigError`, `ConflictError` or `SchemaError` if the table cannot be loaded so.
+    """
+    return _define(request, [Given(name=source.name, schema=source.schema) for source in sources], catalog)
+
+
+def _define(request: LoadRequest, inputs: Sequence[Given], catalog: Catalog) -> Definition:
+    _check_request(request)
+    declaration = _declaration(request)
+    previous = catalog.find(request.catalog, request.table)
+    if previous is not None:
+        request = _as_it_is(request, previous)
+    check_columns(inputs)
+    given = [Given(name=each.name, schema=_without_ours(each.schema)) for each in inputs]
+    known = declaration.table if declaration else previous.table if previous else None
+    conversion = conversion_of(request, given, known, declaration.layout if declaration else None)
+    if conversion is not None:
+        given = [replace(each, schema=conversion.schema(each.schema)) for each in given]
+        request = replace(request, ra=conversion.ra, dec=conversion.dec)
+        known = converted(known, conversion, given[0].schema) if known is not None else None
+    base, kept = _base(request, given, known, declaration)
     # A NaN becomes NULL, so that no float column can promise to have none.
     columns = tuple(replace(c, nullable=c.nullable or c.type.is_float) for c in base.columns if c.name not in RESERVED)
-    table, director = _with_roles(replace(base, name=request.table, columns=columns), request, catalog)
+    rows, margin = _layout(request, declaration.layout if declaration else None, previous)
+    base = replace(base, name=request.table, columns=columns, rows_per_tile=rows)
+    table, director = _with_roles(base, request, catalog)
+    if table.line != SKY_LINE or table.kind is TableKind.SERIES:
+        raise SchemaError(f"{table.full_name}: tables on the line {table.line} cannot be loaded", hint="declare it as replicated")
     stored = to_arrow_schema(columns)
     if table.key:
         key_type(stored.field(table.key).type, table.key)
-    rows, margin = _layout(request)
-    if table.kind is not TableKind.DIRECTOR:
-        margin = 0.0
     table = replace(table, columns=(*_hidden(table.kind), *columns))
-    made = Definition(table=table, columns=stored, director=director, rows_per_tile=rows, margin_arcsec=margin)
+    table = with_types(table, declaration.where if declaration else f"{table.full_name}")
+    made = Definition(
+        table=table, columns=stored, director=director, rows_per_tile=rows,
+        margin_arcsec=margin if table.kind is TableKind.DIRECTOR else 0.0, previous=previous, conversion=conversion,
+    )  # fmt: skip
+    if previous is not None:
+        made = _evolved(made, previous, request, kept)
+    if declaration is not None and declaration.schema.views:
+        made = replace(made, views=_views(made.table, declaration, catalog, request.catalog))
     if table.kind is not TableKind.MATCH:
         return made
-    left, right = _sides(table, request, catalog)
-    second = replace(made, table=laid_out(table, right, left, is_second=True), director=right.director)
-    return replace(made, table=laid_out(table, left, right, is_second=False), director=left.director, other=second)
+    left, right = _sides(table, request, declaration.layout if declaration else None, catalog)
+    second = replace(made, table=laid_out(made.table, right, left, is_second=True), director=right.director)
+    return replace(made, table=laid_out(made.table, left, right, is_second=False), director=left.director, other=second)
 
 
-def _sides(table: Table, request: LoadRequest, catalog: Catalog) -> tuple[Side, Side]:
+def _as_it_is(request: LoadRequest, previous: TableSnapshot) -> LoadRequest:
+    """Return the request with what it leaves open as the table has it."""
+    table = previous.table
+    if table.view:
+        raise ConflictError(f"{table.full_name} is a view", hint="load into another table")
+    if any(not digest for digest in previous.home.digest.to_pylist()):
+        raise ConflictError(f"{table.full_name} is attached, not loaded", hint="load into another table")
+    open_words = {name: getattr(table, name) for name in _FROM_TABLE if getattr(request, name) in (None, "")}
+    if request.schema is not None:
+        open_words = {}
+    if request.kind is not None and request.kind is not table.kind:
+        raise ConflictError(f"{table.full_name} is a {table.kind.value}, not a {request.kind.value}", hint="load into a new table")
+    return replace(request, **open_words)
+
+
+def _without_ours(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([each for each in schema if each.name not in RESERVED])
+
+
+def _base(
+    request: LoadRequest, given: Sequence[Given], known: Table | None, declaration: _Declaration | None
+) -> tuple[Table, frozenset[str]]:
+    """Return the table with the columns that it has after the load, and which of them are kept though nobody declared them."""
+    if known is None:
+        kind = request.kind or TableKind.DIRECTOR
+        found = infer_table(merged(given, request.extra_columns), schema=request.catalog, name=request.table, kind=kind)
+        return found, frozenset()
+    known = replace(known, columns=tuple(c for c in known.columns if c.name not in RESERVED))
+    source = str(request.schema) if declaration else known.full_name
+    columns = fitted_columns(given, known, extra=request.extra_columns, missing=request.missing_columns, source=source)
+    kept = frozenset(column.name for column in columns) - {column.name for column in known.columns}
+    return replace(known, columns=columns, schema=request.catalog, kind=request.kind or known.kind), kept
+
+
+def _evolved(made: Definition, previous: TableSnapshot, request: LoadRequest, kept: frozenset[str]) -> Definition:
+    """Return the definition with what changes of the table. Raise `SchemaError` for changes that nobody asked for."""
+    table = replace(made.table, match=previous.table.match, family=previous.table.family)
+    if table.kind is TableKind.MATCH:
+        table = replace(table, director=previous.table.director, director_key=previous.table.director_key)
+    evolution = evolve(previous.table, table)
+    asked = evolution.widened or evolution.dropped or set(evolution.added) - kept
+    if asked and not request.evolve:
+        near = [] if not (evolution.added and evolution.dropped) else ["a column that is renamed would lose its old values"]
+        raise SchemaError(
+            f"{table.full_name}: the load {evolution.to_text()}", hint="; ".join(["say --evolve if that is meant", *near])
+        )
+    return replace(made, table=evolution.table, evolution=evolution)
+
+
+def _views(table: Table, declaration: _Declaration, catalog: Catalog, schema: str) -> tuple[Table, ...]:
+    new = TableSnapshot(table=table, number=0, home=NO_PARTS, orphan=NO_PARTS, margin=NO_PARTS)
+    others = (one for one in catalog if one.table.full_name.lower() != table.full_name.lower())
+    tables = [with_types(one, declaration.where) for one in declaration.schema.tables if one.name != declaration.table.name]
+    return view_tables(
+        declaration.schema.views, tables, Catalog((*others, new)), schema=schema, release=table.release, where=declaration.where
+    )
+
+
+# -- roles --------------------------------------------------------------------------------------------------------------------
+
+
+def _sides(table: Table, request: LoadRequest, layout: Layout | None, catalog: Catalog) -> tuple[Side, Side]:
     sides = []
-    for text, option in ((request.left, "--left"), (request.right, "--right")):
+    declared = (layout.left, layout.right) if layout else ("", "")
+    for text, option in ((request.left or declared[0], "--left"), (request.right or declared[1], "--right")):
         side = read_side(catalog, table.schema, text, option)
-        sides.append(replace(side, column=_named(table, side.column, option)))
+        sides.append(replace(side, column=named_column(table, side.column, option)))
     if sides[0].column == sides[1].column:
         raise ConfigError(f"{table.full_name}: both sides of a pair are in column {sides[0].column}", hint="name two columns")
     return sides[0], sides[1]
 
 
-def _layout(request: LoadRequest) -> tuple[int, float]:
-    """Return rows per tile and width of the margin: the request's, else the sidecar's, else the defaults."""
-    layout = read_layouts(request.schema).get(request.table) if request.schema is not None else None
+def _layout(request: LoadRequest, layout: Layout | None, previous: TableSnapshot | None) -> tuple[int, float]:
+    """Return rows per tile and width of the margin: the request's, else those of the table, else the sidecar's, else the
+    defaults."""
     rows, margin = request.rows_per_tile, request.margin_arcsec
+    if previous is not None:
+        if margin is not None and margin != previous.margin_arcsec and previous.table.kind is TableKind.DIRECTOR:
+            raise ConflictError(
+                f"{previous.table.full_name} has margins of {previous.margin_arcsec:g} arcsec, not {margin:g}",
+                hint="load into a new table",
+            )
+        rows, margin = rows or previous.table.rows_per_tile or None, previous.margin_arcsec
     if rows is None:
         rows = layout.rows_per_tile if layout and layout.rows_per_tile is not None else ROWS_PER_TILE
     if margin is None:
@@ -115,13 +260,13 @@ def _layout(request: LoadRequest) -> tuple[int, float]:
 
 def _with_roles(table: Table, request: LoadRequest, catalog: Catalog) -> tuple[Table, TableSnapshot | None]:
     """Return the table with key, position and director, and the director's snapshot."""
-    key = _named(table, table.key if request.key is None else request.key, "--key")
-    director_key = _named(table, request.director_key or table.director_key, "--director-key")
-    ra, dec = _position(table, request)
+    key = named_column(table, table.key if request.key is None else request.key, "--key")
+    director_key = named_column(table, request.director_key or table.director_key, "--director-key")
+    ra, dec = own_position(table, request)
     if table.kind is TableKind.DIRECTOR:
         if not ra:
             raise SchemaError(
-                f"{table.full_name}: no column has the UCD {_RA_UCD} or the name 'ra' (and the same for dec)",
+                f"{table.full_name}: no column has the UCD {RA_UCD} or the name 'ra' (and the same for dec)",
                 hint="name the position with --ra and --dec, or load a table without one as --kind child or replicated",
             )
         family = f"{table.schema}.{table.name}"
@@ -137,32 +282,6 @@ def _with_roles(table: Table, request: LoadRequest, catalog: Catalog) -> tuple[T
         )
     family = director.table.family
     return replace(table, key=key, ra=ra, dec=dec, family=family, director=director.table.name, director_key=director_key), director
-
-
-def _position(table: Table, request: LoadRequest) -> tuple[str, str]:
-    if bool(request.ra) != bool(request.dec):
-        raise ConfigError("a position needs both --ra and --dec")
-    if request.ra:
-        return _named(table, request.ra, "--ra"), _named(table, request.dec, "--dec")
-    if table.ra and table.dec:
-        return table.ra, table.dec
-    found = []
-    for ucd, name in ((_RA_UCD, "ra"), (_DEC_UCD, "dec")):
-        by_ucd = [column.name for column in table.columns if column.ucd == ucd]
-        if len(by_ucd) > 1:
-            raise SchemaError(
-                f"{table.full_name}: columns {', '.join(by_ucd)} all have the UCD {ucd}", hint="name one with --ra and --dec"
-            )
-        found.append(by_ucd[0] if by_ucd else name if table.column(name) else "")
-    return (found[0], found[1]) if all(found) else ("", "")
-
-
-def _named(table: Table, name: str, option: str) -> str:
-    if name and table.column(name) is None:
-        alike = [column.name for column in table.columns if column.name.lower() == name.lower()]
-        known = alike or [column.name for column in table.columns][:12]
-        raise ConfigError(f"{option} {name}: {table.full_name} has no such column", hint=f"columns: {', '.join(known)}")
-    return name
 
 
 def _check_request(request: LoadRequest) -> None:
@@ -184,15 +303,13 @@ def _check_new(request: LoadRequest, catalog: Catalog) -> None:
     raise ConflictError(f"{found.table.full_name} is loaded already", hint="load into a new table or catalogue")
 
 
-def _declared(request: LoadRequest) -> Table | None:
+def _declaration(request: LoadRequest) -> _Declaration | None:
     if request.schema is None:
         return None
-    tables = read_schema(request.schema)
-    for table in tables:
-        if table.name.lower() == request.table.lower():
-            return table
-    known = ", ".join(table.name for table in tables)
-    raise SchemaError(f"{request.schema} declares no table {request.table}", hint=f"it declares {known}")
+    found = read_declared(request.schema)
+    table = found.table(request.table)
+    where = str(found.sidecar.path or request.schema)
+    return _Declaration(schema=found, table=table, layout=found.layouts.get(table.name), where=where)
 
 
 def _hidden(kind: TableKind) -> tuple[Column, ...]:

@@ -37,6 +37,13 @@ class ExtraColumns(StrEnum):
     DROP = "drop"
 
 
+class MissingColumns(StrEnum):
+    """What happens if an input lacks a column of the table: the load fails, or the column is NULL where the table allows it."""
+
+    ERROR = "error"
+    NULL = "null"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadRequest:
     """A load of `inputs` (files, directories, globs) into `catalog`.`table`, which is made if it is not there.
@@ -45,14 +52,17 @@ class LoadRequest:
     none, None to ask the schema. `ra` and `dec` are columns of the position in ICRS degrees; empty to find them by UCD or name.
     A match table names its two directors by `left` and `right`, each `[CATALOG.]TABLE.COLUMN` with the column of the inputs that
     holds the director's key.
-    `schema` is a Felis file, whose sidecar may say all of this. A director's tiles hold at most `rows_per_tile` rows, a child's
-    parts at most four times as many. `margin_arcsec` of zero writes no margins. `ra_wrap` takes right ascensions outside
-    [0, 360) modulo 360 instead of refusing them. `memory_bytes` bounds what the load holds at a time (0: 2 GB, or 1 GB per
-    core), `workers` its threads (0: one per core).
+    `schema` is a Felis file, an address or the name of a schema (`catalog.felis_schema`), whose sidecar may say all of this. A
+    director's tiles hold at most `rows_per_tile` rows, a child's parts at most four times as many. `margin_arcsec` of zero writes
+    no margins. `ra_wrap` takes right ascensions outside [0, 360) modulo 360 instead of refusing them. `memory_bytes` bounds what
+    the load holds at a time (0: 2 GB, or 1 GB per core), `workers` its threads (0: one per core).
 
-    `options` say more about the inputs, such as the label of a single one. `on_duplicate` and `extra_columns` are for tables
-    that are there. `allow_orphans` lets children stay whose director a replaced input takes away. `filter` is an SQL condition
-    on the columns of the inputs: rows for which it is not true are left out, and counted.
+    `options` say more about the inputs, such as the label of a single one. `extra_columns` and `missing_columns` say what to do
+    with inputs that have other columns than the table. `convert_position` takes positions whose metadata says radians, hours or
+    another frame, and keeps the originals. `on_duplicate` and `evolve` are for tables that are there: with the latter, the schema
+    may declare other columns than the table has, which change then. `allow_orphans` lets children stay whose director a replaced
+    input takes away. `filter` is an SQL condition on the columns of the inputs: rows for which it is not true are left out, and
+    counted.
     """
 
     inputs: tuple[str | Path, ...] = ()
@@ -66,7 +76,7 @@ class LoadRequest:
     director_key: str = ""
     left: str = ""
     right: str = ""
-    schema: Path | None = None
+    schema: Path | str | None = None
     rows_per_tile: int | None = None
     margin_arcsec: float | None = None
     ra_wrap: bool = False
@@ -75,6 +85,9 @@ class LoadRequest:
     options: InputOptions = field(default_factory=InputOptions)
     on_duplicate: OnDuplicate = OnDuplicate.ERROR
     extra_columns: ExtraColumns = ExtraColumns.ERROR
+    missing_columns: MissingColumns = MissingColumns.ERROR
+    evolve: bool = False
+    convert_position: bool = False
     allow_orphans: bool = False
     filter: str = ""
 
@@ -91,7 +104,7 @@ class LoadRequest:
     def from_json(cls, words: Mapping[str, Any]) -> LoadRequest:
         """Return the request of which `to_json` has written what it could."""
         found = dict(words)
-        for name, kind in (("kind", TableKind), ("schema", Path), ("on_duplicate", OnDuplicate), ("extra_columns", ExtraColumns)):
+        for name, kind in _KINDS.items():
             if found.get(name) is not None:
                 found[name] = kind(found[name])
         return cls(**found)
@@ -109,6 +122,9 @@ class LoadRequest:
 
 
 _NAMES = ("catalog", "table")
+_KINDS: dict[str, Callable[[Any], Any]] = {
+    "kind": TableKind, "on_duplicate": OnDuplicate, "extra_columns": ExtraColumns, "missing_columns": MissingColumns
+}  # fmt: skip
 _OF_INPUTS = ("inputs", "options")
 
 
