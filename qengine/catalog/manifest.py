@@ -57,7 +57,7 @@ def write_manifest(snapshot: TableSnapshot, path: Path) -> None:
         raise BugError(f"{snapshot.table.full_name} is inline: it has no manifest")
     roles = (snapshot.home, snapshot.orphan, snapshot.margin)
     arrays = _part_columns(roles)
-    for name in {name for parts in roles for name in parts.stats}:
+    for name in sorted({name for parts in roles for name in parts.stats}):
         arrays.update(_stats_columns(name, roles))
     index = snapshot.key_index
     header = {
