@@ -56,6 +56,11 @@ class Agenda:
         ]
         return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()
 
+    @property
+    def input_bytes(self) -> int:
+        """Return the bytes of all inputs that are to be read."""
+        return sum(one.bytes for item in self.items for one in item.new)
+
     def changes(self, load: Load, base: Catalog) -> list[TableChange]:
         """Return the changes, those of directors before those of tables that lie where their rows lie."""
         found = []

@@ -37,6 +37,7 @@ from qengine.catalog.registry import Registry
 from qengine.errors import ConflictError, LimitError, QEngineError, RegistryError
 from qengine.loader import leftovers, publish
 from qengine.loader.agenda import Agenda, Asked, agenda_of, kin
+from qengine.loader.budget import check_room
 from qengine.loader.change import TableResult, change_tables
 from qengine.loader.definition import declared_types
 from qengine.loader.journal import Journal
@@ -193,7 +194,9 @@ class Transaction:
         manifests = {name: digests.get(name, "") for name in names}
         self._journal.begin_work({"agenda": agenda.digest, "manifests": manifests})
         registry.note(load.id, {"base": {name: digest for name, digest in manifests.items() if digest}})
+        check_room(root, registry, load.catalog, agenda.input_bytes)
         results = self._change(agenda, base, progress)
+        check_room(root, registry, load.catalog, 0)
         for result in results:
             manifests |= {name: digests.get(name, "") for name in (one.table.full_name.lower() for one in result.snapshots)}
         trees = [
