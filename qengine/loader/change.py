@@ -21,6 +21,7 @@ byte.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import time
@@ -36,14 +37,14 @@ from qengine.catalog.inputs import InputRecord
 from qengine.catalog.model import Catalog, Int64Array, KeyIndex, PartRole, Table, TableKind, TableSnapshot
 from qengine.errors import SchemaError
 from qengine.loader import children, keys, margin, publish, write
-from qengine.loader.definition import Definition, define
+from qengine.loader.definition import Definition, check_new, define_for, without_parts
 from qengine.loader.distribute import Shape, Tally, distribute
 from qengine.loader.locate import ChildLocator, DirectorLocator, Locator, Placement, locate
 from qengine.loader.match import MatchLocator, Separation
 from qengine.loader.partition import Tiles, child_buckets, director_buckets, tiles_of
 from qengine.loader.replicated import replicated_schema, write_replicated
 from qengine.loader.request import LoadReport, LoadRequest, Progress
-from qengine.loader.sources.source import Source, check_same_columns
+from qengine.loader.sources.source import Source
 from qengine.loader.spill import Spill
 from qengine.loader.write import Layout, Written
 from qengine.storage.objects import Store
@@ -148,12 +149,15 @@ def change_tables(
     """
     report = progress or _silent
     results: list[TableResult] = []
+    views: dict[str, Table] = {}
     catalog = base
     for change in changes:
         began = time.monotonic()
         sources = [one.source for one in change.inputs]
-        schema = check_same_columns(sources)
-        definition = define(change.request, schema, catalog)
+        check_new(change.request, catalog)
+        definition = define_for(change.request, sources, catalog)
+        sources = [definition.fit(source) for source in sources]
+        views |= {view.full_name: view for view in definition.views}
         separation = Separation()
         definitions = [definition, *([definition.other] if definition.other is not None else [])]
         runs = [
@@ -172,6 +176,9 @@ def change_tables(
             )
         )
         catalog = Catalog((*(one for one in catalog if not _is_among(one, snapshots)), *snapshots))
+    if results and views:
+        last = results[-1]
+        results[-1] = dataclasses.replace(last, snapshots=(*last.snapshots, *(without_parts(view) for view in views.values())))
     return tuple(results)
 
 

@@ -78,11 +78,10 @@ class Definition:
         fields = [given.field(each.name) if each.name in given.names else each for each in self.columns]
         return Fitted(source, pa.schema(fields), self.conversion)
 
-    def published_views(self, number: int) -> tuple[TableSnapshot, ...]:
-        """Return the views as they are published in snapshot `number`: tables without parts."""
-        return tuple(
-            TableSnapshot(table=view, number=number, home=NO_PARTS, orphan=NO_PARTS, margin=NO_PARTS) for view in self.views
-        )
+
+def without_parts(table: Table) -> TableSnapshot:
+    """Return a table that has no rows of its own, such as a view, as it is published."""
+    return TableSnapshot(table=table, number=0, home=NO_PARTS, orphan=NO_PARTS, margin=NO_PARTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +111,7 @@ def define(request: LoadRequest, source: pa.Schema, catalog: Catalog) -> Definit
 
     Raise `ConfigError`, `ConflictError` or `SchemaError` if it cannot be loaded so.
     """
-    _check_new(request, catalog)
+    check_new(request, catalog)
     return _define(request, [Given(name="the inputs", schema=source)], catalog)
 
 
@@ -216,7 +215,7 @@ def _evolved(made: Definition, previous: TableSnapshot, request: LoadRequest, ke
 
 
 def _views(table: Table, declaration: _Declaration, catalog: Catalog, schema: str) -> tuple[Table, ...]:
-    new = TableSnapshot(table=table, number=0, home=NO_PARTS, orphan=NO_PARTS, margin=NO_PARTS)
+    new = without_parts(table)
     others = (one for one in catalog if one.table.full_name.lower() != table.full_name.lower())
     tables = [with_types(one, declaration.where) for one in declaration.schema.tables if one.name != declaration.table.name]
     return view_tables(
@@ -290,7 +289,8 @@ def _check_request(request: LoadRequest) -> None:
             raise ConfigError(f"{name!r} is no name for a {what}", hint="letters, digits and _, beginning with a letter")
 
 
-def _check_new(request: LoadRequest, catalog: Catalog) -> None:
+def check_new(request: LoadRequest, catalog: Catalog) -> None:
+    """Raise `ConflictError` if the table is there already."""
     found = catalog.find(request.catalog, request.table)
     if found is None:
         return

@@ -25,7 +25,7 @@ from qengine.catalog.schema import check_names, column_of, fits, misfits
 from qengine.catalog.types import BIGINT, DOUBLE, INTEGER, SMALLINT, to_arrow
 from qengine.errors import InputError, SchemaError
 from qengine.loader.convert import Conversion
-from qengine.loader.request import ExtraColumns, MissingColumns
+from qengine.loader.request import ExtraColumns, LoadRequest, MissingColumns
 from qengine.loader.sources.source import Identity, Recipe, Source
 
 _SHOWN = 5
@@ -124,19 +124,39 @@ def merged(inputs: Sequence[Given], extra: ExtraColumns) -> pa.Schema:
     return pa.schema([_common(name, inputs, extra) for name in names])
 
 
+def agreed(sources: Sequence[Source], request: LoadRequest) -> pa.Schema:
+    """Return the columns of inputs that are contributed to a table together, as far as they can be compared without the table.
+
+    Raise `InputError` where they differ and neither a schema nor the request says what to do.
+    """
+    inputs = [Given(name=source.name, schema=source.schema) for source in sources]
+    if is_compared_later(request):
+        check_columns(inputs)
+        return pa.schema({field.name: field for each in reversed(inputs) for field in each.schema}.values())
+    return merged(inputs, request.extra_columns)
+
+
+def is_compared_later(request: LoadRequest) -> bool:
+    """Say whether inputs may differ from each other, because all of them are compared with the table."""
+    return request.schema is not None or request.missing_columns is not MissingColumns.ERROR
+
+
 def _different(inputs: Sequence[Given], others: Sequence[str]) -> InputError:
-    """Return the error about inputs whose columns are not the same: it names a file that lacks what another has."""
+    """Return the error about inputs whose columns are not the same: the file that differs is the one of the fewer."""
     name = others[0]
-    having = next(each for each in inputs if name in each.schema.names)
-    lacking = next(each for each in inputs if name not in each.schema.names)
-    near = misfits(lacking.schema, Table(schema="", name="", kind=TableKind.REPLICATED, columns=(Column(name=name, type=BIGINT),)))[
-        0
-    ].near
-    alike = f" (it has {near})" if near and near in others else ""
-    return InputError(
-        f"{lacking.name}: column {name!r} is missing, which {having.name} has{alike}",
-        hint="give a schema, or say --extra-columns keep or drop",
-    )
+    having = [each for each in inputs if name in each.schema.names]
+    lacking = [each for each in inputs if name not in each.schema.names]
+    hint = "give a schema, or say --extra-columns keep or drop"
+    if len(having) < len(lacking) or (len(having) == len(lacking) and inputs[0] in lacking):
+        return InputError(f"{having[0].name}: column {name!r} is not in {lacking[0].name}", hint=hint)
+    near = next((m.near for m in misfits(lacking[0].schema, _table_of(having[0].schema)) if m.column == name), "")
+    alike = f" (it has {near})" if near else ""
+    return InputError(f"{lacking[0].name}: column {name!r} is missing, which {having[0].name} has{alike}", hint=hint)
+
+
+def _table_of(schema: pa.Schema) -> Table:
+    columns = tuple(Column(name=name, type=BIGINT) for name in schema.names)
+    return Table(schema="", name="", kind=TableKind.REPLICATED, columns=columns)
 
 
 def _check_case(names: Sequence[str], inputs: Sequence[Given]) -> None:

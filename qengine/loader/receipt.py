@@ -20,9 +20,10 @@ from typing import Any
 
 from qengine.catalog.inputs import InputRecord
 from qengine.errors import ConflictError, InputError
+from qengine.loader.fit import agreed, is_compared_later
 from qengine.loader.request import ExtraColumns, LoadRequest
 from qengine.loader.sources.open import reopen
-from qengine.loader.sources.source import Recipe, Source, check_same_columns, packed, unpacked
+from qengine.loader.sources.source import Recipe, Source, packed, unpacked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +94,7 @@ def receive(request: LoadRequest, sources: Sequence[Source], *, contributor: str
 
     Raise `InputError` if they do not.
     """
-    schema = check_same_columns(sources)
+    schema = agreed(sources, request)
     # sha256 is computed without the interpreter's lock
     with ThreadPoolExecutor(min(len(sources), os.cpu_count() or 1), "sha256") as pool:
         inputs = tuple(pool.map(_contributed, sources))
@@ -114,7 +115,7 @@ def check_against(new: Receipt, others: Iterable[Receipt]) -> None:
                     f"{one.label} was contributed before with other content ({one.version[:16]}, now {versions[one.label][:16]})",
                     hint="give the other input another label, or abort the load",
                 )
-        if new.request.extra_columns is not ExtraColumns.ERROR:
+        if new.request.extra_columns is not ExtraColumns.ERROR or is_compared_later(new.request):
             continue
         mine, theirs = unpacked(new.schema), unpacked(other.schema)
         if set(mine.names) != set(theirs.names):
