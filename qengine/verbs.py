@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC
 from pathlib import Path
@@ -25,10 +25,14 @@ from qengine.client.remote import RemoteClient
 from qengine.client.result import Result
 from qengine.errors import ConfigError
 from qengine.loader.attach import attach as attach_catalog
+from qengine.loader.feeds import load_answer, load_butler
 from qengine.loader.load import load as load_table
 from qengine.loader.prove import prove_keys
 from qengine.loader.request import LoadRequest
 from qengine.loader.request import Progress as Report
+from qengine.loader.sources.butler import ButlerQuery
+from qengine.loader.sources.csv import CsvOptions
+from qengine.loader.sources.open import InputOptions
 from qengine.tap.formats.choose import find_format
 from qengine.tap.formats.writer import ResultHeader
 
@@ -38,18 +42,48 @@ _SUFFIXES = {
 }  # fmt: skip
 
 
-def load(store: Path | None, *, kind: str | None, **request: Any) -> None:
-    """Load files as a table and publish it."""
-    wanted = LoadRequest(kind=TableKind(kind) if kind is not None else None, **request)
-    files, registry = composition.open_store(_needed(store), create=True)
+def load(
+    store: Path | None,
+    *,
+    inputs: tuple[str, ...],
+    query: str,
+    lang: str,
+    butler: Mapping[str, Any],
+    options: Mapping[str, str],
+    text: Mapping[str, Any],
+    resume: bool,
+    kind: str | None,
+    **request: Any,
+) -> None:
+    """Load files, datasets of a Butler (`inputs` are the word butler and its address) or the answer to `query`."""
+    csv = CsvOptions(**{word: value for word, value in text.items() if value})
+    found = InputOptions(csv=csv, **options)
+    wanted = LoadRequest(inputs=inputs, kind=TableKind(kind) if kind is not None else None, options=found, **request)
+    is_butler = len(inputs) == 2 and inputs[0] == "butler" and not Path("butler").exists()
+    if bool(query) == bool(inputs):
+        what = "files and a statement are named" if query else "nothing to load is named"
+        raise ConfigError(what, hint="name files, or a statement with --query")
+    if any(butler.values()) and not is_butler:
+        raise ConfigError("--collection, --dataset-type and --where are of a Butler", hint="say: qengine load butler REPO ..")
+    root = needed(store)
+    files, registry = composition.open_store(root, create=True)
     with registry, _bars() as progress:
-        report = load_table(wanted, registry, files, progress=progress)
+        if query:
+            with composition.connect(root) as client:
+                report = load_answer(
+                    wanted, query, lambda: client.query(query, lang), registry, files, progress=progress, resume=resume
+                )
+        elif is_butler:
+            asked = ButlerQuery(repo=inputs[1], **butler)
+            report = load_butler(wanted, asked, registry, files, progress=progress, resume=resume)
+        else:
+            report = load_table(wanted, registry, files, progress=progress, resume=resume)
     tell(report.to_text())
 
 
 def attach(store: Path | None, path: Path, into: str, table: str, *, key: str, is_replacing: bool) -> None:
     """Make a HATS catalogue queryable in place."""
-    files, registry = composition.open_store(_needed(store), create=True)
+    files, registry = composition.open_store(needed(store), create=True)
     with registry, notes().status(f"reading {path} ..."):
         number = attach_catalog(path, catalog=into, table=table, registry=registry, store=files, key=key, is_replacing=is_replacing)
         found = registry.catalog().find(into, table)
@@ -62,7 +96,7 @@ def verify_keys(store: Path | None, name: str, key: str) -> None:
     catalog, _, table = name.partition(".")
     if not table:
         raise ConfigError(f"{name!r} is not the name of a table", hint="say CATALOG.TABLE")
-    files, registry = composition.open_store(_needed(store))
+    files, registry = composition.open_store(needed(store))
     with registry, _bars() as progress:
         proof = prove_keys(catalog, table, registry, files, key=key, progress=progress)
     tell(proof.to_text())
@@ -131,7 +165,7 @@ def status_of_service(url: str) -> None:
 
 def status_of_store(store: Path | None) -> None:
     """Show what is published, and loads that failed or still run."""
-    files, registry = composition.open_store(_needed(store))
+    files, registry = composition.open_store(needed(store))
     with registry:
         print(f"store {files.root}")
         for catalog in sorted({table.schema for table in registry.definitions()}):
@@ -155,7 +189,7 @@ def cancel(query_id: str, url: str) -> None:
 
 def serve(store: Path | None, *, workers: int, port: int, host: str, addresses: tuple[str, ...]) -> None:
     """Serve a store over TAP."""
-    composition.serve(_needed(store), workers=workers, port=port, host=host, addresses=addresses)
+    composition.serve(needed(store), workers=workers, port=port, host=host, addresses=addresses)
 
 
 def connected(store: Path | None, url: str | None, workers: int) -> LocalClient | RemoteClient:
@@ -165,7 +199,7 @@ def connected(store: Path | None, url: str | None, workers: int) -> LocalClient 
     if store is None and url is None:
         raise ConfigError("no store is named", hint="use --store DIR or --url URL, or set QENGINE_STORE or QENGINE_URL")
     if url is None:
-        return composition.connect(_needed(store), workers=workers)
+        return composition.connect(needed(store), workers=workers)
     if workers:
         raise ConfigError("workers belong to a store, not to a running service", hint="leave out --workers with --url")
     return RemoteClient(url)
@@ -181,7 +215,7 @@ def tell(note: str) -> None:
     notes().print(note, markup=False, highlight=False, soft_wrap=True)
 
 
-def _needed(store: Path | None) -> Path:
+def needed(store: Path | None) -> Path:
     if store is None:
         raise ConfigError("no store is named", hint="use --store DIR, or set QENGINE_STORE")
     return store
