@@ -16,6 +16,7 @@ from typing import Annotated
 
 import typer
 
+from qengine import cli_releases
 from qengine.errors import ConfigError, QEngineError
 
 app = typer.Typer(
@@ -24,6 +25,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="A distributed SQL engine for astronomical catalogues.",
 )
+
+
+cli_releases.add_to(app)
 
 
 class Lang(StrEnum):
@@ -67,10 +71,29 @@ MaxCostOption = Annotated[
 
 @app.command()
 def load(
-    inputs: Annotated[list[Path], typer.Argument(help="Parquet or CSV files, directories or globs.", show_default=False)],
     into: CatalogOption,
     table: TableOption,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Files (Parquet, CSV, FITS, VOTable, ECSV, Arrow), directories, globs, s3:// or https:// addresses, HATS "
+            "catalogues; or: butler REPO.",
+            show_default=False,
+        ),
+    ] = None,
     store: StoreOption = None,
+    query: Annotated[str, typer.Option(help="Load the answer to this statement instead of files.")] = "",
+    lang: LangOption = Lang.ADQL,
+    collection: Annotated[list[str] | None, typer.Option(help="Of a Butler: a collection; the first with a dataset wins.")] = None,
+    dataset_type: Annotated[str, typer.Option(help="Of a Butler: the dataset type, such as object.")] = "",
+    where: Annotated[str, typer.Option(help='Of a Butler: which data ids, such as "tract = 9813".')] = "",
+    label: Annotated[str, typer.Option(help="Who a single input is, whatever its path; a new version replaces its rows.")] = "",
+    input_format: Annotated[str, typer.Option(help="Format of the files where the name does not say it.")] = "",
+    input_table: Annotated[str, typer.Option(help="Which table of a FITS file (HDU) or VOTable: number or name.")] = "",
+    delimiter: Annotated[str, typer.Option(help="Of text: what separates fields.")] = "",
+    null_word: Annotated[list[str] | None, typer.Option(help="Of text: a word that means NULL, instead of the usual ones.")] = None,
+    names: Annotated[str, typer.Option(help="Of text without a header: the names of the columns, with commas.")] = "",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the same load that was killed.")] = False,
     kind: Annotated[Kind | None, typer.Option(help="How rows find their place; the schema may say it.")] = None,
     key: Annotated[str | None, typer.Option(help="Column with the unique key.")] = None,
     ra: Annotated[str, typer.Option(help="Column with the right ascension, ICRS degrees.")] = "",
@@ -86,12 +109,18 @@ def load(
     margin_arcsec: Annotated[float | None, typer.Option(min=0.0, help="Width of the margins around tiles; 0 writes none.")] = None,
     ra_wrap: Annotated[bool, typer.Option("--ra-wrap", help="Take right ascensions modulo 360.")] = False,
 ) -> None:
-    """Load files as a table and publish it."""
+    """Load files, datasets of a Butler or the answer to a query as a table and publish it."""
     from qengine import verbs
 
     verbs.load(
         store,
-        inputs=tuple(inputs),
+        inputs=tuple(inputs or ()),
+        query=query,
+        lang=lang.value,
+        butler={"collections": tuple(collection or ()), "dataset_type": dataset_type, "where": where},
+        options={"label": label, "format": input_format, "table": input_table},
+        text={"delimiter": delimiter, "nulls": tuple(null_word or ()), "names": tuple(filter(None, names.split(",")))},
+        resume=resume,
         catalog=into,
         table=table,
         kind=kind.value if kind is not None else None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,22 @@ from qengine.catalog.loads import UNFINISHED, Load, LoadState
 from qengine.catalog.registry import Registry
 from qengine.errors import ConflictError, LimitError, QEngineError, RegistryError
 from qengine.loader import leftovers
+from qengine.loader.journal import Journal
 from qengine.loader.request import LoadReport, LoadRequest, Progress
+from qengine.loader.sources.source import Source
 from qengine.loader.transaction import Transaction, beginning
 from qengine.storage.objects import Store
+
+Opener = Callable[[Journal], Sequence[Source]]
+"""Opens the inputs of a load; what it has to keep for that it keeps in the journal."""
 
 
 def load_once(
     request: LoadRequest, registry: Registry, store: Store, *, progress: Progress | None = None, is_resuming: bool = False,
-    context: Mapping[str, Any] | None = None, wait_s: float = 0.0,
+    context: Mapping[str, Any] | None = None, wait_s: float = 0.0, opener: Opener | None = None,
 ) -> LoadReport:  # fmt: skip
-    """Begin, contribute and commit, and return the report. `context` says why.
+    """Begin, contribute and commit, and return the report. `context` says why. `opener` gives the inputs where `request` cannot
+    name them as files; then `request.inputs` are words that tell such loads apart.
 
     If `is_resuming`, the latest load that was asked for the same goes on; if it has published already, only what remains is
     done. Other loads of the same table are waited for up to `wait_s`.
@@ -39,7 +45,7 @@ def load_once(
     if is_resuming and same:
         begun = Transaction(same[-1], registry, store)
         with begun.journal.locked(is_shared=False, wait_s=wait_s):
-            return _work(begun, request, progress, wait_s)
+            return _work(begun, request, progress, wait_s, opener)
     for load in earlier:
         if load.state in UNFINISHED:
             # `ConflictError`: somebody is at work on it
@@ -47,14 +53,17 @@ def load_once(
                 Transaction(load, registry, store).abort("it had died, and the table was loaded again")
     about = {"operation": "load", "mark": mark, **request.to_json(), **(context or {})}
     with beginning(request.catalog, registry, store, about) as begun:
-        return _work(begun, request, progress, wait_s)
+        return _work(begun, request, progress, wait_s, opener)
 
 
-def _work(begun: Transaction, request: LoadRequest, progress: Progress | None, wait_s: float) -> LoadReport:
+def _work(begun: Transaction, request: LoadRequest, progress: Progress | None, wait_s: float, opener: Opener | None) -> LoadReport:
     """Contribute and commit; the caller holds the load."""
     try:
         if begun.load.state is not LoadState.FINISHED:
-            begun.receive(request)
+            if opener is None:
+                begun.receive(request)
+            elif not begun.receipts():  # what was opened before it was killed is not asked for again
+                begun.receive(request, opener(begun.journal))
         done = begun.publish(progress=progress, wait_s=wait_s)
     except LimitError:
         raise  # the disk is full: what is done already will be of use
