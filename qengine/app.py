@@ -24,6 +24,7 @@ from qengine.client.local import LocalClient
 from qengine.client.remote import RemoteClient
 from qengine.config import Config
 from qengine.coordinator.dispatch import Dispatcher, DispatchSettings
+from qengine.coordinator.leases import leasing
 from qengine.coordinator.merge import Merger, MergeSettings
 from qengine.coordinator.rates import RateKeeper
 from qengine.coordinator.service import QueryService, ServiceSettings
@@ -82,9 +83,12 @@ async def cluster(
         epoch = time.time_ns()
         rates = RateKeeper(registry)
         async with merger, Dispatcher(channels, epoch=epoch, settings=settings.dispatch) as dispatcher:
-            yield QueryService(
+            service = QueryService(
                 registry, dispatcher=dispatcher, merger=merger, keys=KeyReader(store), settings=settings.service, rates=rates
             )
+            releases = registry.releases
+            async with leasing(service.reading, lambda holder, reads, s: releases.hold(holder, reads, seconds=s)):
+                yield service
         await rates.close()
 
 

@@ -12,7 +12,7 @@ import re
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from qengine.coordinator.progress import Expected, ProgressEstimator, QueryPhase, QueryProgress, Work
@@ -33,6 +33,7 @@ class ActiveQuery:
         self.language = language
         self.phase = QueryPhase.PLANNING
         self.rows = 0
+        self.reads: Mapping[str, int] = {}
         self.is_cancelled = False
         self._began = datetime.now(UTC)
         self._began_at = time.monotonic()

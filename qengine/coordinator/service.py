@@ -196,6 +196,11 @@ class QueryService:
         """Return how far a query is that runs or ended not long ago. Raise `UnknownNameError`."""
         return self._book.find(query).progress
 
+    def reading(self) -> frozenset[tuple[str, int]]:
+        """Return catalogue and number of the snapshots that running queries read."""
+        # a schema such as dp1@12 is catalogue dp1 at snapshot 12
+        return frozenset((name.split("@")[0], number) for active in self._book.running for name, number in active.reads.items())
+
     def running(self) -> tuple[QueryProgress, ...]:
         """Return all queries that run, the oldest first."""
         return tuple(active.progress for active in self._book.running)
@@ -212,6 +217,7 @@ class QueryService:
             planned = await asyncio.wrap_future(
                 start_deep(lambda: self._plan(active.id, active.statement, active.language, maxrec, snapshots))
             )
+            active.reads = planned.snapshots
             if not planned.steps:
                 limit.check(planned.plan, planned.tree)
             started = self._start(planned, limit)
