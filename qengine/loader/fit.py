@@ -21,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 
 from qengine.catalog.model import Column, Table, TableKind
-from qengine.catalog.schema import check_names, column_of, fits, misfits
+from qengine.catalog.schema import column_of, fits, misfits
 from qengine.catalog.types import BIGINT, DOUBLE, INTEGER, SMALLINT, to_arrow
 from qengine.errors import InputError, SchemaError
 from qengine.loader.convert import Conversion
@@ -99,10 +99,14 @@ class Fitted:
 def check_columns(inputs: Sequence[Given]) -> None:
     """Raise `InputError` for an input that has two columns of one name, or two that differ in case only."""
     for each in inputs:
-        try:
-            check_names([Column(name=name, type=BIGINT) for name in each.schema.names], each.name)
-        except SchemaError as error:
-            raise InputError(error.message, hint="rename one of them in the input") from error
+        seen: dict[str, str] = {}
+        for name in each.schema.names:
+            other = seen.get(name.lower())
+            seen[name.lower()] = name
+            if other is not None:
+                raise InputError(
+                    f"{each.name}: columns {other!r} and {name!r} are equal but for case", hint="rename one of them in the input"
+                )
 
 
 def merged(inputs: Sequence[Given], extra: ExtraColumns) -> pa.Schema:
