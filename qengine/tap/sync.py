@@ -19,6 +19,7 @@ from starlette.responses import Response, StreamingResponse
 from qengine.tap.failure import as_known, error_response
 from qengine.tap.formats.writer import ResultHeader, ResultWriter
 from qengine.tap.parameters import Parameters, SyncRequest, check_sync
+from qengine.tap.provenance import provenance
 from qengine.tap.service import Answer, AnsweringService, TapSettings
 
 QUERY_ID_HEADER = "X-Query-Id"
@@ -73,6 +74,7 @@ async def _answer(request: Request, checked: SyncRequest, service: AnsweringServ
             statement=answer.statement,
             warnings=answer.warnings,
             snapshots=answer.snapshots,
+            provenance=provenance(service.catalog(), answer.snapshots),
         )
         writer = checked.format.writer(header)
     except BaseException:
