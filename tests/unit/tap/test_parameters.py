@@ -40,6 +40,7 @@ def test_responseformat_wins_over_format() -> None:
 
 def test_snapshots_of_several_catalogues() -> None:
     assert check(*GOOD, ("SNAPSHOT", "a:1"), ("SNAPSHOT", "b:2"), ("SNAPSHOT", "a:1")).snapshots == {"a": 1, "b": 2}
+    assert check(*GOOD, ("SNAPSHOT", "dp1:DP1"), ("SNAPSHOT", "b:2026-11-01T12:30:00")).snapshots == {"dp1": "DP1", "b": "2026-11-01T12:30:00"}
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_snapshots_of_several_catalogues() -> None:
         ((*GOOD, ("MAXREC", "1"), ("MAXREC", "2")), "MAXREC is given 2 different values"),
         ((*GOOD, ("MAXREC", "\u0663")), "MAXREC"),
         ((*GOOD, ("SNAPSHOT", ":1")), "SNAPSHOT"),
-        ((*GOOD, ("SNAPSHOT", "a:x")), "SNAPSHOT"),
+        ((*GOOD, ("SNAPSHOT", "a:")), "SNAPSHOT"),
         ((*GOOD, ("SNAPSHOT", "a:1"), ("SNAPSHOT", "a:2")), "two snapshots of a"),
         ((*GOOD, ("RESPONSEFORMAT", "xlsx")), "'xlsx' is not offered"),
     ],
