@@ -78,6 +78,7 @@ class Attempt:
         self.watch = watch
         self.fraction = 0.0
         self.stale = 0
+        self.has_waited = False
         self.stats: TaskStats | None = None
         self._settings = settings
         self._on_started = on_started
@@ -141,6 +142,8 @@ class Attempt:
                         self._on_started()
                     case Progress():
                         self.fraction = event.fraction
+                        # A worker whose slots are busy gives signs of life before it begins.
+                        self.has_waited = self.has_waited or not self._is_started
                     case Batch():
                         self._is_listening = False
                         await self.holding.add(event.rows)

@@ -120,13 +120,14 @@ Event = (
 @dataclass(frozen=True, slots=True)
 class StartAttempt:
     """Run the task on the worker. `is_backup`: beside an attempt that is slow; `is_move`: instead of one that still waited
-    elsewhere."""
+    elsewhere; `is_ahead`: behind others that are running there."""
 
     task: int
     attempt: int
     worker: WorkerId
     is_backup: bool = False
     is_move: bool = False
+    is_ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True)

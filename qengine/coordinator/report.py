@@ -28,7 +28,7 @@ class RunProgress:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskReport:
     """One admitted task: the attempt that counted, where it ran and what it did there. `overhead_s` is what the attempt took on the
-    coordinator's clock beyond that: dispatch, the wire, waiting for a slot process."""
+    coordinator's clock beyond that, unless it waited for a slot: dispatch, rows and the wire."""
 
     number: int
     attempt: int

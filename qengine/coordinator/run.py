@@ -346,6 +346,12 @@ class Run:
     def _start(self, action: StartAttempt) -> None:
         number, attempt = action.task, action.attempt
 
+        def running() -> None:
+            now = self._now()
+            if action.is_ahead or live.attempt.has_waited:
+                self._tally.waited((number, attempt), until=now)
+            self.handle(TaskStarted(number, attempt, now))
+
         async def spooled() -> None:
             self.handle(TaskSpooled(number, attempt))
             self._release(live)
@@ -357,7 +363,7 @@ class Run:
                 self._watches[action.worker],
                 hold_bytes=self._limits.hold_bytes,
                 settings=self._settings,
-                on_started=lambda: self.handle(TaskStarted(number, attempt, self._now())),
+                on_started=running,
                 on_spooled=spooled,
                 prepare=None if self._shared is None else self._shared.prepare,
             ),
@@ -365,7 +371,7 @@ class Run:
         )
         self._started += 1
         self._touched.add(action.worker)
-        self._tally.started(action)
+        self._tally.sent(action, self._now())
         self._live[number, attempt] = live
         live.driver = asyncio.create_task(self._drive(number, attempt, live))
         live.driver.add_done_callback(lambda driver: self._driven(driver, live))
@@ -383,7 +389,7 @@ class Run:
     def _admit(self, key: tuple[int, int]) -> None:
         holding, stats, worker = self._complete.pop(key)
         self.outcomes[key[0]] = worker, stats
-        self._tally.admitted(key, stats)
+        self._tally.admitted(key, stats, self._now())
         self._ready.append(holding)
         self._ready_bytes += holding.bytes
         if self._ready_bytes >= self._settings.queue_bytes:

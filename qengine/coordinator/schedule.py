@@ -19,7 +19,8 @@ answers with what to do (actions). The dispatcher owns channels, slots and clock
   before it ends more.
 * A lost worker fails its running attempts. While no worker lives the query waits `patience_s`; then it fails, naming the ranges.
 * A straggler, which runs longer than `max(straggler_factor x median, straggler_min_s)` while a slot is idle, is started a second
-  time on another worker. Tasks that are expected to cost more than the median may take that much longer.
+  time on another worker. Tasks that are expected to cost more than the median may take that much longer, and the time in
+  which a task waits for a busy slot does not count.
 * Past the deadline, the query fails.
 
 After `FinishQuery` or `FailQuery` nothing but `DropAttempt` comes out.
@@ -89,8 +90,10 @@ class Policy:
 
 @dataclass(slots=True)
 class _Attempt:
+    """`since` is when it began, or should have: one that waits ahead, when a slot of its worker was free."""
+
     worker: WorkerId
-    started_at: float
+    since: float
     is_ahead: bool = False
     is_running: bool = False
     is_spooled: bool = False
@@ -180,7 +183,7 @@ class Scheduler:
             case TaskStarted():
                 if attempt := self._running.get((event.task, event.attempt)):
                     attempt.is_running = True
-                    attempt.started_at = event.at
+                    attempt.since = event.at
                 return ()
             case TaskSpooled():
                 if attempt := self._running.get((event.task, event.attempt)):
@@ -212,6 +215,9 @@ class Scheduler:
         free = [worker for worker in event.workers if worker in self._alive]
         if not free or (self._policy.ramp and self._tasks_running() >= self._policy.ramp + len(self._done)):
             return ()
+        for attempt in self._running.values():
+            if attempt.since == inf and attempt.worker in free:
+                attempt.since = event.at
         started = self._retry(free, event.at) or self._first(free, event.at)
         if started or not event.is_idle:
             return started
@@ -268,8 +274,8 @@ class Scheduler:
         """Start the slowest straggler again. No duration is known before the first task finishes, so a lone task has no backup."""
         if not self._durations or self._retries or len(self._backlog):
             return ()
-        for (task, _), attempt in sorted(self._running.items(), key=lambda item: item[1].started_at):
-            if attempt.is_spooled or at - attempt.started_at <= self._allowance(task):
+        for (task, _), attempt in sorted(self._running.items(), key=lambda item: item[1].since):
+            if attempt.is_spooled or at - attempt.since <= self._allowance(task):
                 continue
             if any(number == task and other is not attempt for (number, _), other in self._running.items()):
                 continue
@@ -291,8 +297,8 @@ class Scheduler:
     ) -> tuple[Action, ...]:
         number = self._attempts.get(task, 0) + 1
         self._attempts[task] = number
-        self._running[task, number] = _Attempt(worker, at, is_ahead)
-        return (StartAttempt(task, number, worker, is_backup, is_move),)
+        self._running[task, number] = _Attempt(worker, inf if is_ahead else at, is_ahead)
+        return (StartAttempt(task, number, worker, is_backup, is_move, is_ahead),)
 
     # -- ending -----------------------------------------------------------------------------------------------------------
 
@@ -301,7 +307,7 @@ class Scheduler:
         if attempt is None:
             return (DropAttempt(event.task, event.attempt),)
         self._done.add(event.task)
-        insort(self._durations, event.at - attempt.started_at)
+        insort(self._durations, max(0.0, event.at - attempt.since))
         insort(self._done_costs, self._costs[event.task])
         actions: list[Action] = [AdmitAttempt(event.task, event.attempt)]
         for key in [key for key in self._running if key[0] == event.task]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 
 from qengine.coordinator.moves import StartAttempt
@@ -26,7 +25,7 @@ class Tally:
         self._first_row_at: float | None = None
         self._ended_at: float | None = None
         self._workers: dict[tuple[int, int], WorkerId] = {}
-        self._started_at: dict[tuple[int, int], float] = {}
+        self._clocks: dict[tuple[int, int], float] = {}
         self._failures: Counter[WorkerId] = Counter()
         self._backups = 0
         self._retries = 0
@@ -41,18 +40,22 @@ class Tally:
     def end(self, at: float) -> None:
         self._ended_at = at
 
-    def started(self, action: StartAttempt) -> None:
+    def sent(self, action: StartAttempt, at: float) -> None:
         self._workers[action.task, action.attempt] = action.worker
-        self._started_at[action.task, action.attempt] = time.monotonic()
+        self._clocks[action.task, action.attempt] = at
         self._backups += action.is_backup
         self._retries += action.attempt > 1 and not (action.is_backup or action.is_move)
+
+    def waited(self, key: tuple[int, int], until: float) -> None:
+        """The attempt has a slot. What it waited for one, behind others or for partitions, is no cost of dispatch."""
+        self._clocks[key] = until
 
     def failed(self, key: tuple[int, int]) -> None:
         self._failures[self._workers[key]] += 1
 
-    def admitted(self, key: tuple[int, int], stats: TaskStats) -> None:
+    def admitted(self, key: tuple[int, int], stats: TaskStats, at: float) -> None:
         self.rows += stats.rows
-        lasted_s = time.monotonic() - self._started_at[key]
+        lasted_s = at - self._clocks[key]
         self.tasks.append(
             TaskReport(
                 number=key[0],

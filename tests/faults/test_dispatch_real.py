@@ -86,6 +86,18 @@ def test_a_slow_reader_holds_tasks_back_and_gets_all_rows(store: Path, tmp_path:
     asyncio.run(work())
 
 
+def test_the_wait_on_a_busy_worker_is_no_cost_of_dispatch(store: Path, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with Dispatcher([in_process_channel(store, work_dir=tmp_path / "a")], epoch=time.time_ns()) as dispatcher:
+            busy = 'SELECT sum(sqrt(a."id" * b."id")) AS s FROM "t" a, (SELECT "id" FROM "t" LIMIT 1000) b'
+            run = dispatcher.run(tasks(busy, store), query=Q)
+            assert sum([batch.num_rows async for batch in run]) == TASKS
+            worked_s = sum(task.elapsed_s for task in run.report.tasks)
+            assert sum(task.overhead_s for task in run.report.tasks) < worked_s / 2
+
+    asyncio.run(work())
+
+
 def test_errors_and_early_ends_stop_duckdb(store: Path, tmp_path: Path) -> None:
     async def work() -> None:
         channels = [in_process_channel(store, worker=name, slots=2, work_dir=tmp_path / name) for name in "ab"]

@@ -74,7 +74,7 @@ def test_a_task_waits_on_a_busy_worker_until_an_idle_slot_takes_it_over() -> Non
     start(machine, A)
     start(machine, B)
     (ahead,) = machine.handle(RoomAhead((A, B), 0))
-    assert ahead == StartAttempt(2, 1, A)
+    assert ahead == StartAttempt(2, 1, A, is_ahead=True)
     assert machine.handle(RoomAhead((A, B), 0)) == (), "nothing is left"
     assert machine.handle(SlotsFree((A,), 0)) == (), "it waits there already"
     assert machine.handle(SlotsFree((B,), 1, is_idle=False)) == (), "others need the slot"
@@ -259,6 +259,30 @@ def test_a_straggler_runs_twice_and_the_first_result_counts() -> None:
     assert backup == StartAttempt(2, 2, B, is_backup=True)
     assert machine.handle(SlotsFree((A, B), 50)) == ()
     assert machine.handle(TaskFinished(2, 2, 51)) == (AdmitAttempt(2, 2), StopAttempt(2, 1), FinishQuery())
+
+
+def test_waiting_on_a_worker_is_no_straggling() -> None:
+    machine = scheduler([1, 1, 1], straggler_min_s=1.0)
+    first, second = start(machine, A), start(machine, B)
+    (ahead,) = machine.handle(RoomAhead((A,), 0))
+    assert isinstance(ahead, StartAttempt)
+    machine.handle(TaskFinished(first.task, first.attempt, 1))
+    machine.handle(TaskFinished(second.task, second.attempt, 1))
+    assert not machine.handle(SlotsFree((A, B), 9)), "its worker has it begin any moment"
+    machine.handle(TaskStarted(ahead.task, ahead.attempt, 9))
+    assert not machine.handle(SlotsFree((A, B), 11)), "it takes no longer than the others"
+    assert start(machine, A, B, at=99) == StartAttempt(ahead.task, 2, B, is_backup=True)
+
+
+def test_a_task_that_does_not_begin_on_a_free_worker_is_a_straggler() -> None:
+    machine = scheduler([1, 1, 1], straggler_min_s=1.0)
+    first, second = start(machine, A), start(machine, B)
+    (ahead,) = machine.handle(RoomAhead((A,), 0))
+    assert isinstance(ahead, StartAttempt)
+    machine.handle(TaskFinished(first.task, first.attempt, 1))
+    machine.handle(TaskFinished(second.task, second.attempt, 1))
+    assert not machine.handle(SlotsFree((A, B), 9))
+    assert start(machine, A, B, at=13) == StartAttempt(ahead.task, 2, B, is_backup=True)
 
 
 def test_large_tasks_and_spooled_ones_are_no_stragglers() -> None:
