@@ -8,9 +8,12 @@ Only footers are read. What they cannot prove is not claimed:
   once, wherever rows without a position have been filed.
 * Margin parts come from the collection's margin catalogue (the default one first), if it and the table have a line column and it
   says how wide it is. A margin catalogue that cannot be used is left out, and the load's context says why.
-* Columns that queries cannot use (structs, maps) are left out. Columns that old writers repeat from the path (Norder, Dir, Npix)
-  are hidden.
-* Every file must have every column, of one type: files of different ages would need to be unified at each scan.
+* Columns that queries cannot use (maps) are left out, and so are those that no file has. Columns that old writers repeat from the
+  path (Norder, Dir, Npix) are hidden.
+* Files may be of different ages: a column that a file lacks is NULL there, and a narrower type is read as the declared one. The
+  columns are those of the catalogue's own metadata, or else of all files together, each in its widest type. A file that differs is
+  read whole once, because its digest says, whenever it is opened, that it is still the file that was found to differ
+  (`execution.inputs`); of any other file a missing column is an error. Position and key must be in every file.
 """
 
 from __future__ import annotations
@@ -37,18 +40,20 @@ from qengine.catalog.model import (
     TableSnapshot,
 )
 from qengine.catalog.registry import Registry
-from qengine.catalog.schema import check_names, column_of
+from qengine.catalog.schema import check_names, column_of, fits
 from qengine.catalog.types import from_arrow
 from qengine.errors import ConfigError, ConflictError, InputError, QEngineError, SchemaError
 from qengine.sky.cells import LINE_END
 from qengine.storage.hats_read import HatsCatalog, HatsFile, read_catalog, read_hats
-from qengine.storage.objects import Store
+from qengine.storage.objects import Store, sha256_file
 from qengine.storage.statistics import PartRecord, record_of, to_parts
 
 _FROM_PATH = ("Norder", "Dir", "Npix")
 _PRODUCTS = ("object", "source", "")
 _DEGREES = ("", "deg", "degree", "degrees")
 _READERS = 8
+
+Footers = Mapping[Path, pq.FileMetaData]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +87,9 @@ def attach(
     _check_free(registry, catalog, table, is_replacing=is_replacing)
     collection = read_hats(source)
     primary = collection.primary
-    definition, left_out = _define(primary, catalog=catalog, table=table, kind=kind, key=key)
-    records = _records(primary, definition, is_replicated=kind is TableKind.REPLICATED)
+    footers = _footers(primary)
+    definition, left_out = _define(primary, footers, catalog=catalog, table=table, kind=kind, key=key)
+    records = _records(primary, footers, definition, is_replicated=kind is TableKind.REPLICATED)
     if definition.line_column and not _is_line_usable(records):
         definition = replace(definition, line_column="")
         records = [_without_line(record) for record in records]
@@ -120,7 +126,7 @@ def _check_free(registry: Registry, catalog: str, table: str, *, is_replacing: b
     found = registry.catalog().find(catalog, table)
     if found is None:
         return
-    if any(found.home.digest.to_pylist()):
+    if not all(uri.startswith("/") for uri in found.home.uri.to_pylist()):
         raise ConflictError(f"{found.table.full_name} was loaded, not attached", hint="attach under another name")
     if not is_replacing:
         raise ConflictError(f"{found.table.full_name} is attached already", hint="attach under another name, or with --replace")
@@ -129,14 +135,14 @@ def _check_free(registry: Registry, catalog: str, table: str, *, is_replacing: b
 # -- definition ---------------------------------------------------------------------------------------------------------------
 
 
-def _define(hats: HatsCatalog, *, catalog: str, table: str, kind: TableKind, key: str) -> tuple[Table, list[str]]:
+def _define(hats: HatsCatalog, footers: Footers, *, catalog: str, table: str, kind: TableKind, key: str) -> tuple[Table, list[str]]:
     """Return the table that the catalogue is, and the columns that had to be left out."""
     words = hats.properties
     if hats.product not in _PRODUCTS:
         raise InputError(
             f"{hats.root}: a {hats.product} catalogue is no table of its own", hint="attach the object or source catalogue"
         )
-    columns, left_out = _columns(hats)
+    columns, left_out = _columns(hats, footers)
     names = {column.name: column for column in columns}
     ra, dec = words.get("hats_col_ra", ""), words.get("hats_col_dec", "")
     for role, name in (("hats_col_ra", ra), ("hats_col_dec", dec)):
@@ -171,12 +177,14 @@ def _define(hats: HatsCatalog, *, catalog: str, table: str, kind: TableKind, key
     return definition, left_out
 
 
-def _columns(hats: HatsCatalog) -> tuple[tuple[Column, ...], list[str]]:
+def _columns(hats: HatsCatalog, footers: Footers) -> tuple[tuple[Column, ...], list[str]]:
     hidden = {*HIDDEN_COLUMNS, *_FROM_PATH, HEALPIX, hats.line_column}
-    in_files = set(_footer(hats.files[0].path).schema.to_arrow_schema().names)
+    in_files = {name for footer in footers.values() for name in footer.schema.to_arrow_schema().names}
     columns, left_out = [], []
-    for field in hats.schema:
-        if field.name in _FROM_PATH and field.name not in in_files:
+    for field in hats.schema if _has_schema(hats) else _united(footers):
+        if field.name not in in_files:
+            if field.name not in _FROM_PATH:
+                left_out.append(field.name)
             continue
         try:
             column = column_of(field, hidden=field.name in hidden)
@@ -189,6 +197,29 @@ def _columns(hats: HatsCatalog) -> tuple[tuple[Column, ...], list[str]]:
     return tuple(columns), left_out
 
 
+def _has_schema(hats: HatsCatalog) -> bool:
+    """Return whether the catalogue itself says which columns it has; otherwise its files do."""
+    return any((hats.root / "dataset" / name).is_file() for name in ("_common_metadata", "_metadata"))
+
+
+def _united(footers: Footers) -> list[pa.Field]:
+    """Return the columns of all files, each in the widest of its types; those that contradict each other are found later."""
+    found: dict[str, pa.Field] = {}
+    for footer in footers.values():
+        for field in footer.schema.to_arrow_schema():
+            known = found.setdefault(field.name, field)
+            if known.type != field.type and _fits(known.type, field.type):
+                found[field.name] = known.with_type(field.type)
+    return list(found.values())
+
+
+def _fits(given: pa.DataType, declared: pa.DataType) -> bool:
+    try:
+        return fits(from_arrow(given), from_arrow(declared))
+    except SchemaError:
+        return False
+
+
 def _epoch(words: Mapping[str, str]) -> float | None:
     match = re.fullmatch(r"J?(\d{4}(?:\.\d*)?)", words.get("hats_coordinate_epoch", "").strip())
     return float(match[1]) if match else None
@@ -197,17 +228,23 @@ def _epoch(words: Mapping[str, str]) -> float | None:
 # -- parts --------------------------------------------------------------------------------------------------------------------
 
 
-def _records(hats: HatsCatalog, table: Table, *, is_replicated: bool = False) -> list[PartRecord]:
-    """Return a record per file. Raise `InputError` for a file that is broken or has other columns than the table."""
+def _footers(hats: HatsCatalog) -> Footers:
+    """Return the footers of all files. Raise `InputError` for a file that is broken."""
+    paths = [file.path for file in hats.files]
+    with ThreadPoolExecutor(_READERS) as pool:
+        return dict(zip(paths, pool.map(_footer, paths), strict=True))
+
+
+def _records(hats: HatsCatalog, footers: Footers, table: Table, *, is_replicated: bool = False) -> list[PartRecord]:
+    """Return a record per file. Raise `InputError` for a file whose columns cannot be read as those of the table."""
     columns = frozenset(column.name for column in table.columns)
-    expected = {column.name: column.type.name for column in table.columns}
 
     def read(file: HatsFile) -> PartRecord:
-        footer = _footer(file.path)
-        _check_schema(footer, expected, file.path)
+        footer = footers[file.path]
+        digest = sha256_file(file.path) if _is_different(footer, table, file.path) else ""
         start, stop = (0, LINE_END) if is_replicated else file.tile.range
         return record_of(
-            footer, uri=file.path.as_posix(), size=file.path.stat().st_size, digest="", start=start, stop=stop,
+            footer, uri=file.path.as_posix(), size=file.path.stat().st_size, digest=digest, start=start, stop=stop,
             line_column=table.line_column, columns=columns, has_nan=True,
         )  # fmt: skip
 
@@ -222,13 +259,27 @@ def _footer(path: Path) -> pq.FileMetaData:
         raise InputError(f"{path}: not a readable Parquet file: {error}") from error
 
 
-def _check_schema(footer: pq.FileMetaData, expected: Mapping[str, str], path: Path) -> None:
+def _is_different(footer: pq.FileMetaData, table: Table, path: Path) -> bool:
+    """Return whether a file lacks a column of the table or has it in a narrower type. Raise `InputError` for one that it cannot be
+    read without, and for another type."""
     fields = {field.name: field.type for field in footer.schema.to_arrow_schema()}
-    for name, kind in expected.items():
-        if name not in fields:
-            raise InputError(f"{path}: column {name} is missing", hint="rewrite old files with the catalogue's schema")
-        if from_arrow(fields[name]).name != kind:
-            raise InputError(f"{path}: column {name} is {fields[name]}, but the catalogue declares {kind}", hint="rewrite the file")
+    is_different = False
+    for column in table.columns:
+        if column.name not in fields:
+            if column.name in (table.ra, table.dec, table.key):
+                raise InputError(f"{path}: column {column.name} is missing", hint="position and key must be in every file")
+            is_different = True
+            continue
+        kind = from_arrow(fields[column.name])
+        if kind.name == column.type.name:
+            continue
+        if kind.name.endswith("[]") or not fits(kind, column.type):
+            raise InputError(
+                f"{path}: column {column.name} is {fields[column.name]}, but the catalogue declares {column.type}",
+                hint="rewrite the file, or load the catalogue instead of attaching it",
+            )
+        is_different = True
+    return is_different
 
 
 def _is_line_usable(records: Sequence[PartRecord]) -> bool:
@@ -257,7 +308,7 @@ def _margin(candidates: Sequence[Path], table: Table) -> _Margin:
                 raise InputError(f"{path}: not a margin catalogue with a threshold")
             if hats.line_column != table.line_column:
                 raise InputError(f"{path}: no column {table.line_column} of order 29")
-            records = _records(hats, table)
+            records = _records(hats, _footers(hats), table)
             if not all(record.has_line for record in records):
                 raise InputError(f"{path}: the cells of its row groups are not known")
         except InputError as error:

@@ -170,7 +170,7 @@ def _as_it_is(request: LoadRequest, previous: TableSnapshot) -> LoadRequest:
     table = previous.table
     if table.view:
         raise ConflictError(f"{table.full_name} is a view", hint="load into another table")
-    if any(not digest for digest in previous.home.digest.to_pylist()):
+    if any(uri.startswith("/") for uri in previous.home.uri.to_pylist()):
         raise ConflictError(f"{table.full_name} is attached, not loaded", hint="load into another table")
     open_words = {name: getattr(table, name) for name in _FROM_TABLE if getattr(request, name) in (None, "")}
     if request.schema is not None:

@@ -245,7 +245,7 @@ def drop(root: Path, name: str) -> None:
 def retype(root: Path) -> None:
     path = next(root.glob("dataset/Norder=1/Dir=0/*.parquet"))
     rows = pq.read_table(path, partitioning=None)
-    pq.write_table(rows.set_column(0, "id", pc.cast(rows["id"], pa.int16())), path)
+    pq.write_table(rows.set_column(0, "id", pc.cast(rows["id"], pa.string())), path)
 
 
 def cut(root: Path) -> None:
@@ -260,8 +260,8 @@ def redeclare(**words: str) -> object:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda root: drop(root, "mag"), "column mag is missing"),
-        (retype, "column id is int16"),
+        (lambda root: drop(root, "ra"), "column ra is missing.*must be in every file"),
+        (retype, "column id is string, but the catalogue declares BIGINT"),
         (cut, "not a readable Parquet file"),
         (redeclare(dataproduct_type="index"), "a index catalogue|no table of its own"),
         (redeclare(hats_col_ra="right_ascension"), "right_ascension, which is not"),
@@ -301,6 +301,81 @@ def test_wrong_requests(tmp_path: Path, desk: Desk) -> None:
     with pytest.raises(SchemaError):
         desk.attach(tmp_path / "c", "no/name")
     assert [load.state for load in desk.registry.loads()] == [LoadState.ABORTED]
+
+
+@pytest.mark.parametrize("has_schema", [True, False])
+@pytest.mark.parametrize("has_cells", [True, False])
+def test_files_of_different_ages_are_read_as_one_table(tmp_path: Path, desk: Desk, has_schema: bool, has_cells: bool) -> None:
+    import qengine
+
+    rows = with_cells(sky(600)) if has_cells else sky(600)
+    write_catalog(tmp_path / "c", rows, style=Style(schema_file="_common_metadata" if has_schema else ""))
+    first, second, third, *rest = sorted((tmp_path / "c").glob("dataset/*/*/*.parquet"))
+    drop_column = pq.read_table(first, partitioning=None).drop_columns(["mag"])
+    pq.write_table(drop_column, first)
+    narrow = pq.read_table(second, partitioning=None)
+    pq.write_table(
+        narrow.set_column(0, "id", narrow["id"].cast(pa.int16())).set_column(3, "mag", narrow["mag"].cast(pa.float32())), second
+    )
+    extra = pq.read_table(third, partitioning=None)
+    pq.write_table(
+        extra.append_column("seen", pa.array([True] * len(extra))).select(
+            ["name", "seen", *extra.schema.names[:-1]] if not has_cells else [*extra.schema.names, "seen"]
+        ),
+        third,
+    )
+    found = desk.attach(tmp_path / "c", key="id")
+    names = [column.name for column in found.table.columns if not column.hidden]
+    assert names == ["id", "ra", "dec", "mag", "name"] if has_schema else set(names) == {"id", "ra", "dec", "mag", "name", "seen"}
+    assert found.table.column("id").type == BIGINT
+    digests = dict(zip(found.home.uri.to_pylist(), found.home.digest.to_pylist(), strict=True))
+    differing = {first, second} if has_schema else {first, second, *rest}
+    assert {Path(uri) for uri, digest in digests.items() if digest} == differing
+    assert all(digest in ("", hashlib.sha256(Path(uri).read_bytes()).hexdigest()) for uri, digest in digests.items())
+    desk.registry.close()
+    true = pa.concat_tables(
+        [pq.read_table(path, partitioning=None) for path in (first, second, third, *rest)], promote_options="permissive"
+    ).to_pandas()
+    with qengine.connect(desk.store.root) as client:
+
+        def one(text: str) -> object:
+            return client.query(text).to_arrow()["n"][0].as_py()
+
+        assert one("SELECT COUNT(*) AS n FROM ext.Gaia") == 600
+        assert one("SELECT COUNT(mag) AS n FROM ext.Gaia") == int(true["mag"].notna().sum())
+        assert one("SELECT MAX(mag) AS n FROM ext.Gaia") == pytest.approx(true["mag"].max())
+        assert one("SELECT COUNT(*) AS n FROM ext.Gaia WHERE mag IS NULL") == int(true["mag"].isna().sum())
+        assert one("SELECT SUM(id) AS n FROM ext.Gaia WHERE id > 100") == int(true["id"][true["id"] > 100].sum())
+        assert one("SELECT MAX(id) AS n FROM ext.Gaia") == 599
+        is_north = np.degrees(np.arccos(np.sin(np.radians(true["dec"])))) < 50
+        text = "SELECT COUNT(*) AS n FROM ext.Gaia WHERE CONTAINS(POINT(ra, dec), CIRCLE(45, 90, 50)) = 1 AND mag < 0"
+        assert one(text) == int((is_north & (true["mag"] < 0)).sum()) > 0
+        if not has_schema:
+            assert one("SELECT COUNT(seen) AS n FROM ext.Gaia") == int(true["seen"].notna().sum()) > 0
+
+
+def test_a_file_that_differed_is_known_when_it_changes(tmp_path: Path, desk: Desk) -> None:
+    import qengine
+    from qengine.errors import IntegrityError
+
+    write_catalog(tmp_path / "c", sky())
+    path = next(tmp_path.glob("c/dataset/Norder=1/Dir=0/*.parquet"))
+    drop(tmp_path / "c", "mag")
+    desk.attach(tmp_path / "c")
+    desk.registry.close()
+    rows = pq.read_table(path, partitioning=None)
+    pq.write_table(rows.drop_columns(["name"]).append_column("name", pa.array(["x"] * len(rows))), path)
+    with qengine.connect(desk.store.root) as client, pytest.raises(IntegrityError, match="damaged"):
+        client.query("SELECT COUNT(mag) AS n FROM ext.Gaia").to_arrow()
+
+
+def test_column_that_no_file_has_is_left_out(tmp_path: Path, desk: Desk) -> None:
+    write_catalog(tmp_path / "c", sky())
+    pq.write_metadata(sky().schema.append(pa.field("never", pa.int64())), tmp_path / "c/dataset/_common_metadata")
+    found = desk.attach(tmp_path / "c")
+    assert found.table.column("never") is None
+    assert set(found.home.digest.to_pylist()) == {""}
+    assert desk.registry.loads()[0].context["left_out"] == ["never"]
 
 
 def test_attach_again_is_refused_or_takes_the_new_files(tmp_path: Path, desk: Desk) -> None:
