@@ -13,6 +13,7 @@ import io
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -136,8 +137,17 @@ def shipped() -> Mapping[str, Path]:
 
 
 def read_felis(address: str) -> Any:
-    """Return the Felis schema at a path or address, as felis has it."""
-    # Importing felis takes most of a second, which only those who read a schema should pay.
+    """Return the Felis schema at a path or address, as felis has it. It is read again only when its file has changed."""
+    path = Path(address).expanduser()
+    stamp = path.stat().st_mtime_ns if "://" not in address and path.is_file() else 0
+    return _read_felis(address, stamp)
+
+
+@lru_cache(maxsize=8)
+def _read_felis(address: str, stamp: int) -> Any:
+    # Importing felis takes most of a second, which only those who read a schema should pay; so does reading a large one, and a load
+    # needs it several times.
+    del stamp
     import yaml  # type: ignore[import-untyped]
     from felis.datamodel import Schema
 

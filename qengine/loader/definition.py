@@ -75,7 +75,8 @@ class Definition:
     def fit(self, source: Source) -> Fitted:
         """Return an input as a source of exactly `columns`."""
         given = source.schema if self.conversion is None else self.conversion.schema(source.schema)
-        fields = [given.field(each.name) if each.name in given.names else each for each in self.columns]
+        known = {each.name: each for each in given}
+        fields = [known.get(each.name, each) for each in self.columns]
         return Fitted(source, pa.schema(fields), self.conversion)
 
 
