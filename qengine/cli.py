@@ -16,7 +16,8 @@ from typing import Annotated
 
 import typer
 
-from qengine import cli_releases
+from qengine import cli_load, cli_releases
+from qengine.cli_load import CatalogOption, Lang, LangOption, StoreOption, TableOption
 from qengine.errors import ConfigError, QEngineError
 
 app = typer.Typer(
@@ -27,24 +28,8 @@ app = typer.Typer(
 )
 
 
+cli_load.add_to(app)
 cli_releases.add_to(app)
-
-
-class Lang(StrEnum):
-    """Languages of a statement."""
-
-    ADQL = "adql"
-    STRICT = "adql-strict"
-    SQL = "sql"
-
-
-class Kind(StrEnum):
-    """Kinds of tables, as `catalog.model` has them."""
-
-    DIRECTOR = "director"
-    CHILD = "child"
-    MATCH = "match"
-    REPLICATED = "replicated"
 
 
 class Shape(StrEnum):
@@ -57,85 +42,12 @@ class Shape(StrEnum):
     VOTABLE = "votable"
 
 
-StoreOption = Annotated[Path | None, typer.Option("--store", envvar="QENGINE_STORE", help="Directory of the store.")]
 UrlOption = Annotated[str | None, typer.Option("--url", envvar="QENGINE_URL", help="Address of a running service.")]
-LangOption = Annotated[Lang, typer.Option("--lang", help="Language of the statement.")]
 WorkersOption = Annotated[int, typer.Option("--workers", min=0, help="Worker processes to start; 0 runs in this process.")]
 StatementArgument = Annotated[str, typer.Argument(help="The statement; - reads it from standard input.", show_default=False)]
-CatalogOption = Annotated[str, typer.Option("--into", help="Catalogue to load into (the schema in queries).")]
-TableOption = Annotated[str, typer.Option("--table", help="Name of the table.")]
 MaxCostOption = Annotated[
     str, typer.Option("--max-cost", help="Refuse what is estimated above it: bytes, time or both, such as 10GB,60s.")
 ]
-
-
-@app.command()
-def load(
-    into: CatalogOption,
-    table: TableOption,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Files (Parquet, CSV, FITS, VOTable, ECSV, Arrow), directories, globs, s3:// or https:// addresses, HATS "
-            "catalogues; or: butler REPO.",
-            show_default=False,
-        ),
-    ] = None,
-    store: StoreOption = None,
-    query: Annotated[str, typer.Option(help="Load the answer to this statement instead of files.")] = "",
-    lang: LangOption = Lang.ADQL,
-    collection: Annotated[list[str] | None, typer.Option(help="Of a Butler: a collection; the first with a dataset wins.")] = None,
-    dataset_type: Annotated[str, typer.Option(help="Of a Butler: the dataset type, such as object.")] = "",
-    where: Annotated[str, typer.Option(help='Of a Butler: which data ids, such as "tract = 9813".')] = "",
-    label: Annotated[str, typer.Option(help="Who a single input is, whatever its path; a new version replaces its rows.")] = "",
-    input_format: Annotated[str, typer.Option(help="Format of the files where the name does not say it.")] = "",
-    input_table: Annotated[str, typer.Option(help="Which table of a FITS file (HDU) or VOTable: number or name.")] = "",
-    delimiter: Annotated[str, typer.Option(help="Of text: what separates fields.")] = "",
-    null_word: Annotated[list[str] | None, typer.Option(help="Of text: a word that means NULL, instead of the usual ones.")] = None,
-    names: Annotated[str, typer.Option(help="Of text without a header: the names of the columns, with commas.")] = "",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the same load that was killed.")] = False,
-    kind: Annotated[Kind | None, typer.Option(help="How rows find their place; the schema may say it.")] = None,
-    key: Annotated[str | None, typer.Option(help="Column with the unique key.")] = None,
-    ra: Annotated[str, typer.Option(help="Column with the right ascension, ICRS degrees.")] = "",
-    dec: Annotated[str, typer.Option(help="Column with the declination, ICRS degrees.")] = "",
-    director: Annotated[str, typer.Option(help="Director table of a child.")] = "",
-    director_key: Annotated[str, typer.Option(help="Column of a child that holds the director's key.")] = "",
-    left: Annotated[
-        str, typer.Option(help="Of a match table: [CATALOG.]TABLE.COLUMN, a director and the column with its keys.")
-    ] = "",
-    right: Annotated[str, typer.Option(help="Of a match table: the other director and column.")] = "",
-    schema: Annotated[Path | None, typer.Option(help="Felis file, with its sharding.toml beside it.")] = None,
-    rows_per_tile: Annotated[int | None, typer.Option(min=1, help="Most rows in a tile.")] = None,
-    margin_arcsec: Annotated[float | None, typer.Option(min=0.0, help="Width of the margins around tiles; 0 writes none.")] = None,
-    ra_wrap: Annotated[bool, typer.Option("--ra-wrap", help="Take right ascensions modulo 360.")] = False,
-) -> None:
-    """Load files, datasets of a Butler or the answer to a query as a table and publish it."""
-    from qengine import verbs
-
-    verbs.load(
-        store,
-        inputs=tuple(inputs or ()),
-        query=query,
-        lang=lang.value,
-        butler={"collections": tuple(collection or ()), "dataset_type": dataset_type, "where": where},
-        options={"label": label, "format": input_format, "table": input_table},
-        text={"delimiter": delimiter, "nulls": tuple(null_word or ()), "names": tuple(filter(None, names.split(",")))},
-        resume=resume,
-        catalog=into,
-        table=table,
-        kind=kind.value if kind is not None else None,
-        key=key,
-        ra=ra,
-        dec=dec,
-        director=director,
-        director_key=director_key,
-        left=left,
-        right=right,
-        schema=schema,
-        rows_per_tile=rows_per_tile,
-        margin_arcsec=margin_arcsec,
-        ra_wrap=ra_wrap,
-    )
 
 
 @app.command()

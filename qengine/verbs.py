@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 
 from qengine import app as composition
-from qengine.catalog.model import TableKind
 from qengine.client import terminal
 from qengine.client.local import LocalClient
 from qengine.client.progress_bar import ProgressBar
@@ -25,14 +23,8 @@ from qengine.client.remote import RemoteClient
 from qengine.client.result import Result
 from qengine.errors import ConfigError
 from qengine.loader.attach import attach as attach_catalog
-from qengine.loader.feeds import load_answer, load_butler
-from qengine.loader.load import load as load_table
 from qengine.loader.prove import prove_keys
-from qengine.loader.request import LoadRequest
 from qengine.loader.request import Progress as Report
-from qengine.loader.sources.butler import ButlerQuery
-from qengine.loader.sources.csv import CsvOptions
-from qengine.loader.sources.open import InputOptions
 from qengine.tap.formats.choose import find_format
 from qengine.tap.formats.writer import ResultHeader
 
@@ -40,45 +32,6 @@ _SUFFIXES = {
     "csv": "csv", "tsv": "tsv", "parquet": "parquet", "xml": "votable", "vot": "votable", "votable": "votable", "fits": "fits",
     "json": "json", "ecsv": "ecsv", "arrow": "arrow", "arrows": "arrow",
 }  # fmt: skip
-
-
-def load(
-    store: Path | None,
-    *,
-    inputs: tuple[str, ...],
-    query: str,
-    lang: str,
-    butler: Mapping[str, Any],
-    options: Mapping[str, str],
-    text: Mapping[str, Any],
-    resume: bool,
-    kind: str | None,
-    **request: Any,
-) -> None:
-    """Load files, datasets of a Butler (`inputs` are the word butler and its address) or the answer to `query`."""
-    csv = CsvOptions(**{word: value for word, value in text.items() if value})
-    found = InputOptions(csv=csv, **options)
-    wanted = LoadRequest(inputs=inputs, kind=TableKind(kind) if kind is not None else None, options=found, **request)
-    is_butler = len(inputs) == 2 and inputs[0] == "butler" and not Path("butler").exists()
-    if bool(query) == bool(inputs):
-        what = "files and a statement are named" if query else "nothing to load is named"
-        raise ConfigError(what, hint="name files, or a statement with --query")
-    if any(butler.values()) and not is_butler:
-        raise ConfigError("--collection, --dataset-type and --where are of a Butler", hint="say: qengine load butler REPO ..")
-    root = needed(store)
-    files, registry = composition.open_store(root, create=True)
-    with registry, _bars() as progress:
-        if query:
-            with composition.connect(root) as client:
-                report = load_answer(
-                    wanted, query, lambda: client.query(query, lang), registry, files, progress=progress, resume=resume
-                )
-        elif is_butler:
-            asked = ButlerQuery(repo=inputs[1], **butler)
-            report = load_butler(wanted, asked, registry, files, progress=progress, resume=resume)
-        else:
-            report = load_table(wanted, registry, files, progress=progress, resume=resume)
-    tell(report.to_text())
 
 
 def attach(store: Path | None, path: Path, into: str, table: str, *, key: str, is_replacing: bool) -> None:
@@ -97,7 +50,7 @@ def verify_keys(store: Path | None, name: str, key: str) -> None:
     if not table:
         raise ConfigError(f"{name!r} is not the name of a table", hint="say CATALOG.TABLE")
     files, registry = composition.open_store(needed(store))
-    with registry, _bars() as progress:
+    with registry, bars() as progress:
         proof = prove_keys(catalog, table, registry, files, key=key, progress=progress)
     tell(proof.to_text())
 
@@ -255,7 +208,7 @@ def _put_out(result: Result, shape: str, output: Path | None) -> None:
 
 
 @contextmanager
-def _bars() -> Iterator[Report]:
+def bars() -> Iterator[Report]:
     """Bars for the stages of a load; nothing where standard error is not a terminal."""
     bars = Progress(
         SpinnerColumn(),

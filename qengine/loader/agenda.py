@@ -23,7 +23,7 @@ from qengine.loader.request import LoadReport, LoadRequest
 Asked = Mapping[str, tuple[LoadRequest, tuple[Contributed, ...]]]
 """Table -> what is asked for, and its inputs in order."""
 
-_RANK = {TableKind.DIRECTOR: 0, TableKind.REPLICATED: 0, TableKind.CHILD: 1, TableKind.MATCH: 2}
+_LATER = {TableKind.CHILD: 1, TableKind.MATCH: 2}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ class Agenda:
     def changes(self, load: Load, base: Catalog) -> list[TableChange]:
         """Return the changes, those of directors before those of tables that lie where their rows lie."""
         found = []
-        for item in sorted(self.items, key=lambda item: _RANK[_kind(item.request, base)]):
+        for item in sorted(self.items, key=lambda item: _LATER.get(_kind(item.request, base), 0)):
             table = item.request.table
             inputs = tuple(
                 InputSource(

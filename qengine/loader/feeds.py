@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
+from typing import Any
 
 from qengine.catalog.registry import Registry
 from qengine.errors import ConfigError
@@ -22,7 +23,7 @@ Ask = Callable[[], AbstractContextManager[Rows]]
 
 def load_butler(
     request: LoadRequest, query: ButlerQuery, registry: Registry, store: Store, *, progress: Progress | None = None,
-    resume: bool = False,
+    resume: bool = False, context: Mapping[str, Any] | None = None, wait_s: float = 0.0,
 ) -> LoadReport:  # fmt: skip
     """Load the datasets of a query that the table does not have yet, and those that were made again.
 
@@ -41,14 +42,15 @@ def load_butler(
         return open_datasets(new)
 
     report = load_once(
-        named, registry, store, progress=progress, is_resuming=resume, context={"butler": asdict(query)}, opener=open_new
-    )
+        named, registry, store, progress=progress, is_resuming=resume, context={**(context or {}), "butler": asdict(query)},
+        wait_s=wait_s, opener=open_new,
+    )  # fmt: skip
     return replace(report, skipped_inputs=report.skipped_inputs + len(datasets) - len(new))
 
 
 def load_answer(
     request: LoadRequest, statement: str, ask: Ask, registry: Registry, store: Store, *, progress: Progress | None = None,
-    resume: bool = False,
+    resume: bool = False, context: Mapping[str, Any] | None = None, wait_s: float = 0.0,
 ) -> LoadReport:  # fmt: skip
     """Load the answer to `statement`, which `ask` runs. See `sources.query`."""
 
@@ -57,5 +59,7 @@ def load_answer(
             return (spool(rows, journal.staged(request.table), label=request.options.label),)
 
     named = replace(request, inputs=(f"query {statement}",))
-    context = {"statement": statement}
-    return load_once(named, registry, store, progress=progress, is_resuming=resume, context=context, opener=open_answer)
+    return load_once(
+        named, registry, store, progress=progress, is_resuming=resume, context={**(context or {}), "statement": statement},
+        wait_s=wait_s, opener=open_answer,
+    )  # fmt: skip

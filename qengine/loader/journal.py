@@ -30,6 +30,7 @@ from qengine.errors import ConflictError, RegistryError
 
 FOLDER = "_loads"
 _WAIT_S = 0.2
+_KEPT = ("lock", "report.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +123,11 @@ class Journal:
 
     def clean(self) -> None:
         """Remove everything but the report: the load is finished."""
-        for name in ("work", "staged", "receipts"):
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-        (self.folder / "base.json").unlink(missing_ok=True)
+        for path in self.folder.iterdir() if self.folder.is_dir() else ():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name not in _KEPT:
+                path.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Remove everything: the load was aborted."""

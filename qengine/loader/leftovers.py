@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -23,7 +23,7 @@ from qengine.catalog.manifest import read_header
 from qengine.catalog.registry import Registry
 from qengine.errors import ConflictError, QEngineError
 from qengine.loader.journal import Journal, journals
-from qengine.loader.publish import STAGED, Tree, exclusive, reveal_tree
+from qengine.loader.publish import LOCK, STAGED, Tree, exclusive, reveal_tree
 
 _FOLDERS = ("parts", "keys")
 _BUSY_S = 1.0
@@ -98,6 +98,16 @@ def sweep(root: Path, registry: Registry, catalog: str, tables: Iterable[str], *
                     path.unlink(missing_ok=True)
                     removed += 1
     return removed + registry.forget_unpublished(catalog)
+
+
+def sweep_idle(root: Path, registry: Registry, catalog: str) -> int:
+    """Sweep all tables of the catalogue at which nobody is at work, and return how many files were removed."""
+    removed = 0
+    for folder in sorted((root / catalog).glob(f"*/{LOCK}")):
+        table = folder.parent.name
+        with suppress(ConflictError), exclusive(root, catalog, [table]):
+            removed += sweep(root, registry, catalog, [table])
+    return removed
 
 
 def _busy(root: Path, registry: Registry, catalog: str, but: str) -> set[str]:

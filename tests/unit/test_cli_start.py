@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from qengine import cli
+from qengine import cli_load
 from qengine.catalog.model import TableKind
+from qengine.loader.request import ExtraColumns, MissingColumns, OnDuplicate
 
 HEAVY = (
     "astropy",
@@ -46,4 +47,7 @@ def test_a_connection_loads_no_web_framework_and_no_migrations() -> None:
 
 
 def test_kinds_are_those_of_the_catalogue() -> None:
-    assert {kind.value for kind in cli.Kind} == {kind.value for kind in TableKind}
+    assert {kind.value for kind in cli_load.Kind} == {kind.value for kind in TableKind}
+    assert [one.value for one in cli_load.Duplicates] == [one.value for one in OnDuplicate]
+    assert [one.value for one in cli_load.Extra] == [one.value for one in ExtraColumns]
+    assert [one.value for one in cli_load.Missing] == [one.value for one in MissingColumns]

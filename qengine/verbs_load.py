@@ -1,0 +1,273 @@
+"""What the verbs of loads do: load, begin, contribute, commit, abort, loads, sweep (declared in `cli_load`)."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from qengine import app as composition
+from qengine.catalog.inputs import InputRecord
+from qengine.catalog.loads import UNFINISHED, Load
+from qengine.catalog.model import TableKind
+from qengine.catalog.registry import Registry
+from qengine.errors import ConfigError
+from qengine.loader import leftovers
+from qengine.loader.feeds import load_answer, load_butler
+from qengine.loader.journal import Journal
+from qengine.loader.load import load as load_table
+from qengine.loader.receipt import Receipt
+from qengine.loader.request import ExtraColumns, LoadReport, LoadRequest, MissingColumns, OnDuplicate, Progress
+from qengine.loader.sources.butler import ButlerQuery, find_datasets, open_datasets
+from qengine.loader.sources.csv import CsvOptions
+from qengine.loader.sources.open import InputOptions
+from qengine.loader.transaction import Transaction
+from qengine.storage.objects import Store
+from qengine.verbs import bars, needed, tell
+
+_TELL_S = 1.0
+_SHOWN = 80
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What a command line says of the inputs: files; or the word butler and a repository, with words about the datasets; or a
+    query.
+    `options` and `text` are words about files."""
+
+    inputs: tuple[str, ...]
+    query: str
+    lang: str
+    butler: Mapping[str, Any]
+    options: Mapping[str, str]
+    text: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        if bool(self.query) == bool(self.inputs):
+            what = "files and a statement are named" if self.query else "nothing to load is named"
+            raise ConfigError(what, hint="name files, or a statement with --query")
+        if any(self.butler.values()) and self.datasets is None:
+            raise ConfigError("--collection, --dataset-type and --where are of a Butler", hint="say: qengine load butler REPO ..")
+
+    @property
+    def datasets(self) -> ButlerQuery | None:
+        """Return which datasets of a Butler are meant, None if it is not about one."""
+        is_butler = len(self.inputs) == 2 and self.inputs[0] == "butler" and not Path("butler").exists()
+        return ButlerQuery(repo=self.inputs[1], **self.butler) if is_butler else None
+
+    def added_to(self, request: LoadRequest) -> LoadRequest:
+        """Return the request with what is said of files."""
+        csv = CsvOptions(**{word: value for word, value in self.text.items() if value})
+        return replace(request, inputs=self.inputs, options=InputOptions(csv=csv, **self.options))
+
+
+def request_of(
+    *, kind: str | None, on_duplicate: str, extra_columns: str, missing_columns: str, schema: str, **words: Any
+) -> LoadRequest:
+    """Return the request that options make, without inputs."""
+    is_file = bool(schema) and Path(schema).exists()
+    return LoadRequest(
+        kind=TableKind(kind) if kind is not None else None, on_duplicate=OnDuplicate(on_duplicate),
+        extra_columns=ExtraColumns(extra_columns), missing_columns=MissingColumns(missing_columns),
+        schema=Path(schema).absolute() if is_file else schema or None, **words,
+    )  # fmt: skip
+
+
+def context_of(why: str, words: Sequence[str]) -> dict[str, str]:
+    """Return what is kept with a load, from --why and KEY=VALUE. Raise `ConfigError` for a word without =."""
+    found = {"why": why} if why else {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--context {word}: not KEY=VALUE", hint="such as --context pipeline=DRP#ci")
+        found[key] = value
+    return found
+
+
+def load(
+    store: Path | None, request: LoadRequest, given: Given, *, context: Mapping[str, str], wait_s: float, is_resuming: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Load inputs into a table and publish it."""
+    request = given.added_to(request)
+    root = needed(store)
+    files, registry = composition.open_store(root, create=True)
+    with registry, _progress(as_json) as progress:
+        terms: dict[str, Any] = {"progress": progress, "resume": is_resuming, "context": context, "wait_s": wait_s}
+        if given.query:
+            with composition.connect(root) as client:
+                ask = partial(client.query, given.query, given.lang)
+                report = load_answer(request, given.query, ask, registry, files, **terms)
+        elif (datasets := given.datasets) is not None:
+            report = load_butler(request, datasets, registry, files, **terms)
+        else:
+            report = load_table(request, registry, files, **terms)
+    _tell_reports([report], as_json=as_json)
+
+
+def begin(store: Path | None, catalog: str, *, context: Mapping[str, str]) -> None:
+    """Begin a load and print its id."""
+    files, registry = composition.open_store(needed(store), create=True)
+    with registry:
+        begun = Transaction.begin(catalog, registry, files, context=context)
+    print(begun.id)
+    tell(f"load {begun.load.number} of {begun.load.catalog} has begun; contribute to it, then commit or abort it")
+
+
+def contribute(store: Path | None, load: str, request: LoadRequest, given: Given) -> None:
+    """Add inputs to a load."""
+    with _open(store, load) as begun:
+        named = replace(given.added_to(request), catalog=begun.load.catalog)
+        datasets = given.datasets
+        sources = open_datasets(find_datasets(datasets)) if datasets is not None else None
+        receipt = begun.contribute(named, sources)
+    tell(f"{receipt.request.catalog}.{receipt.request.table}: {_contribution(receipt)}")
+
+
+def commit(store: Path | None, load: str, *, wait_s: float, as_json: bool) -> None:
+    """Publish what was contributed to a load."""
+    with _open(store, load) as begun, _progress(as_json) as progress:
+        done = begun.commit(progress=progress, wait_s=wait_s)
+    _tell_reports(done.reports, as_json=as_json)
+    if not as_json:
+        tell(f"load {done.load.number} is finished, snapshot {done.load.snapshot} of {done.load.catalog}")
+
+
+def abort(store: Path | None, load: str, *, why: str) -> None:
+    """End a load without publishing."""
+    with _open(store, load) as begun:
+        begun.abort(why)
+        tell(f"load {begun.load.number} is aborted")
+
+
+def sweep(store: Path | None) -> None:
+    """Finish what has been published, and remove what dead loads have left."""
+    files, registry = composition.open_store(needed(store))
+    with registry:
+        catalogs = sorted({table.schema for table in registry.definitions()} | {load.catalog for load in registry.loads()} - {""})
+        for catalog in catalogs:
+            healed = leftovers.heal(files.root, registry, catalog)
+            removed = leftovers.sweep_idle(files.root, registry, catalog)
+            tell(f"{catalog}: {len(healed)} loads cleaned up, {removed:,} files removed")
+
+
+def loads(store: Path | None, load: str | None, *, as_json: bool) -> None:
+    """List loads, or show one."""
+    files, registry = composition.open_store(needed(store))
+    with registry:
+        if load is None:
+            _list(files, registry, as_json=as_json)
+        else:
+            _show(files, registry, registry.load(load), as_json=as_json)
+
+
+def _list(files: Store, registry: Registry, *, as_json: bool) -> None:
+    found = [(one, registry.inputs_of_load(one.number), _receipts(files, registry, one)) for one in registry.loads()]
+    if as_json:
+        print(json.dumps([_words(*each) for each in found], indent=1, default=str))
+        return
+    rows = [("LOAD", "ID", "STATE", "CATALOG", "SNAPSHOT", "STARTED", "INPUTS", "ROWS", "WHAT")]
+    for one, inputs, receipts in found:
+        count = len(inputs) or sum(len(receipt.inputs) for receipt in receipts)
+        what = one.error or str(one.context.get("why", "") or one.context.get("operation", ""))
+        stored = f"{sum(each.rows_stored for each in inputs):,}" if inputs else ""
+        began = f"{one.started:%Y-%m-%d %H:%M}"
+        snapshot = str(one.snapshot or "")
+        rows.append(
+            (str(one.number), one.id[:12], _state(files, one), one.catalog, snapshot, began, f"{count:,}", stored, what[:_SHOWN])
+        )
+    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _show(files: Store, registry: Registry, load: Load, *, as_json: bool) -> None:
+    inputs, receipts = registry.inputs_of_load(load.number), _receipts(files, registry, load)
+    if as_json:
+        print(json.dumps(_words(load, inputs, receipts), indent=1, default=str))
+        return
+    ended = f", ended {load.finished:%Y-%m-%d %H:%M:%S}" if load.finished else ""
+    print(f"load {load.number} ({load.id}) of {load.catalog or '?'}: {_state(files, load)}")
+    print(f"started {load.started:%Y-%m-%d %H:%M:%S} UTC{ended}{f', snapshot {load.snapshot}' if load.snapshot else ''}")
+    if load.error:
+        print(f"error: {load.error}")
+    for key, value in load.context.items():
+        print(f"  {key}: {json.dumps(value, default=str, ensure_ascii=False) if not isinstance(value, str) else value}")
+    for receipt in receipts:
+        print(f"contributed to {receipt.request.table} by {receipt.contributor}: {_contribution(receipt)}")
+        for given in receipt.inputs:
+            print(f"  {given.label} ({given.kind}, version {given.version[:16]})")
+    for one in inputs:
+        gone = f", replaced by load {one.replaced_by}" if one.replaced_by is not None else ""
+        print(f"input {one.number} of {one.table}: {one.label} ({one.kind}, version {one.version[:16]}){gone}")
+        print(
+            f"  {one.rows_read:,} rows read, {one.rows_stored:,} stored, {one.rows_quarantined:,} quarantined, "
+            f"{one.rows_filtered:,} filtered, {one.rows_skipped:,} skipped; sha256 {one.sha256[:16]}, {one.bytes:,} bytes"
+        )
+
+
+def _state(files: Store, load: Load) -> str:
+    """Return the state, and for a load that has not ended whether somebody is at work on it."""
+    if load.state in UNFINISHED and load.catalog:
+        idle = Journal.of(files.root, load.catalog, load.id).is_idle()
+        return f"{load.state.value}, {'nobody at work' if idle else 'at work'}"
+    return load.state.value
+
+
+def _receipts(files: Store, registry: Registry, load: Load) -> tuple[Receipt, ...]:
+    return Transaction(load, registry, files).receipts() if load.state in UNFINISHED and load.catalog else ()
+
+
+def _words(load: Load, inputs: Sequence[InputRecord], receipts: Sequence[Receipt]) -> dict[str, Any]:
+    words = [{key: value for key, value in asdict(one).items() if key != "coverage"} for one in inputs]
+    return {**asdict(load), "state": load.state.value, "inputs": words, "contributions": [one.to_json() for one in receipts]}
+
+
+def _contribution(receipt: Receipt) -> str:
+    count = len(receipt.inputs)
+    return f"{count:,} input{'s' if count != 1 else ''}, {receipt.rows:,} rows, {receipt.bytes / 1e6:,.1f} MB"
+
+
+def _tell_reports(reports: Sequence[LoadReport], *, as_json: bool) -> None:
+    for report in reports:
+        if as_json:
+            print(json.dumps({"report": report.to_json()}, default=str), flush=True)
+        else:
+            tell(report.to_text())
+
+
+@contextmanager
+def _open(store: Path | None, load: str) -> Iterator[Transaction]:
+    files, registry = composition.open_store(needed(store))
+    with registry:
+        yield Transaction.open(load, registry, files)
+
+
+@contextmanager
+def _progress(as_json: bool) -> Iterator[Progress]:
+    if not as_json:
+        with bars() as shown:
+            yield shown
+        return
+    began: dict[str, float] = {}
+    told: dict[str, float] = {}
+    yield partial(_tell_stage, began, told)
+
+
+def _tell_stage(began: dict[str, float], told: dict[str, float], stage: str, done: int, total: int) -> None:
+    """Print a line of JSON about a stage, at most one a second, and one at its end."""
+    now = time.monotonic()
+    start = began.setdefault(stage, now)
+    if done < total and now - told.get(stage, -_TELL_S) < _TELL_S:
+        return
+    told[stage] = now
+    rate = done / (now - start) if now > start else 0.0
+    left = (total - done) / rate if rate > 0 else None
+    words = {"stage": stage, "done": done, "total": total, "per_s": round(rate), "left_s": left and round(left, 1)}
+    print(json.dumps(words), file=sys.stderr, flush=True)
