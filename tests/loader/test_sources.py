@@ -164,6 +164,18 @@ def test_csv_types_are_inferred_beyond_nulls_and_unified_over_files(tmp_path: Pa
     assert schema.field("n").type in (pa.float64(), pa.string())
 
 
+def test_files_without_values_in_a_column_have_no_say_in_its_type(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("i,x,s\n")
+    (tmp_path / "b.csv").write_text("i,x,s\n1,,\n")
+    (tmp_path / "c.csv").write_text("i,x,s\n2,2.5,\n")
+    sources = open_sources([tmp_path])
+    assert check_same_columns(sources).types == [pa.int64(), pa.float64(), pa.string()]
+    rows = [row for source in sources for batch in source.batches(["i", "x", "s"]) for row in batch.to_pylist()]
+    assert rows == [{"i": 1, "x": None, "s": None}, {"i": 2, "x": 2.5, "s": None}]
+    [declared] = open_sources([tmp_path / "a.csv"], types={"i": pa.int64(), "x": pa.float64(), "s": pa.string()})
+    assert declared.schema.types == [pa.int64(), pa.float64(), pa.string()]
+
+
 def test_inputs_are_files_directories_and_patterns_each_file_once(tmp_path: Path) -> None:
     for name in ("b.parquet", "a.parquet", "sub/c.parquet", "_meta/d.parquet", "sub/.hidden.parquet", "notes.md"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

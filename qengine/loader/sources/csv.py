@@ -76,6 +76,7 @@ class CsvSource(FileSource):
         super().__init__(path)
         self._csv = options or CsvOptions()
         self._types = dict(types or {})
+        self._undetermined: frozenset[str] = frozenset()
         raw = self._read_sample()
         sample = str(raw, "utf-8-sig" if self._csv.encoding == "utf8" else self._csv.encoding, "replace")
         is_whole = len(raw) < _SAMPLE_BYTES
@@ -87,6 +88,11 @@ class CsvSource(FileSource):
         inferred = self._infer(self._types)
         self._schema = pa.schema([pa.field(name, inferred[name]) for name in self._dialect.names])
         self._row_bytes = max(line_bytes, 8 * len(self._schema))
+
+    @property
+    def undetermined(self) -> frozenset[str]:
+        """Columns in which the file has no value, so that nothing says what type they are of; they are read as text."""
+        return self._undetermined
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield the rows in file order. Raise `InputError` with row and column of a value that does not fit."""
@@ -183,6 +189,7 @@ class CsvSource(FileSource):
                 found = {field.name: field.type for field in reader.schema}
         except pa.ArrowInvalid as error:
             if "Empty CSV" in str(error):
+                self._undetermined = frozenset(names).difference(types)
                 return {name: types.get(name, pa.string()) for name in names}
             raise self._located(error, names, types) from error
         except OSError as error:
@@ -204,6 +211,7 @@ class CsvSource(FileSource):
                     pending.remove(name)
             if not pending:
                 break
+        self._undetermined = frozenset(pending)
         return found
 
 
@@ -245,13 +253,15 @@ def _checked_names(names: tuple[str, ...], name: str) -> tuple[str, ...]:
     return names
 
 
-def unify_types(schemas: Sequence[pa.Schema]) -> dict[str, pa.DataType]:
-    """Return for each column the narrowest type that holds the values of all files: integer < float < text."""
+def unify_types(sources: Sequence[CsvSource]) -> dict[str, pa.DataType]:
+    """Return for each column the narrowest type that holds the values of all files: integer < float < text. Files without a value
+    in a column have no say."""
     found: dict[str, pa.DataType] = {}
-    for schema in schemas:
-        for field in schema:
-            known = found.get(field.name, field.type)
-            found[field.name] = known if known == field.type else _wider(known, field.type)
+    for source in sources:
+        for field in source.schema:
+            if field.name not in source.undetermined:
+                known = found.get(field.name, field.type)
+                found[field.name] = known if known == field.type else _wider(known, field.type)
     return found
 
 

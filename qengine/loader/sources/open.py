@@ -65,23 +65,18 @@ def open_sources(
     if not inputs:
         raise InputError("nothing to load: no input was given")
     opened: dict[str, Callable[[], Source] | Source] = {}
-    texts: dict[str, Place] = {}
     for entry in inputs:
         path = Path(str(entry))
         if not remote.is_remote(str(entry)) and path.is_dir() and is_hats(path):
             opened |= {source.name: source for source in open_hats(path)}
             continue
         for name, kind in _files(str(entry), wanted.format):
-            if name in opened or name in texts:
-                continue
-            place = Place(uri=name, label=wanted.label)
-            if kind == "csv":
-                texts[name] = place
-            opened[name] = _opener(kind, place, types, wanted)
+            if name not in opened:
+                opened[name] = _opener(kind, Place(uri=name, label=wanted.label), types, wanted)
     if wanted.label and len(opened) != 1:
         raise InputError(f"the label {wanted.label!r} is for one input, but there are {len(opened)}", hint="load them one by one")
     sources = {name: found() if callable(found) else found for name, found in opened.items()}
-    return tuple((sources | _unified(texts, sources, wanted.csv)).values())
+    return tuple((sources | _unified(sources, wanted, types or {})).values())
 
 
 def reopen(recipe: Recipe) -> Source:
@@ -121,13 +116,23 @@ def _opener(kind: str, place: Place, types: Mapping[str, pa.DataType] | None, wa
     return openers[kind]
 
 
-def _unified(texts: Mapping[str, Place], sources: Mapping[str, Source], options: CsvOptions) -> dict[str, Source]:
+def _unified(sources: Mapping[str, Source], wanted: InputOptions, types: Mapping[str, pa.DataType]) -> dict[str, Source]:
     """Open texts again with common types: text has no types of its own, so files agree on the widest that was seen."""
-    schemas = [sources[name].schema for name in texts]
-    if len(set(schemas)) < 2 or len({frozenset(schema.names) for schema in schemas}) > 1:
+    texts = {name: source for name, source in sources.items() if type(source) is CsvSource}
+    if not texts or len({frozenset(source.schema.names) for source in texts.values()}) > 1:
         return {}
-    common = csv.unify_types(schemas)
-    return {name: CsvSource(place, types=common, options=options) for name, place in texts.items()}
+    common = csv.unify_types(list(texts.values()))
+    if not common and not any(source.rows for source in sources.values()):
+        first = next(iter(texts))
+        raise InputError(
+            f"{first}: there are no rows, so that nothing says what types its columns are of", hint="declare them with --schema"
+        )
+    declared = {**types, **common}
+    return {
+        name: CsvSource(Place(uri=name, label=wanted.label), types=declared, options=wanted.csv)
+        for name, source in texts.items()
+        if any(field.type != declared.get(field.name, field.type) for field in source.schema)
+    }
 
 
 def _files(entry: str, declared: str) -> Iterable[tuple[str, str]]:

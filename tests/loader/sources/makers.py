@@ -26,12 +26,13 @@ WORDS = {
 @dataclass(frozen=True, kw_only=True)
 class Maker:
     """`write(table, folder)` writes the file. Formats differ in what they keep: texts that are empty or beyond ASCII, units, UCDs,
-    exact counts of rows."""
+    types, exact counts of rows."""
 
     write: Callable[[pa.Table, Path], Path]
     words: tuple[str, ...] = ("unit", "ucd", "description")
     has_unicode: bool = True
     is_counted: bool = True
+    has_types: bool = True
 
     def make(self, table: pa.Table, folder: Path) -> Source:
         return open_sources([self.write(table, folder)])[0]
@@ -134,8 +135,8 @@ MAKERS: dict[str, Maker] = {
     "parquet": Maker(write=parquet),
     "arrow_file": Maker(write=arrow_file),
     "arrow_stream": Maker(write=arrow_stream, is_counted=False),
-    "csv": Maker(write=csv, words=()),
-    "tsv": Maker(write=tsv, words=()),
+    "csv": Maker(write=csv, words=(), has_types=False),
+    "tsv": Maker(write=tsv, words=(), has_types=False),
     "ecsv": Maker(write=ecsv),
     "fits": Maker(write=fits, words=("unit",), has_unicode=False),
     "votable_text": Maker(write=votable_text),
