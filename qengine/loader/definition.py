@@ -143,9 +143,9 @@ def _define(request: LoadRequest, inputs: Sequence[Given], catalog: Catalog) -> 
     columns = tuple(replace(c, nullable=c.nullable or c.type.is_float) for c in base.columns if c.name not in RESERVED)
     rows, margin = _layout(request, declaration.layout if declaration else None, previous)
     base = replace(base, name=request.table, columns=columns, rows_per_tile=rows)
+    if base.line != SKY_LINE or base.kind is TableKind.SERIES:
+        raise SchemaError(f"{base.full_name}: tables on the line {base.line} cannot be loaded", hint="declare it as replicated")
     table, director = _with_roles(base, request, catalog)
-    if table.line != SKY_LINE or table.kind is TableKind.SERIES:
-        raise SchemaError(f"{table.full_name}: tables on the line {table.line} cannot be loaded", hint="declare it as replicated")
     stored = to_arrow_schema(columns)
     if table.key:
         key_type(stored.field(table.key).type, table.key)

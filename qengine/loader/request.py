@@ -126,6 +126,7 @@ _KINDS: dict[str, Callable[[Any], Any]] = {
     "kind": TableKind, "on_duplicate": OnDuplicate, "extra_columns": ExtraColumns, "missing_columns": MissingColumns
 }  # fmt: skip
 _OF_INPUTS = ("inputs", "options")
+_SHOWN_COLUMNS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,8 +202,10 @@ class LoadReport:
         if self.wrapped:
             lines.append(f"  right ascension brought into [0, 360): {self.wrapped:,} rows")
         if self.nan:
-            columns = ", ".join(f"{name} {count:,}" for name, count in sorted(self.nan.items()))
-            lines.append(f"  NaN stored as NULL: {columns}")
+            most = sorted(self.nan.items(), key=lambda item: (-item[1], item[0]))
+            columns = ", ".join(f"{name} {count:,}" for name, count in most[:_SHOWN_COLUMNS])
+            more = f" and {len(most) - _SHOWN_COLUMNS:,} more columns" if len(most) > _SHOWN_COLUMNS else ""
+            lines.append(f"  NaN stored as NULL: {columns}{more}")
         if self.quarantined:
             lines.append(f"  quarantined: {self.quarantined:,} rows of {self.read:,}, see {self.quarantine}")
         return "\n".join(lines)
