@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qengine.catalog import definition, durable
+from qengine.catalog.joining import aligned
 from qengine.catalog.model import NO_PARTS, ColumnStats, KeyIndex, PartRole, Parts, RowGroups, Table, TableSnapshot
 from qengine.errors import BugError, RegistryError
 
@@ -196,10 +197,8 @@ def _part_columns(roles: Sequence[Parts]) -> dict[str, pa.Array]:
 def _stats_columns(name: str, roles: Sequence[Parts]) -> dict[str, pa.Array]:
     """Return the five arrays of a column's statistics. Roles that lack them are filled with "not known", and so are those whose
     values are of another type (a role in which nothing is known has no type of its own)."""
-    found = [parts.stats.get(name) for parts in roles]
-    given = [stats for stats in found if stats is not None]
-    dtype = next((stats.minimum.dtype for stats in given if stats.is_known.any()), given[0].minimum.dtype)
-    filled = [_as(dtype, stats, len(parts)) for stats, parts in zip(found, roles, strict=True)]
+    filled = aligned([parts.stats.get(name) for parts in roles], [len(parts) for parts in roles])
+    dtype = filled[0].minimum.dtype
     kind = pa.string() if dtype == np.object_ else None
     return {
         f"min:{name}": pa.array(np.concatenate([s.minimum for s in filled]), kind),
@@ -210,14 +209,6 @@ def _stats_columns(name: str, roles: Sequence[Parts]) -> dict[str, pa.Array]:
             np.concatenate([np.zeros(len(s.nulls), np.bool_) if s.is_exact is None else s.is_exact for s in filled])
         ),
     }
-
-
-def _as(dtype: np.dtype[Any], stats: ColumnStats | None, count: int) -> ColumnStats:
-    if stats is not None and stats.minimum.dtype == dtype:
-        return stats
-    empty = np.full(count, None, np.object_) if dtype == np.object_ else np.zeros(count, dtype)
-    nulls = np.full(count, -1, np.int64) if stats is None else stats.nulls
-    return ColumnStats(empty, empty, nulls, np.zeros(count, np.bool_))
 
 
 def _parts(content: pa.Table, stats: StoredStats) -> Parts:
