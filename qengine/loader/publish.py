@@ -120,6 +120,8 @@ def reveal_tree(tree: Tree, number: int) -> None:
         margins.append(f"snapshots/{name}")
     _rename(tree.primary, tree.snapshots / str(number))
     sync_directory(tree.snapshots)
+    for dead in tree.snapshots.parent.glob(".collection.properties.*"):
+        dead.unlink()  # of a process that died while it wrote; this one holds the table
     write_collection(tree.snapshots.parent, name=tree.name, primary=f"snapshots/{number}", margins=margins)
 
 

@@ -7,26 +7,16 @@ worker use this module, so it must not import grpc.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, assert_never
 
 import pyarrow as pa
-from google.protobuf.message import DecodeError
 
 from qengine.errors import (
-    Blame,
-    BugError,
     ClusterError,
-    DataError,
-    LimitError,
     ProtocolError,
     QEngineError,
-    QueryError,
-    RangesUnavailableError,
-    Span,
-    by_code,
 )
 from qengine.plan.physical import (
     PROTOCOL_VERSION,
@@ -52,25 +42,12 @@ from qengine.plan.physical import (
 from qengine.storage.ipc import stream_pieces
 from qengine.transport.bulk import take_bytes, with_bytes
 from qengine.transport.channel import WorkerStatus
+from qengine.transport.error_message import from_message, parse, to_message
 from qengine.transport.generated import common_pb2, worker_pb2
 
 _EVENT_BATCH = worker_pb2.Event.DESCRIPTOR.fields_by_name["batch"].number
 _BATCH_ARROW = worker_pb2.Batch.DESCRIPTOR.fields_by_name["arrow"].number
 _FRAME_ARROW = worker_pb2.Frame.DESCRIPTOR.fields_by_name["arrow"].number
-
-_BLAMES: dict[Blame, common_pb2.Blame] = {
-    Blame.USER: common_pb2.BLAME_USER,
-    Blame.LIMIT: common_pb2.BLAME_LIMIT,
-    Blame.CLUSTER: common_pb2.BLAME_CLUSTER,
-    Blame.DATA: common_pb2.BLAME_DATA,
-    Blame.BUG: common_pb2.BLAME_BUG,
-}
-_BASES: dict[common_pb2.Blame, type[QEngineError]] = {
-    _BLAMES[Blame.USER]: QueryError,
-    _BLAMES[Blame.LIMIT]: LimitError,
-    _BLAMES[Blame.DATA]: DataError,
-    _BLAMES[Blame.BUG]: BugError,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +112,7 @@ def encode_run(task: Task) -> bytes:
 
 def decode_run(payload: bytes) -> Task:
     """Return the task of a request. Raise `ProtocolError` if it speaks another version."""
-    request = _parse(worker_pb2.RunRequest, payload)
+    request = parse(worker_pb2.RunRequest, payload)
     check_protocol(request.protocol)
     limits = request.limits
     return Task(
@@ -181,7 +158,7 @@ def decode_run(payload: bytes) -> Task:
 
 def decode_run_head(payload: bytes) -> RunHead:
     """Return who asks for what in a request, without its work."""
-    request = _parse(worker_pb2.RunRequest, payload)
+    request = parse(worker_pb2.RunRequest, payload)
     references = (PartRef(p.digest, p.uri, p.rows, p.bytes) for i in request.inputs for p in i.parts)
     pulls = tuple(found for part in references if (found := partition_of(part)) is not None)
     return RunHead(
@@ -233,7 +210,7 @@ def encode_event(event: TaskEvent) -> bytes:
                 )
             )
         case Failed():
-            message.failed.error.CopyFrom(_error_message(event.error))
+            message.failed.error.CopyFrom(to_message(event.error))
         case _:
             assert_never(event)
     return bytes(message.SerializeToString())
@@ -247,7 +224,7 @@ def encode_waiting(head: RunHead) -> bytes:
 def decode_event(payload: bytes) -> TaskEvent:
     """Return an event. Raise `ProtocolError` if it is none of ours."""
     taken = take_bytes(payload, (_EVENT_BATCH, _BATCH_ARROW))
-    message = _parse(worker_pb2.Event, payload if taken is None else taken[0])
+    message = parse(worker_pb2.Event, payload if taken is None else taken[0])
     task, attempt, epoch = _task_id(message.id), message.id.attempt, message.id.epoch
     if taken is not None:
         return Batch(task=task, attempt=attempt, epoch=epoch, rows=_one_batch(bytes(taken[1])))
@@ -271,7 +248,7 @@ def decode_event(payload: bytes) -> TaskEvent:
             )
             return Finished(task=task, attempt=attempt, epoch=epoch, stats=stats)
         case "failed":
-            return Failed(task=task, attempt=attempt, epoch=epoch, error=_error(message.failed.error))
+            return Failed(task=task, attempt=attempt, epoch=epoch, error=from_message(message.failed.error))
         case other:
             raise ProtocolError(f"an event of unknown kind {other!r}", hint="run the same release of qengine everywhere")
 
@@ -295,31 +272,6 @@ def _one_batch(arrow: bytes) -> pa.RecordBatch:
 # -- errors -------------------------------------------------------------------------------------------------------------------
 
 
-def _error_message(error: QEngineError) -> common_pb2.Error:
-    message = common_pb2.Error(
-        code=error.code,
-        blame=_BLAMES[error.blame],
-        retryable=error.retryable,
-        message=error.message,
-        hint=error.hint,
-        details_json=json.dumps(error.details, default=str),
-    )
-    if error.span is not None:
-        span = error.span
-        message.span.CopyFrom(common_pb2.Span(line=span.line, column=span.column, start=span.start, end=span.end))
-    return message
-
-
-def _error(message: common_pb2.Error) -> QEngineError:
-    kind = by_code(message.code)
-    if kind.code != message.code:
-        # A newer release knows kinds of errors that we do not: who is to blame, and whether to try again, still decide.
-        kind = _BASES.get(message.blame, ClusterError if message.retryable else RangesUnavailableError)
-    span = Span(message.span.line, message.span.column, message.span.start, message.span.end) if message.HasField("span") else None
-    details: dict[str, Any] = json.loads(message.details_json) if message.details_json else {}
-    return kind(message.message, span=span, hint=message.hint, details=details)
-
-
 # -- the smaller calls --------------------------------------------------------------------------------------------------------
 
 
@@ -330,14 +282,14 @@ def encode_fetch(spool: str, skip_frames: int) -> bytes:
 
 def decode_fetch(payload: bytes) -> tuple[str, int]:
     """Return the spool's name and how many of its frames to leave out. Raise `ProtocolError` for another version."""
-    request = _parse(worker_pb2.FetchRequest, payload)
+    request = parse(worker_pb2.FetchRequest, payload)
     check_protocol(request.protocol)
     return request.spool, request.skip_frames
 
 
 def encode_frame_message(frame: bytes | QEngineError) -> bytes:
     if isinstance(frame, QEngineError):
-        return bytes(worker_pb2.Frame(error=_error_message(frame)).SerializeToString())
+        return bytes(worker_pb2.Frame(error=to_message(frame)).SerializeToString())
     return with_bytes(b"", (_FRAME_ARROW,), (frame,))
 
 
@@ -345,9 +297,9 @@ def decode_frame_message(payload: bytes) -> bytes:
     """Return a frame. Raise the error that was sent instead of one."""
     if (taken := take_bytes(payload, (_FRAME_ARROW,))) is not None:
         return bytes(taken[1])
-    message = _parse(worker_pb2.Frame, payload)
+    message = parse(worker_pb2.Frame, payload)
     if message.WhichOneof("kind") == "error":
-        raise _error(message.error)
+        raise from_message(message.error)
     return bytes(message.arrow)
 
 
@@ -356,7 +308,7 @@ def encode_release(spool: str) -> bytes:
 
 
 def decode_release(payload: bytes) -> str:
-    return str(_parse(worker_pb2.ReleaseRequest, payload).spool)
+    return str(parse(worker_pb2.ReleaseRequest, payload).spool)
 
 
 def encode_pull(query: QueryId, name: str) -> bytes:
@@ -365,7 +317,7 @@ def encode_pull(query: QueryId, name: str) -> bytes:
 
 def decode_pull(payload: bytes) -> tuple[QueryId, str]:
     """Return query and name of the wanted partition. Raise `ProtocolError` for another version."""
-    request = _parse(worker_pb2.PullRequest, payload)
+    request = parse(worker_pb2.PullRequest, payload)
     check_protocol(request.protocol)
     return QueryId(request.query), request.name
 
@@ -381,24 +333,24 @@ def encode_put_data(data: bytes) -> bytes:
 
 def decode_put(payload: bytes) -> tuple[QueryId, str, str]:
     """Return query, name and digest of the relation that begins. Raise `ProtocolError` for another version."""
-    request = _parse(worker_pb2.PutRequest, payload)
+    request = parse(worker_pb2.PutRequest, payload)
     check_protocol(request.protocol)
     return QueryId(request.query), request.name, request.digest
 
 
 def decode_put_data(payload: bytes) -> bytes:
-    return bytes(_parse(worker_pb2.PutRequest, payload).data)
+    return bytes(parse(worker_pb2.PutRequest, payload).data)
 
 
 def encode_put_reply(error: QEngineError | None) -> bytes:
-    return bytes(worker_pb2.PutReply(error=None if error is None else _error_message(error)).SerializeToString())
+    return bytes(worker_pb2.PutReply(error=None if error is None else to_message(error)).SerializeToString())
 
 
 def check_put_reply(payload: bytes) -> None:
     """Raise the error that a worker answered with, if any."""
-    reply = _parse(worker_pb2.PutReply, payload)
+    reply = parse(worker_pb2.PutReply, payload)
     if reply.HasField("error"):
-        raise _error(reply.error)
+        raise from_message(reply.error)
 
 
 def encode_cancel(query: QueryId) -> bytes:
@@ -406,7 +358,7 @@ def encode_cancel(query: QueryId) -> bytes:
 
 
 def decode_cancel(payload: bytes) -> QueryId:
-    return QueryId(_parse(worker_pb2.CancelRequest, payload).query)
+    return QueryId(parse(worker_pb2.CancelRequest, payload).query)
 
 
 def encode_status_request() -> bytes:
@@ -429,7 +381,7 @@ def encode_status(status: WorkerStatus, incarnation: str) -> bytes:
 
 def decode_status(payload: bytes) -> WorkerStatus:
     """Return a worker's answer, whatever version it speaks."""
-    reply = _parse(worker_pb2.StatusReply, payload)
+    reply = parse(worker_pb2.StatusReply, payload)
     return WorkerStatus(
         worker=WorkerId(reply.worker),
         protocol=reply.protocol,
@@ -442,13 +394,6 @@ def decode_status(payload: bytes) -> WorkerStatus:
 
 
 # -- pieces -------------------------------------------------------------------------------------------------------------------
-
-
-def _parse(kind: Any, payload: bytes) -> Any:
-    try:
-        return kind.FromString(payload)
-    except DecodeError as error:
-        raise ClusterError(f"a message cannot be decoded: {error}") from error
 
 
 def _attempt_id(task: TaskId, attempt: int, epoch: int) -> common_pb2.AttemptId:
