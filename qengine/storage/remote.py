@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import pyarrow as pa
 
@@ -25,6 +25,7 @@ from qengine.errors import InputError
 SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "http", "https")
 _BLOCK = 8 << 20
 _READ_AHEAD = 1 << 20
+_SECRET = re.compile(r"(?i)(^|&)[^=&]*(signature|sig|token|secret|password|credential|apikey|api_key)=")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -53,6 +54,10 @@ def checked(uri: str) -> str:
     parts = urlsplit(uri)
     if parts.scheme not in SCHEMES:
         raise InputError(f"{parts.scheme}://..: there is no reader for this scheme", hint=f"known are {', '.join(SCHEMES)}")
+    if _SECRET.search(parts.query):
+        raise InputError(
+            f"{parts.scheme}://{parts.netloc}{parts.path}?..: a signed address expires, and is a secret", hint="use the environment"
+        )
     if parts.password is not None or parts.username is not None:
         raise InputError(f"{parts.scheme}://..@{parts.hostname}: an address must not hold a password", hint="use the environment")
     return uri
@@ -119,7 +124,7 @@ def listed(uri: str) -> list[str]:
     keys = sorted(entry["path"] for page in pages for entry in page)
     if has_pattern:
         keys = [key for key in keys if fnmatch.fnmatchcase(key, pattern) and key.count("/") == pattern.count("/")]
-    return [f"{root}/{key}" for key in keys]
+    return [f"{root}/{quote(key, safe='/=+:,@!$()~ -._')}" for key in keys]
 
 
 class _RangeReader(io.RawIOBase):

@@ -1,10 +1,11 @@
 """Binary tables of FITS files as a loader source.
 
-The table is mapped into memory and read in slices, column by column: big-endian numbers become native, TSCAL and TZERO are applied
-(an unsigned integer stays one, any other scaling makes a double), a value equal to TNULL is NULL, a logical that is neither T nor F
-is NULL, text loses trailing blanks and NULs, bits become lists of booleans, vectors become lists, with one level per dimension of
-TDIM; arrays of variable length are read from the heap. Units (TUNIT), UCDs (TUCD) and descriptions (TCOMM, else the comment of
-TTYPE) go into the metadata of fields. Complex numbers are refused, because no query could use them.
+The table is mapped into memory and read in slices, column by column: big-endian numbers become native, TSCAL and TZERO are
+applied (an integer with a whole TZERO stays one, signed or unsigned; any other scaling makes a double), a value equal to TNULL
+is NULL, a logical that is neither T nor F is NULL, text loses trailing blanks and NULs, bits become lists of booleans, vectors
+become lists, with one level per dimension of TDIM; arrays of variable length are read from the heap. Units (TUNIT), UCDs (TUCD)
+and descriptions (TCOMM, else the comment of TTYPE) go into the metadata of fields. Complex numbers are refused, because no
+query could use them.
 
 Compressed and remote files are first copied to a temporary file.
 """
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from qengine.errors import InputError
@@ -66,6 +68,8 @@ class _Column:
             return _NUMBERS[code]
         if self.scale == 1 and code in _OFFSET and self.zero == _OFFSET[code][0]:
             return _OFFSET[code][1]
+        if self.scale == 1 and code in _OFFSET and self.zero.is_integer() and abs(self.zero) < 2**53:
+            return pa.int64()
         return pa.float64()
 
     @property
@@ -134,6 +138,8 @@ class FitsSource(FileSource):
         if not found:
             raise InputError(f"{self.name}: there is no binary table in this FITS file", hint="convert other extensions first")
         chosen = [each for each in found if not hdu or hdu == each[0] or hdu.upper() == each[1].upper()]
+        if chosen and chosen[0][2].get("ZTABLE", False):
+            raise InputError(f"{self.name}: the table is compressed by columns (ZTABLE)", hint="unpack it with funpack")
         if len(chosen) != 1:
             what = f"there is no table {hdu!r}" if hdu and not chosen else "there are several tables"
             raise InputError(f"{self.name}: {what} in this FITS file", hint=f"name one of {known}")
@@ -146,7 +152,10 @@ class FitsSource(FileSource):
         if column.code == "A":
             flat = _texts(raw.reshape(-1, column.text), self.name, column.name, first) if column.text else [""] * len(raw)
             return _nested(pa.array(flat, pa.string()), column.shape, len(raw))
-        values = _elements(raw.reshape(-1), column)
+        try:
+            values = _elements(raw.reshape(-1), column)
+        except pa.ArrowInvalid as error:
+            raise InputError(f"{self.name}: past row {first + 1}, column {column.name!r}: {error}") from error
         return _nested(values, column.shape, len(raw))
 
     def _from_heap(self, raw: NDArray[np.uint8], column: _Column, first: int) -> pa.Array:
@@ -186,7 +195,9 @@ def _elements(raw: NDArray[np.uint8], column: _Column) -> pa.Array:
     values = stored.astype(stored.dtype.newbyteorder("="))
     is_null = values == column.null if column.null is not None and values.dtype.kind in "iu" else None
     wanted = column.element
-    if wanted != _NUMBERS[code]:
+    if wanted != _NUMBERS[code] or column.zero:
+        if wanted == pa.int64() and column.zero != _OFFSET["K"][0]:
+            return pc.add_checked(pa.array(values, mask=is_null).cast(pa.int64()), pa.scalar(int(column.zero), pa.int64()))
         if pa.types.is_integer(wanted):
             # Adding 2^(n-1) modulo 2^n turns the highest bit over.
             half = 1 << (8 * values.dtype.itemsize - 1)

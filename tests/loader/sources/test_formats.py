@@ -54,15 +54,26 @@ def test_fits_scaled_unsigned_and_null_columns(tmp_path: Path) -> None:
         column("u8", "B", array=np.array([0, 1, 255], np.uint8)),
         column("scaled", "I", array=np.array([0, 1, 2], np.int16)),
         column("nulls", "J", null=-99, array=np.array([1, -99, 3], np.int32)),
+        column("shifted", "K", null=-99, array=np.array([2**60 + 1, -99, 3], np.int64)),
         TSCAL6=0.5,
         TZERO6=10.0,
+        TZERO8=100,
     )
     source = FitsSource(path)
-    assert [str(kind) for kind in source.schema.types] == ["uint16", "uint32", "uint64", "int8", "uint8", "double", "int32"]
+    assert [str(kind) for kind in source.schema.types] == [
+        "uint16",
+        "uint32",
+        "uint64",
+        "int8",
+        "uint8",
+        "double",
+        "int32",
+        "int64",
+    ]
     columns = pa.Table.from_batches(list(source.batches(source.schema.names))).to_pydict()
     assert columns == {
         "u16": [0, 1, 65535], "u32": [0, 1, 2**32 - 1], "u64": [0, 1, 2**64 - 1], "i8": [-128, 0, 127], "u8": [0, 1, 255],
-        "scaled": [10.0, 10.5, 11.0], "nulls": [1, None, 3],
+        "scaled": [10.0, 10.5, 11.0], "nulls": [1, None, 3], "shifted": [2**60 + 101, None, 103],
     }  # fmt: skip
 
 
@@ -118,6 +129,9 @@ def test_fits_that_cannot_be_used(tmp_path: Path) -> None:
     write_fits(tmp_path / "c.fits", astropy_fits.Column("z", "M", array=np.array([1 + 2j])))
     with pytest.raises(InputError, match="column 'z' has the format M"):
         FitsSource(tmp_path / "c.fits")
+    write_fits(tmp_path / "z.fits", astropy_fits.Column("z", "J", array=np.array([1], np.int32)), ZTABLE=True)
+    with pytest.raises(InputError, match="compressed by columns"):
+        FitsSource(tmp_path / "z.fits")
 
 
 def test_compressed_fits(tmp_path: Path) -> None:

@@ -62,6 +62,9 @@ def test_folders_and_patterns_of_an_object_store(bucket: str, tmp_path: Path) ->
     path = MAKERS["parquet"].write(table(10), tmp_path)
     for key in ("many/a.parquet", "many/b.parquet", "many/sub/c.parquet", "many/_meta/d.parquet", "many/notes.md"):
         upload(bucket, key, path)
+    upload(bucket, "odd/a b%20#1.parquet", path)
+    [odd] = open_sources([f"s3://{bucket}/odd/"])
+    assert odd.rows == 10
     names = [source.name.removeprefix("s3://sky/many/") for source in open_sources([f"s3://{bucket}/many"])]
     assert names == ["a.parquet", "b.parquet", "sub/c.parquet"]
     assert len(open_sources([f"s3://{bucket}/many/*.parquet"])) == 2
@@ -76,12 +79,14 @@ def test_folders_and_patterns_of_an_object_store(bucket: str, tmp_path: Path) ->
         ("s3://sky/none/*.parquet", "no object matches"),
         ("ftp://sky/a.parquet", "no reader for this scheme"),
         ("s3://me:secret@sky/a.parquet", "must not hold a password"),
+        ("https://sky/a.parquet?a=1&X-Amz-Signature=hidden", "a signed address expires"),
     ],
 )
 def test_addresses_that_lead_nowhere(bucket: str, uri: str, words: str) -> None:
     with pytest.raises(InputError, match=words) as error:
         open_sources([uri])
-    assert "secret" not in str(error.value)
+    assert "me:secret" not in str(error.value)
+    assert "hidden" not in str(error.value)
 
 
 def test_an_object_that_was_cut(bucket: str, tmp_path: Path) -> None:
