@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from qengine import cli_load, cli_releases
+from qengine import cli_load, cli_releases, cli_schema
 from qengine.cli_load import CatalogOption, Lang, LangOption, StoreOption, TableOption
 from qengine.errors import ConfigError, QEngineError
 
@@ -30,6 +30,7 @@ app = typer.Typer(
 
 cli_load.add_to(app)
 cli_releases.add_to(app)
+cli_schema.add_to(app)
 
 
 class Shape(StrEnum):

@@ -130,6 +130,19 @@ def read_layouts(schema: Path | str, *, sidecar: Path | None = None) -> Mapping[
     return read_sidecar(beside).tables if beside is not None else {}
 
 
+def address_of(schema: Path | str) -> str:
+    """Return the path or address of the Felis file of a schema; the sidecar need not be there, or confirmed."""
+    address, found = _locate(str(schema))
+    return address or _address(read_sidecar(found) if found is not None else Sidecar())
+
+
+def tables_of(address: str) -> tuple[Table, ...]:
+    """Return the tables of a Felis file without any sidecar."""
+    felis = read_felis(address)
+    columns = {column.id: (table.name, column.name) for table in felis.tables for column in table.columns}
+    return tuple(_table(felis.name, table, columns, Sidecar()) for table in felis.tables)
+
+
 def shipped() -> Mapping[str, Path]:
     """Return the sidecars that ship with qengine, by name."""
     folder = next((each for each in _folders() if each.is_dir()), None)
