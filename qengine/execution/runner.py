@@ -7,7 +7,8 @@
 3. emit the rows as they come, so that they travel while the next ones are computed, up to the task's `hold_bytes`; beyond that
    write all of them to a spool (`spool`). Rows count only when the attempt is finished, whatever was sent before. The rows of a
    partitioned task are held back, and go to one file per partition when they are many (`partition`);
-4. wait for the digests, then emit `Finished`. Any failure, whatever happened before, is one `Failed`.
+4. wait for the digests, look at other tasks' partitions once more, then emit `Finished`. Any failure, whatever happened before,
+   is one `Failed`.
 
 Meanwhile the runner's watchdog thread emits `Progress` every second, and when the deadline passes or somebody cancels it interrupts
 DuckDB again and again until the attempt has ended: an interrupt between two statements would be lost. DuckDB does not look at
@@ -169,9 +170,11 @@ class TaskRunner:
             # A damaged part makes DuckDB fail in any way: the digest knows better what is wrong.
             if not attempt.must_stop:
                 _await(attempt, digests)
+                self._look_again(task)
             raise
         try:
             _await(attempt, digests)
+            self._look_again(task)
         except QEngineError:
             if spooled:
                 spooled.abort()
@@ -307,6 +310,12 @@ class TaskRunner:
             self._settings = replace(self._settings, roots=(*self._settings.roots, *sorted(missing)))
             self._engine = DuckEngine(self._settings)
         return paths
+
+    def _look_again(self, task: Task) -> None:
+        """Raise `PartitionLostError` if a partition was damaged or deleted between the first look at it and the end of reading."""
+        for part in (part for task_input in task.inputs for part in task_input.parts):
+            if (found := partition_of(part)) is not None:
+                self._spool.partition(task.id.query, found[0])
 
     # -- the watchdog ---------------------------------------------------------------------------------------------------------
 

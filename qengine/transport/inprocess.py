@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -88,7 +88,7 @@ class InProcessChannel:
         self._idle = [make_runner() for _ in range(slots)]
         self._turns = Turns(slots)
         self._waiting: dict[Turn, Task] = {}
-        self._adopting: dict[asyncio.Future[None], QueryId] = {}
+        self._writing: dict[asyncio.Future[None], QueryId] = {}
         # More threads than slots: those that were left behind do not come back.
         self._pool = ThreadPoolExecutor(max_workers=4 * slots + 4, thread_name_prefix=f"qengine-{worker}")
         self._running: dict[Runner, _Work] = {}
@@ -163,19 +163,20 @@ class InProcessChannel:
         finally:
             if not thread.done():
                 runner.cancel()
-                settling = asyncio.create_task(self._settle(runner, thread))
-                self._settling.add(settling)
-                settling.add_done_callback(self._settling.discard)
+                self._settle_later(self._settle(runner, thread))
 
     async def _adopt(self, task: Task) -> None:
         """Take the partitions that the task reads from their workers, which are others of this process."""
         wanted = [found for i in task.inputs for part in i.parts if (found := partition_of(part)) is not None]
         if wanted:
-            adopting = asyncio.get_running_loop().run_in_executor(self._pool, self._adopt_all, task.id.query, wanted)
-            self._adopting[adopting] = task.id.query
-            adopting.add_done_callback(self._adopting.pop)
-            # The thread goes on when the caller leaves, and `cancel` has to wait for it.
-            await asyncio.shield(adopting)
+            loop = asyncio.get_running_loop()
+            await self._written(task.id.query, loop.run_in_executor(self._pool, self._adopt_all, task.id.query, wanted))
+
+    async def _written(self, query: QueryId, writing: asyncio.Future[None]) -> None:
+        """Wait for a thread that writes files of a query. It goes on when the caller leaves, and `cancel` has to wait for it."""
+        self._writing[writing] = query
+        writing.add_done_callback(self._writing.pop)
+        await asyncio.shield(writing)
 
     def _adopt_all(self, query: QueryId, wanted: list[tuple[str, str]]) -> None:
         lost: dict[str, str] = {}
@@ -199,21 +200,32 @@ class InProcessChannel:
     async def put(self, query: QueryId, name: str, content: memoryview) -> None:
         if self._is_closed:
             raise WorkerLostError(f"worker {self._worker} is closed")
-        await asyncio.get_running_loop().run_in_executor(self._pool, self._spool.put, query, name, content)
+        loop = asyncio.get_running_loop()
+        await self._written(query, loop.run_in_executor(self._pool, self._spool.put, query, name, content))
 
     async def cancel(self, query: QueryId) -> None:
         for turn, task in list(self._waiting.items()):
             if task.id.query == query:
                 self._turns.withdraw(turn)
-        ending = {adopting for adopting, whose in self._adopting.items() if whose == query}
-        ending |= {work.thread for work in self._running.values() if work.task.id.query == query}
         for runner, work in self._running.items():
-            if work.thread in ending:
+            if work.task.id.query == query:
                 runner.cancel()
-        if ending:
-            # What still runs would leave files behind.
-            await asyncio.wait(ending, timeout=_STOP_S)
+        # What still runs would leave files behind.
+        late = await self._stopped(query, _STOP_S)
         await asyncio.get_running_loop().run_in_executor(self._pool, self._spool.drop_query, query)
+        if late:
+            self._settle_later(self._drop_later(query))
+
+    async def _stopped(self, query: QueryId, patience_s: float) -> set[asyncio.Future[None]]:
+        """Wait for the ends of the threads that are at work for a query; return those that have not ended."""
+        ending = {writing for writing, whose in self._writing.items() if whose == query}
+        ending |= {work.thread for work in self._running.values() if work.task.id.query == query}
+        return (await asyncio.wait(ending, timeout=patience_s))[1] if ending else set()
+
+    async def _drop_later(self, query: QueryId) -> None:
+        await self._stopped(query, GRACE_S)
+        if not self._is_closed:
+            await asyncio.get_running_loop().run_in_executor(self._pool, self._spool.drop_query, query)
 
     async def status(self) -> WorkerStatus:
         if self._is_closed:
@@ -257,6 +269,11 @@ class InProcessChannel:
         else:
             self._idle.append(runner)
         self._turns.end(work.turn)
+
+    def _settle_later(self, chore: Coroutine[None, None, None]) -> None:
+        settling = asyncio.create_task(chore)
+        self._settling.add(settling)
+        settling.add_done_callback(self._settling.discard)
 
     async def _settle(self, runner: Runner, thread: asyncio.Future[None]) -> None:
         """Give a cancelled runner time to stop; if it does not, put a new one in its place."""

@@ -58,6 +58,7 @@ from qengine.worker.slots import SlotPool, SlotProcess
 GRACE_S = 2.0
 SILENCE_S = 8.0
 _SIGN_S = 1.0
+_STOP_S = 1.0
 _DEATHS = 2
 _REMEMBERED_QUERIES = 10000
 
@@ -91,7 +92,8 @@ class Worker:
         self._peers = Peers(spool, settings.tls)
         self._serials = itertools.count(1)
         self._attempts: dict[int, _Attempt] = {}
-        self._pumps: set[asyncio.Task[None]] = set()
+        self._pumps: dict[asyncio.Task[None], QueryId] = {}
+        self._late: set[asyncio.Task[None]] = set()
         self._queries: OrderedDict[QueryId, _QueryRecord] = OrderedDict()
 
     async def run(self, head: codec.RunHead, request: bytes) -> AsyncIterator[bytes]:
@@ -103,8 +105,8 @@ class Worker:
             return
         self._attempts[attempt.serial] = attempt
         pump = asyncio.create_task(self._pump(attempt, request))
-        self._pumps.add(pump)
-        pump.add_done_callback(self._pumps.discard)
+        self._pumps[pump] = head.task.query
+        pump.add_done_callback(self._pumps.pop)
         try:
             while True:
                 try:
@@ -146,6 +148,22 @@ class Worker:
         for attempt in self._attempts.values():
             if attempt.head.task.query == query:
                 attempt.cancelled.set()
+        # What still runs would leave files behind.
+        late = await self._ended(query, _STOP_S)
+        await asyncio.to_thread(self._spool.drop_query, query)
+        if late:
+            dropping = asyncio.create_task(self._drop_later(query))
+            self._late.add(dropping)
+            dropping.add_done_callback(self._late.discard)
+
+    async def _ended(self, query: QueryId, patience_s: float) -> set[asyncio.Task[None]]:
+        """Wait for the ends of the attempts of a query; return what has not ended."""
+        ending = [pump for pump, whose in self._pumps.items() if whose == query]
+        return (await asyncio.wait(ending, timeout=patience_s))[1] if ending else set()
+
+    async def _drop_later(self, query: QueryId) -> None:
+        # A slot that does not stop is killed after GRACE_S.
+        await self._ended(query, 2 * GRACE_S)
         await asyncio.to_thread(self._spool.drop_query, query)
 
     async def close(self) -> None:

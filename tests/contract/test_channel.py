@@ -59,21 +59,26 @@ def part(store: Path) -> PartRef:
 
 
 @pytest.fixture(scope="module")
-def worker_process(store: Path) -> Iterator[WorkerProcess]:
-    settings = WorkerSettings(store_root=store, memory_bytes=512 << 20)
+def work_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="module")
+def worker_process(store: Path, work_dir: Path) -> Iterator[WorkerProcess]:
+    settings = WorkerSettings(store_root=store, memory_bytes=512 << 20, work_dir=work_dir / "grpc")
     with start_worker(store, worker="w1", slots=2, settings=settings) as started:
         yield started
 
 
 @pytest.fixture(scope="module", params=["in_process", "grpc", "faulty"])
-def use(request: pytest.FixtureRequest, store: Path) -> Use:
+def use(request: pytest.FixtureRequest, store: Path, work_dir: Path) -> Use:
     """Run a check against a fresh channel in its own event loop."""
 
     def make() -> WorkerChannel:
         if request.param == "grpc":
             process: WorkerProcess = request.getfixturevalue("worker_process")
             return GrpcChannel(process.address, worker="w1")
-        local = in_process_channel(store, worker="w1", slots=2, memory_bytes=512 << 20)
+        local = in_process_channel(store, worker="w1", slots=2, memory_bytes=512 << 20, work_dir=work_dir / request.param)
         return FaultyChannel(local) if request.param == "faulty" else local
 
     def run(check: Check) -> None:
@@ -170,6 +175,21 @@ def test_cancel_drops_spools(use: Use) -> None:
         await channel.cancel(QueryId("dropped"))
         with pytest.raises((IntegrityError, WorkerLostError)):
             [batch async for batch in channel.fetch(events[-1].stats.spool)]
+
+    use(check)
+
+
+def test_cancel_leaves_nothing_of_attempts_that_still_run(use: Use, work_dir: Path) -> None:
+    async def check(channel: WorkerChannel) -> None:
+        growing = make_task("SELECT range AS i FROM range(2000000000)", hold_bytes=1 << 20, result_bytes=1 << 40)
+        running = channel.run(growing)
+        before = set(work_dir.glob("*/spool*/*/*"))
+        while set(work_dir.glob("*/spool*/*/*")) <= before:
+            await anext(running)
+        await channel.cancel(growing.id.query)
+        assert set(work_dir.glob("*/spool*/*/*")) <= before
+        assert isinstance(error_of(await collect(running)), QueryCancelledError)
+        assert set(work_dir.glob("*/spool*/*/*")) <= before
 
     use(check)
 

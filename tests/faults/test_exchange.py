@@ -107,10 +107,9 @@ class HookedChannel:
 
 
 def settings(exchange_bytes: int = 0) -> ClusterSettings:
-    # Hooks strike when a task is sent: it must not wait beside one that reads the same files.
     service: ServiceSettings = service_settings(3, NO_BROADCASTS, exchange_bytes=exchange_bytes)
     return ClusterSettings(
-        dispatch=DispatchSettings(policy=Policy(patience_s=1.0, pause_s=0.05, ahead_below_s=0.0)),
+        dispatch=DispatchSettings(policy=Policy(patience_s=1.0, pause_s=0.05)),
         service=replace(service, deadline_s=60.0),
     )
 

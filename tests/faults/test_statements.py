@@ -239,11 +239,9 @@ def test_long_statements_are_refused_at_once(site: Path, tmp_path_factory: pytes
         channel = Counting(in_process_channel(site / "store", work_dir=tmp_path_factory.mktemp("work")))
         async with cluster("store", ClusterSettings(service=service_settings(4)), channels=[channel]) as service:
             for kind, text in texts.items():
-                began = time.monotonic()
                 with pytest.raises((QueryError, LimitError)):
                     await service.query(text)
-                assert time.monotonic() - began < 5, kind
-            assert channel.tasks == 0
+                assert channel.tasks == 0, kind
 
     asyncio.run(check())
 

@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,13 +14,14 @@ from qengine.errors import (
     BugError,
     ExecutionError,
     IntegrityError,
+    PartitionLostError,
     QueryCancelledError,
     QueryTimeoutError,
     QueryTooLargeError,
 )
 from qengine.execution.runner import TaskRunner, catalog_root
 from qengine.execution.spool import Spool
-from qengine.plan.physical import Batch, Failed, Finished, Progress, Started, Task, TaskEvent, TaskInput
+from qengine.plan.physical import Batch, Failed, Finished, Partitioning, Progress, Started, Task, TaskEvent, TaskInput
 from tests.support.tasks import error_of, make_task, part_ref, rows_of, write_part
 
 Run = Callable[[Task], list[TaskEvent]]
@@ -67,6 +69,32 @@ def test_rows_travel_while_the_next_are_computed(run: Run) -> None:
     events = run(make_task(f"{slow} UNION ALL SELECT 1, error('at the end')"))
     assert isinstance(events[-1], Failed)
     assert any(isinstance(e, Batch) for e in events)
+
+
+@pytest.mark.parametrize("harm", ["flip", "remove"])
+def test_a_partition_that_is_damaged_while_it_is_read_is_lost(run: Run, runner: TaskRunner, spool: Spool, harm: str) -> None:
+    partition = Partitioning(keys=(("i", "BIGINT"),), count=1, threshold_bytes=0)
+    last = run(replace(make_task("SELECT range AS i FROM range(1000)"), partition=partition))[-1]
+    assert isinstance(last, Finished)
+    (written,) = last.stats.partitions
+    reading = make_task("SELECT * FROM t", [TaskInput(name="t", parts=(written.at("dir:here"),), columns=("i",))])
+    assert len(rows_of(run(reading))) == 1000
+    events: list[TaskEvent] = []
+
+    def emit(event: TaskEvent) -> None:
+        events.append(event)
+        if isinstance(event, Batch):
+            path = spool.partition(reading.id.query, written.name)
+            data = bytearray(path.read_bytes())
+            path.unlink()
+            if harm == "flip":
+                data[len(data) // 2] ^= 1
+                path.write_bytes(data)
+
+    runner.run(reading, emit)
+    error = error_of(events)
+    assert isinstance(error, PartitionLostError)
+    assert error.details["partitions"] == [written.name]
 
 
 def test_large_result_is_spooled(run: Run, spool: Spool) -> None:
