@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from qengine.errors import InputError
 from qengine.loader.sources.file import FileSource, Place, width_of
-from qengine.loader.sources.source import batch_rows
+from qengine.loader.sources.source import batch_rows, checked_schema
 from qengine.storage import remote
 
 SUFFIXES = (".arrow", ".arrows", ".ipc", ".feather")
@@ -31,9 +31,9 @@ class ArrowSource(FileSource):
             with remote.open_arrow(self._uri) as stream:
                 self._is_file = stream.read(len(_MAGIC)) == _MAGIC
             with self._opened() as reader:
-                self._schema = reader.schema.remove_metadata()
+                self._schema = checked_schema(reader.schema)
                 self._rows = self._count(reader)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise InputError(f"{self.name}: not a readable Arrow file: {error}", hint="the file may be truncated") from error
         self._row_bytes = max(width_of(self._schema), self._status.bytes // max(self._rows, 1) if self._is_file else 1)
 
@@ -45,10 +45,11 @@ class ArrowSource(FileSource):
             with self._opened() as reader:
                 for batch in self._each(reader):
                     chosen = batch.select(wanted)
+                    chosen.validate(full=True)  # the reader believes what the file says of its buffers
                     for start in range(0, chosen.num_rows, most):
                         yield chosen.slice(start, most)
                     row += batch.num_rows
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise InputError(f"{self.name}: cannot read past row {row + 1}: {error}", hint="the file may be damaged") from error
 
     @contextmanager

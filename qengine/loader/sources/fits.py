@@ -90,12 +90,7 @@ class FitsSource(FileSource):
         super().__init__(path)
         self._hdu = hdu
         header, self._start = self._find(hdu)
-        self._columns = {column.name: column for column in _columns_of(header, self.name)}
-        if len(self._columns) < int(header["TFIELDS"]):
-            raise InputError(f"{self.name}: two columns of the table have the same name")
-        self._rows = int(header["NAXIS2"])
-        self._stride = int(header["NAXIS1"])
-        self._heap = self._start + int(header.get("THEAP", self._rows * self._stride))
+        self._columns = self._read_header(header)
         end = self._start + self._rows * self._stride
         if self._mapped.path.stat().st_size < end:
             raise InputError(
@@ -118,6 +113,22 @@ class FitsSource(FileSource):
 
     def _options(self) -> Mapping[str, Any]:
         return {"hdu": self._hdu}
+
+    def _read_header(self, header: Any) -> dict[str, _Column]:
+        """Take what the header says of rows, and return its columns."""
+        from astropy.io.fits import VerifyError
+
+        try:
+            columns = {column.name: column for column in _columns_of(header, self.name)}
+            self._rows, self._stride = int(header["NAXIS2"]), int(header["NAXIS1"])
+            self._heap = self._start + int(header.get("THEAP", self._rows * self._stride))
+            if len(columns) < int(header["TFIELDS"]):
+                raise InputError(f"{self.name}: two columns of the table have the same name")
+        except (VerifyError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{self.name}: the header of the table is broken: {error}") from error
+        if self._rows < 0 or self._stride < 0 or self._heap < self._start:
+            raise InputError(f"{self.name}: the header of the table is broken: a size is negative")
+        return columns
 
     def _find(self, hdu: str) -> tuple[Any, int]:
         """Return the header of the table and where its data begin."""

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from qengine.errors import InputError
 from qengine.loader.sources.astropy_yaml import words_of
 from qengine.loader.sources.file import FileSource, Place, width_of
-from qengine.loader.sources.source import batch_rows
+from qengine.loader.sources.source import batch_rows, checked_schema
 from qengine.storage import remote
 
 SUFFIXES = (".parquet", ".parq", ".pq")
@@ -35,10 +35,11 @@ class ParquetSource(FileSource):
         try:
             with self._opened() as file:
                 found = file.schema_arrow
+                checked_schema(found)
                 self._rows = int(file.metadata.num_rows)
                 groups = range(file.metadata.num_row_groups)
                 encoded = sum(file.metadata.row_group(i).total_byte_size for i in groups)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise InputError(
                 f"{self.name}: not a readable Parquet file: {error}", hint="the file may be truncated, or is none"
             ) from error
@@ -54,9 +55,13 @@ class ParquetSource(FileSource):
         try:
             with self._opened() as file:
                 for batch in file.iter_batches(batch_rows(self._row_bytes), columns=wanted, use_threads=False):
-                    yield batch.select(wanted)
+                    chosen = batch.select(wanted)
+                    for column in chosen.columns:
+                        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+                            column.validate(full=True)  # the reader takes any bytes for text
+                    yield chosen
                     row += batch.num_rows
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise InputError(f"{self.name}: cannot read past row {row + 1}: {error}", hint="the file may be damaged") from error
         if row != self._rows:
             raise InputError(f"{self.name}: has {row:,} rows, but had {self._rows:,}", hint="load files that nobody writes to")

@@ -125,6 +125,15 @@ def fixed_width(arrow: pa.DataType) -> int:
         return 16
 
 
+def checked_schema(schema: pa.Schema) -> pa.Schema:
+    """Return the schema without the metadata of the file. Raise `ValueError` if names or words of its fields are not UTF-8, which
+    Arrow finds out only when they are asked for."""
+    for column in schema:
+        for words in ((column.name.encode(),), *(column.metadata or {}).items()):
+            b"".join(words).decode()
+    return schema.remove_metadata()
+
+
 def packed(schema: pa.Schema) -> str:
     """Return a schema as text for a recipe."""
     return base64.b64encode(schema.serialize()).decode()

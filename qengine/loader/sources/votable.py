@@ -172,6 +172,8 @@ class _Reader:
             self._parser.Parse(block, False)
         except expat.ExpatError as error:
             raise self._broken(error) from error
+        except (LookupError, ValueError) as error:
+            raise InputError(f"{self._name}: {error}", hint="write the file as UTF-8") from error
         if self.is_binary:
             self._find_rows()
 
@@ -181,6 +183,8 @@ class _Reader:
             self._parser.Parse(b"", True)
         except expat.ExpatError as error:
             raise self._broken(error) from error
+        except (LookupError, ValueError) as error:
+            raise InputError(f"{self._name}: {error}", hint="write the file as UTF-8") from error
         if self.is_binary:
             self._find_rows()
             if self._base64.strip() or self._ends[-1] != len(self._bytes):
