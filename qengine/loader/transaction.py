@@ -113,13 +113,13 @@ class Transaction:
         before.
         """
         with self._journal.locked(is_shared=True, wait_s=_BUSY_S):
-            self._check_open("contributed to")
+            self.check_open()
             return self.receive(request, sources, contributor=contributor)
 
     def accept(self, receipt: Receipt) -> None:
         """Add a contribution whose receipt was made elsewhere; see `contribute`."""
         with self._journal.locked(is_shared=True, wait_s=_BUSY_S):
-            self._check_open("contributed to")
+            self.check_open()
             self._keep(replace(receipt, request=self._named(receipt.request)))
 
     def commit(self, *, progress: Progress | None = None, wait_s: float = 0.0) -> Committed:
@@ -258,11 +258,13 @@ class Transaction:
         with suppress(QEngineError):
             self._registry.reopen_load(self._load.id, error)
 
-    def _check_open(self, what: str) -> None:
+    def check_open(self, what: str = "contributed to") -> None:
+        """Raise `ConflictError` or `RegistryError` if the load takes no contributions any more."""
         load = self.load
         if load.state is LoadState.COMMITTING:
             raise ConflictError(
-                f"load {load.id} cannot be {what}: its commit has begun and was interrupted", hint="commit it again, or abort it"
+                f"load {load.id} cannot be {what}: its commit has begun",
+                hint="if nobody works on it, the commit was interrupted: commit it again, or abort it",
             )
         if load.state is not LoadState.OPEN:
             raise RegistryError(f"load {load.id} is {load.state.value} and cannot be {what}", hint="begin another load")
