@@ -61,7 +61,7 @@ def find_datasets(query: ButlerQuery) -> tuple[ButlerDataset, ...]:
     """
     if not query.collections:
         raise ConfigError("no collection of the Butler is named", hint="name one with --collection")
-    with opened(query.repo) as butler:
+    with opened(query.repo, query.collections) as butler:
         from lsst.daf.butler import ButlerUserError, EmptyQueryResultError
 
         where = f"{query.repo}: {query.dataset_type} in {', '.join(query.collections)}"
@@ -69,11 +69,14 @@ def find_datasets(query: ButlerQuery) -> tuple[ButlerDataset, ...]:
             found = butler.query_datasets(
                 query.dataset_type, collections=list(query.collections), where=query.where, find_first=True, limit=None
             )
-            datasets = [_dataset(butler, ref) for ref in found]
+            datasets = _datasets(butler, found)
         except EmptyQueryResultError as error:
             raise InputError(f"{where}: nothing was found: {'; '.join(error.reasons) or 'no dataset'}"[:500]) from error
         except ButlerUserError as error:
-            raise InputError(f"{where}: {_first_line(error)}", hint="`butler query-datasets` takes the same words") from error
+            raise InputError(
+                f"{where}: {_first_line(error)}",
+                hint="`butler query-datasets` takes the same words; a tract needs its skymap where there are several",
+            ) from error
     return tuple(sorted(datasets, key=lambda each: each.label))
 
 
@@ -95,19 +98,22 @@ def open_dataset(dataset: ButlerDataset) -> Source:
 
 def dataset_of(butler: LimitedButler, ref: DatasetRef) -> ButlerDataset:
     """Return what a reference names, for tasks of a pipeline. Raise `InputError` if it is not one Parquet table."""
-    return _dataset(butler, ref)
+    return _datasets(butler, [ref])[0]
 
 
 @contextmanager
-def opened(repo: str) -> Iterator[Butler]:
-    """Yield a Butler that reads the repository. Raise `ConfigError` or `InputError` if there is none."""
+def opened(repo: str, collections: Sequence[str] = ()) -> Iterator[Butler]:
+    """Yield a Butler that reads the repository. What `collections` leave no choice of, such as the skymap or the instrument, need
+    not be said in queries. Raise `ConfigError` or `InputError` if there is no such repository or collection."""
     try:
         from lsst.daf.butler import Butler, ButlerUserError
     except ImportError as error:
         raise ConfigError("the Data Butler is not installed", hint="pip install 'qengine[rubin]'") from error
     try:
-        butler: Any = Butler.from_config(repo, writeable=False)
-    except (OSError, ButlerUserError, RuntimeError, ValueError) as error:
+        butler: Any = Butler.from_config(repo, collections=list(collections) or None, writeable=False)
+    except ButlerUserError as error:
+        raise InputError(f"{repo}: {_first_line(error)}") from error
+    except (OSError, RuntimeError, ValueError) as error:
         raise InputError(f"{repo}: not a Butler repository: {_first_line(error)}") from error
     with closing(butler) if hasattr(butler, "close") else _left(butler):
         yield butler
@@ -119,22 +125,31 @@ def _left(butler: Any) -> Iterator[None]:
     yield
 
 
-def _dataset(butler: LimitedButler, ref: DatasetRef) -> ButlerDataset:
-    data_id = json.dumps(dict(ref.dataId.required), sort_keys=True, default=str)
-    label = f"{ref.datasetType.name} {data_id}"
-    if ref.datasetType.storageClass_name not in STORAGE_CLASSES:
-        raise InputError(
-            f"{label} is a {ref.datasetType.storageClass_name}, not a table in Parquet", hint=f"one of {', '.join(STORAGE_CLASSES)}"
-        )
-    try:
-        uri = butler.getURI(ref)
-    except (FileNotFoundError, RuntimeError, ValueError) as error:
-        raise InputError(f"{label}: the Butler has no file of it: {_first_line(error)}", hint="was it purged?") from error
+def _datasets(butler: LimitedButler, refs: Sequence[DatasetRef]) -> list[ButlerDataset]:
+    for ref in refs:
+        if ref.datasetType.storageClass_name not in STORAGE_CLASSES:
+            raise InputError(
+                f"{_label(ref)} is a {ref.datasetType.storageClass_name}, not a table in Parquet",
+                hint=f"one of {', '.join(STORAGE_CLASSES)}",
+            )
+    # Asked for one by one, the files of a release take minutes.
+    found = butler.get_many_uris(refs, allow_missing=True)
+    return [_dataset(ref, found[ref].primaryURI if ref in found else None) for ref in refs]
+
+
+def _dataset(ref: DatasetRef, uri: Any) -> ButlerDataset:
+    label = _label(ref)
+    if uri is None:
+        raise InputError(f"{label}: the Butler has no file of it, or several", hint="was it purged?")
     if uri.fragment or uri.getExtension() not in SUFFIXES:
         raise InputError(f"{label}: {uri} is not a Parquet file")
     if uri.query:
         raise InputError(f"{label}: its address is signed and will expire", hint="load from a Butler with direct access to files")
     return ButlerDataset(label=label, version=str(ref.id), uri=uri.ospath if uri.isLocal else str(uri), run=ref.run)
+
+
+def _label(ref: DatasetRef) -> str:
+    return f"{ref.datasetType.name} {json.dumps(dict(ref.dataId.required), sort_keys=True, default=str)}"
 
 
 def _first_line(error: Exception) -> str:

@@ -40,6 +40,8 @@ def test_datasets_of_collections_in_order(repo: Path) -> None:
     assert [each.label for each in find_datasets(query(repo, "run1", where="skymap = 'map' AND tract IN (1..2)"))] == [
         each.label for each in first[1:]
     ]
+    # what the collections leave no choice of need not be said
+    assert [each.label for each in find_datasets(query(repo, "run2", "run1", where="tract = 1"))] == [first[1].label]
     assert len(find_datasets(query(repo, "run1", where="skymap = 'map' AND tract.region OVERLAPS POINT(2.5, 0.5)"))) == 1
 
 
@@ -99,6 +101,10 @@ def test_repositories_and_datasets_that_cannot_be_read(repo: Path, tmp_path: Pat
     Path(dataset.uri).unlink()
     with pytest.raises(InputError, match=r"object_.*\.parq"):
         open_datasets([dataset])
+    with writing(repo, "run_gone") as butler:
+        butler.pruneDatasets([ref], unstore=True, disassociate=False)
+    with pytest.raises(InputError, match="the Butler has no file of it"):
+        find_datasets(query(repo, "run_gone"))
 
 
 @pytest.mark.slow
