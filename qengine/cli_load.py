@@ -52,6 +52,9 @@ class Lang(StrEnum):
 
 StoreOption = Annotated[Path | None, typer.Option("--store", envvar="QENGINE_STORE", help="Directory of the store.")]
 CatalogOption = Annotated[str, typer.Option("--into", help="Catalogue to load into (the schema in queries).")]
+LoaderOption = Annotated[
+    str, typer.Option("--loader", envvar="QENGINE_LOADER", help="host:port of a running loader, instead of --store.")
+]
 TableOption = Annotated[str, typer.Option("--table", help="Name of the table.")]
 LangOption = Annotated[Lang, typer.Option("--lang", help="Language of the statement.")]
 InputsArgument = Annotated[
@@ -103,7 +106,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Progress and report as
 
 def add_to(app: typer.Typer) -> None:
     """Give an application these verbs."""
-    for verb in (load, begin, contribute, commit, abort, loads, sweep):
+    for verb in (load, begin, contribute, commit, abort, loads, sweep, loader):
         app.command()(verb)
 
 
@@ -171,13 +174,14 @@ def load(
 def begin(
     into: CatalogOption,
     store: StoreOption = None,
+    loader: LoaderOption = "",
     why: WhyOption = "",
     context: ContextOption = None,
 ) -> None:
     """Begin a load of a catalogue and print its id; contribute to it, then commit or abort it."""
     from qengine import verbs_load
 
-    verbs_load.begin(store, into, context=verbs_load.context_of(why, context or ()))
+    verbs_load.begin(store, loader, into, context=verbs_load.context_of(why, context or ()))
 
 
 def contribute(
@@ -185,6 +189,7 @@ def contribute(
     table: TableOption,
     inputs: InputsArgument = None,
     store: StoreOption = None,
+    loader: LoaderOption = "",
     collection: CollectionOption = None,
     dataset_type: TypeOption = "",
     where: WhereOption = "",
@@ -213,6 +218,7 @@ def contribute(
     convert_position: ConvertOption = False,
     allow_orphans: OrphansOption = False,
     row_filter: FilterOption = "",
+    copy: Annotated[bool, typer.Option("--copy", help="Send the rows to the loader instead of naming the files.")] = False,
 ) -> None:
     """Add inputs to a load that has begun; they are read when it is committed."""
     from qengine import verbs_load
@@ -229,21 +235,27 @@ def contribute(
         options={"label": label, "format": input_format, "table": input_table},
         text={"delimiter": delimiter, "nulls": tuple(null_word or ()), "names": tuple(filter(None, names.split(",")))},
     )  # fmt: skip
-    verbs_load.contribute(store, load, request, given)
+    verbs_load.contribute(store, loader, load, request, given, is_copying=copy)
 
 
-def commit(load: LoadArgument, store: StoreOption = None, wait: WaitOption = 0.0, as_json: JsonOption = False) -> None:
+def commit(
+    load: LoadArgument,
+    store: StoreOption = None,
+    loader: LoaderOption = "",
+    wait: WaitOption = 0.0,
+    as_json: JsonOption = False,
+) -> None:
     """Publish what was contributed to a load, all tables at once. Say it again if it was interrupted."""
     from qengine import verbs_load
 
-    verbs_load.commit(store, load, wait_s=wait, as_json=as_json)
+    verbs_load.commit(store, loader, load, wait_s=wait, as_json=as_json)
 
 
-def abort(load: LoadArgument, store: StoreOption = None, why: WhyOption = "") -> None:
+def abort(load: LoadArgument, store: StoreOption = None, loader: LoaderOption = "", why: WhyOption = "") -> None:
     """End a load without publishing, and remove what it has made."""
     from qengine import verbs_load
 
-    verbs_load.abort(store, load, why=why)
+    verbs_load.abort(store, loader, load, why=why)
 
 
 def loads(
@@ -262,3 +274,16 @@ def sweep(store: StoreOption = None) -> None:
     from qengine import verbs_load
 
     verbs_load.sweep(store)
+
+
+def loader(
+    store: StoreOption = None,
+    listen: Annotated[str, typer.Option(help="host:port to listen on; port 0 takes a free one.")] = "127.0.0.1:8091",
+    authority: Annotated[Path | None, typer.Option(help="PEM file of the authority that signs contributors' certificates.")] = None,
+    certificate: Annotated[Path | None, typer.Option(help="PEM file of the loader's certificate.")] = None,
+    private_key: Annotated[Path | None, typer.Option(help="PEM file of its key.")] = None,
+) -> None:
+    """Serve begin, contribute, commit and abort to other machines until Ctrl-C."""
+    from qengine import verbs_load
+
+    verbs_load.serve(store, listen, tls=verbs_load.tls_of(authority, certificate, private_key))

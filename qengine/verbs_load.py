@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,20 +20,26 @@ from qengine.catalog.model import TableKind
 from qengine.catalog.registry import Registry
 from qengine.errors import ConfigError
 from qengine.loader import leftovers
+from qengine.loader.contributor import contribute_addresses, contribute_rows
 from qengine.loader.feeds import load_answer, load_butler
 from qengine.loader.journal import Journal
 from qengine.loader.load import load as load_table
 from qengine.loader.receipt import Receipt
 from qengine.loader.request import ExtraColumns, LoadReport, LoadRequest, MissingColumns, OnDuplicate, Progress
+from qengine.loader.service import Loader
 from qengine.loader.sources.butler import ButlerQuery, find_datasets, open_datasets
 from qengine.loader.sources.csv import CsvOptions
 from qengine.loader.sources.open import InputOptions
-from qengine.loader.transaction import Transaction
+from qengine.loader.transaction import Transaction, who
 from qengine.storage.objects import Store
+from qengine.transport.loader_client import LoaderClient
+from qengine.transport.loader_server import LoaderServer
+from qengine.transport.tls import TlsFiles
 from qengine.verbs import bars, needed, tell
 
 _TELL_S = 1.0
 _SHOWN = 80
+_GRACE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,39 +118,92 @@ def load(
     _tell_reports([report], as_json=as_json)
 
 
-def begin(store: Path | None, catalog: str, *, context: Mapping[str, str]) -> None:
+def begin(store: Path | None, loader: str, catalog: str, *, context: Mapping[str, str]) -> None:
     """Begin a load and print its id."""
+    if loader:
+        with closing(LoaderClient(loader)) as client:
+            words = client.begin(catalog, {"by": who(), **context})
+        found = (words.id, words.number, words.catalog)
+    else:
+        files, registry = composition.open_store(needed(store), create=True)
+        with registry:
+            load = Transaction.begin(catalog, registry, files, context=context).load
+        found = (load.id, load.number, load.catalog)
+    print(found[0])
+    tell(f"load {found[1]} of {found[2]} has begun; contribute to it, then commit or abort it")
+
+
+def contribute(store: Path | None, loader: str, load: str, request: LoadRequest, given: Given, *, is_copying: bool) -> None:
+    """Add inputs to a load."""
+    datasets = given.datasets
+    sources = open_datasets(find_datasets(datasets)) if datasets is not None else None
+    named = given.added_to(request)
+    if loader:
+        with closing(LoaderClient(loader)) as client:
+            if is_copying or sources is not None:
+                receipts = contribute_rows(client, load, named, sources)
+            else:
+                receipts = (contribute_addresses(client, load, named),)
+    else:
+        if is_copying:
+            raise ConfigError("--copy sends rows to a loader", hint="name it with --loader HOST:PORT")
+        with _open(store, load) as begun:
+            receipts = (begun.contribute(replace(named, catalog=begun.load.catalog), sources),)
+    for receipt in receipts:
+        tell(f"{receipt.request.catalog}.{receipt.request.table}: {_contribution(receipt)}")
+
+
+def commit(store: Path | None, loader: str, load: str, *, wait_s: float, as_json: bool) -> None:
+    """Publish what was contributed to a load."""
+    with _progress(as_json) as progress:
+        if loader:
+            with closing(LoaderClient(loader)) as client:
+                words, found = client.commit(load, wait_s, progress)
+            reports = tuple(LoadReport.from_json(one) for one in found)
+            number, snapshot, catalog = words.number, words.snapshot, words.catalog
+        else:
+            with _open(store, load) as begun:
+                done = begun.commit(progress=progress, wait_s=wait_s)
+            reports = done.reports
+            number, snapshot, catalog = done.load.number, done.load.snapshot, done.load.catalog
+    _tell_reports(reports, as_json=as_json)
+    if not as_json:
+        tell(f"load {number} is finished, {f'snapshot {snapshot} of {catalog}' if snapshot else 'nothing was new'}")
+
+
+def abort(store: Path | None, loader: str, load: str, *, why: str) -> None:
+    """End a load without publishing."""
+    if loader:
+        with closing(LoaderClient(loader)) as client:
+            number = client.abort(load, why).number
+    else:
+        with _open(store, load) as begun:
+            begun.abort(why)
+            number = begun.load.number
+    tell(f"load {number} is aborted")
+
+
+def serve(store: Path | None, listen: str, *, tls: TlsFiles | None) -> None:
+    """Serve loads to other machines until Ctrl-C or SIGTERM."""
     files, registry = composition.open_store(needed(store), create=True)
     with registry:
-        begun = Transaction.begin(catalog, registry, files, context=context)
-    print(begun.id)
-    tell(f"load {begun.load.number} of {begun.load.catalog} has begun; contribute to it, then commit or abort it")
+        server = LoaderServer(Loader(registry, files), listen, tls=tls)
+        signal.signal(signal.SIGTERM, lambda *_: server.stop(_GRACE_S))
+        server.start()
+        tell(f"loader of {files.root} at {server.address}; Ctrl-C stops it")
+        try:
+            server.wait()
+        except KeyboardInterrupt:
+            server.stop(_GRACE_S)
 
 
-def contribute(store: Path | None, load: str, request: LoadRequest, given: Given) -> None:
-    """Add inputs to a load."""
-    with _open(store, load) as begun:
-        named = replace(given.added_to(request), catalog=begun.load.catalog)
-        datasets = given.datasets
-        sources = open_datasets(find_datasets(datasets)) if datasets is not None else None
-        receipt = begun.contribute(named, sources)
-    tell(f"{receipt.request.catalog}.{receipt.request.table}: {_contribution(receipt)}")
-
-
-def commit(store: Path | None, load: str, *, wait_s: float, as_json: bool) -> None:
-    """Publish what was contributed to a load."""
-    with _open(store, load) as begun, _progress(as_json) as progress:
-        done = begun.commit(progress=progress, wait_s=wait_s)
-    _tell_reports(done.reports, as_json=as_json)
-    if not as_json:
-        tell(f"load {done.load.number} is finished, snapshot {done.load.snapshot} of {done.load.catalog}")
-
-
-def abort(store: Path | None, load: str, *, why: str) -> None:
-    """End a load without publishing."""
-    with _open(store, load) as begun:
-        begun.abort(why)
-        tell(f"load {begun.load.number} is aborted")
+def tls_of(authority: Path | None, certificate: Path | None, key: Path | None) -> TlsFiles | None:
+    """Return the files of a mutual TLS connection, None if none is named. Raise `ConfigError` if some are."""
+    if authority is None and certificate is None and key is None:
+        return None
+    if authority is None or certificate is None or key is None:
+        raise ConfigError("TLS needs all of --authority, --certificate and --private-key")
+    return TlsFiles(authority=authority, certificate=certificate, key=key)
 
 
 def sweep(store: Path | None) -> None:
