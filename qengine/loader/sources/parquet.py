@@ -1,13 +1,13 @@
 """Parquet files as a loader source.
 
-Unit, UCD and description come from the metadata of fields; where a field has none, from the header that astropy (and the Butler's
-storage class ArrowAstropy) keeps in the file's metadata.
+Unit, UCD and description come from the metadata of fields; where a field has none, from the VOTable that VOParquet keeps in the
+file's metadata, or from the header that astropy (and the Butler's storage class ArrowAstropy) keeps there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ from qengine.errors import InputError
 from qengine.loader.sources.astropy_yaml import words_of
 from qengine.loader.sources.file import FileSource, Place, width_of
 from qengine.loader.sources.source import batch_rows, checked_schema
+from qengine.loader.sources.votable import described_columns
 from qengine.storage import remote
 
 SUFFIXES = (".parquet", ".parq", ".pq")
 _ASTROPY = b"table_meta_yaml"
+_VOPARQUET = b"IVOA.VOTable-Parquet.content"
 
 
 class ParquetSource(FileSource):
@@ -81,15 +83,19 @@ class ParquetSource(FileSource):
 
 
 def _with_words(schema: pa.Schema, where: str) -> pa.Schema:
-    header = (schema.metadata or {}).get(_ASTROPY)
-    plain = schema.remove_metadata()
-    if header is None:
-        return plain
-    known = words_of(header.decode(errors="replace"), where)
-    return pa.schema([_merged(field, known.get(field.name, {})) for field in plain])
+    metadata = schema.metadata or {}
+    known: dict[str, Mapping[str, str]] = {}
+    # A description that cannot be read is no reason to refuse rows: the quality of a load says how many columns have one.
+    with suppress(InputError):
+        if (header := metadata.get(_ASTROPY)) is not None:
+            known |= words_of(header.decode(errors="replace"), where)
+    with suppress(InputError):
+        if (votable := metadata.get(_VOPARQUET)) is not None:
+            known |= described_columns(votable, where)
+    return pa.schema([_merged(field, known.get(field.name, {})) for field in schema.remove_metadata()])
 
 
 def _merged(field: pa.Field, words: Mapping[str, str]) -> pa.Field:
     own = dict(field.metadata or {})
-    added = {key.encode(): value.encode() for key, value in words.items() if key.encode() not in own}
+    added = {key.encode(): value.encode() for key, value in words.items() if value and key.encode() not in own}
     return field.with_metadata(own | added) if added else field

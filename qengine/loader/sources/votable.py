@@ -133,6 +133,14 @@ class VotableSource(FileSource):
         return chosen[0]
 
 
+def described_columns(content: bytes, where: str) -> dict[str, Mapping[str, str]]:
+    """Return unit, UCD, utype and description of the columns of the one table of a VOTable. Raise `InputError` if it is none."""
+    reader = _Reader(where, 0)
+    reader.feed(content)
+    reader.finish()
+    return {cells.name: cells.words for cells in reader.fields or ()}
+
+
 class _Reader:
     """What the parser has seen of one table: its fields, and cells that nobody has taken yet."""
 

@@ -287,6 +287,20 @@ def test_parquet_with_the_header_of_astropy(tmp_path: Path) -> None:
     assert words_of(ParquetSource(tmp_path / "t.parquet"), "ra") == {"unit": "deg", "description": "right ascension"}
 
 
+def test_parquet_with_the_votable_of_voparquet(tmp_path: Path) -> None:
+    content = (
+        f'{HEAD}<TABLE><FIELD name="ra" datatype="double" unit="deg" ucd="pos.eq.ra"><DESCRIPTION>d</DESCRIPTION></FIELD>{TAIL}'
+    )
+    field = pa.field("ra", pa.float64(), metadata={"unit": "rad"})
+    schema = pa.schema([field], metadata={"IVOA.VOTable-Parquet.version": "1.0", "IVOA.VOTable-Parquet.content": content})
+    pq.write_table(pa.table({"ra": [1.0]}, schema=schema), tmp_path / "t.parquet")
+    # the field's own word counts
+    assert words_of(ParquetSource(tmp_path / "t.parquet"), "ra") == {"unit": "rad", "ucd": "pos.eq.ra", "description": "d"}
+    broken = schema.with_metadata({"IVOA.VOTable-Parquet.content": "<VOTABLE>"})
+    pq.write_table(pa.table({"ra": [1.0]}, schema=broken), tmp_path / "t.parquet")
+    assert words_of(ParquetSource(tmp_path / "t.parquet"), "ra") == {"unit": "rad"}
+
+
 # -- CSV options --------------------------------------------------------------------------------------------------------------
 
 
