@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +86,9 @@ class Attempt:
         self._on_spooled = on_spooled
         self._prepare = prepare
         self.holding = Holding(hold_bytes, settings.temp_dir)
-        self._spooled = Holding(hold_bytes, settings.temp_dir)
+        # Rows of a mapped spool are on disk already.
+        is_mapped = watch.channel.mapped_from_bytes is not None
+        self._spooled = Holding(sys.maxsize if is_mapped else hold_bytes, settings.temp_dir)
         self._heard_at = asyncio.get_running_loop().time()
         self._is_started = False
         self._is_listening = True

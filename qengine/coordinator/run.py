@@ -54,6 +54,7 @@ from qengine.coordinator.top import TopWatch
 from qengine.coordinator.watch import Watch
 from qengine.errors import BugError, QEngineError, QueryCancelledError, WorkerLostError
 from qengine.plan.physical import QueryId, Task, TaskLimits, TaskStats, WorkerId
+from qengine.transport.channel import WorkerChannel
 
 log = logging.getLogger(__name__)
 
@@ -421,7 +422,7 @@ class Run:
         """Bring one attempt to its end and tell the scheduler."""
         failure: QEngineError
         try:
-            stats = await live.attempt.receive(self._task(number, attempt))
+            stats = await live.attempt.receive(self._task(number, attempt, live.attempt.watch.channel))
         except QEngineError as error:
             failure = error
         except asyncio.CancelledError:
@@ -450,9 +451,11 @@ class Run:
         self._release(live)
         self._live.pop((number, attempt), None)
 
-    def _task(self, number: int, attempt: int) -> Task:
+    def _task(self, number: int, attempt: int, channel: WorkerChannel) -> Task:
         limits = replace(self._limits, deadline_s=max(0.1, self._limits.deadline_s - self.age_s(self._now())))
         made = self._source.make(number)
+        if (mapped := channel.mapped_from_bytes) is not None and made.partition is None:
+            limits = replace(limits, hold_bytes=min(limits.hold_bytes, mapped))
         return replace(made, attempt=attempt, epoch=self._epoch, limits=limits, is_scan=self.lane is Lane.SCAN)
 
     def _fail(self, number: int, attempt: int, error: QEngineError) -> None:

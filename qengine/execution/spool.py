@@ -1,17 +1,16 @@
 """What a worker keeps on its disk for queries: results that are too large to send at once, and relations that it was given.
 
-A spool is one file of frames. A frame is a length (8 bytes, little endian) and a complete Arrow IPC stream of one batch, which
-is also how a batch travels in a `Fetch`. The spool's name is `<xxh3-128 of all frames>-<random>`: whoever pulls it can check what
-arrived, and two attempts with equal rows do not share a file. A relation is a Parquet file that the coordinator has put here, to be
-read by tasks of its query. A partition is a Parquet file with some rows of a task's result, written here or fetched from another
-worker, and named like a spool. Files lie in a folder per query, so that ending a query removes all that was kept for it.
+A spool is one file of frames (`storage.frames`), each of which is sent as it is by a `Fetch`. By its name whoever pulls it can
+check what arrived, and two attempts with equal rows do not share a file. A relation is a Parquet file that the coordinator has put
+here, to be read by tasks of its query. A partition is a Parquet file with some rows of a task's result, written here or fetched
+from another worker, and named like a spool. Files lie in a folder per query, so that ending a query removes all that was kept for
+it.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -30,10 +29,9 @@ from qengine.errors import (
 )
 from qengine.plan.physical import QueryId
 from qengine.storage.digest import FastDigest
-from qengine.storage.ipc import stream_bytes
+from qengine.storage.frames import HEAD_BYTES, NAME, SUFFIX, find_frames, map_frames
+from qengine.storage.ipc import stream_pieces
 
-_NAME = re.compile(r"[0-9a-f]{32}-[0-9a-f]{16}")
-_SUFFIX = ".frames"
 _PIECE_BYTES = 4 << 20
 
 
@@ -56,26 +54,30 @@ class Spool:
         except FileNotFoundError as error:
             raise IntegrityError(f"spool {name} is not here any more") from error
         with file:
-            while head := file.read(8):
+            while head := file.read(HEAD_BYTES):
                 size = int.from_bytes(head, "little")
                 if skip > 0:
                     skip -= 1
                     file.seek(size, os.SEEK_CUR)
                     continue
                 frame = file.read(size)
-                if len(head) != 8 or len(frame) != size:
+                if len(head) != HEAD_BYTES or len(frame) != size:
                     raise IntegrityError(f"spool {name} is cut short")
                 yield frame
 
     def batches(self, name: str) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of a spool. Raise `IntegrityError`, at the end at the latest, if they are not what was written."""
-        digest = FastDigest()
-        for frame in self.frames(name):
-            digest.update(frame)
-            with pa.ipc.open_stream(frame) as reader:
-                yield from reader
-        if digest.hexdigest() != name.split("-")[0]:
-            raise IntegrityError(f"spool {name} is damaged")
+        """Yield the rows of a spool. Raise `IntegrityError` before any if they are not what was written."""
+        try:
+            yield from map_frames(self._path(name))
+        except FileNotFoundError as error:
+            raise IntegrityError(f"spool {name} is not here any more") from error
+
+    def mark(self) -> Path:
+        """Make a file with a random name and return it: whoever sees it has this directory."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        path = self._root / f"{secrets.token_hex(16)}.mark"
+        path.touch()
+        return path
 
     @property
     def root(self) -> Path:
@@ -181,12 +183,7 @@ class Spool:
         return self._folder(query) / f"{name}.parquet"
 
     def _path(self, name: str) -> Path:
-        if not _NAME.fullmatch(name):
-            raise FileNotFoundError(name)
-        found = next(self._root.glob(f"*/{name}{_SUFFIX}"), None)
-        if found is None:
-            raise FileNotFoundError(name)
-        return found
+        return find_frames(self._root, name)
 
 
 class FileWriter:
@@ -259,11 +256,13 @@ class SpoolWriter:
         self._file = self._temporary.open("wb")
 
     def write(self, batch: pa.RecordBatch) -> None:
-        frame = encode_frame(batch)
-        self._digest.update(frame)
+        pieces = stream_pieces(batch)
+        size = sum(memoryview(piece).nbytes for piece in pieces)
         try:
-            self._file.write(len(frame).to_bytes(8, "little"))
-            self._file.write(frame)
+            self._file.write(size.to_bytes(HEAD_BYTES, "little"))
+            for piece in pieces:
+                self._digest.update(piece)
+                self._file.write(piece)
         except OSError as error:
             raise QueryTooLargeError(f"the worker cannot spool the result: {error.strerror}") from error
 
@@ -274,7 +273,7 @@ class SpoolWriter:
         except OSError as error:
             raise QueryTooLargeError(f"the worker cannot spool the result: {error.strerror}") from error
         name = f"{self._digest.hexdigest()}-{self._token}"
-        self._temporary.rename(self._folder / f"{name}{_SUFFIX}")
+        self._temporary.rename(self._folder / f"{name}{SUFFIX}")
         return name
 
     def abort(self) -> None:
@@ -288,9 +287,4 @@ def lost_partition(name: str, why: str) -> PartitionLostError:
 
 
 def _is_name(name: str) -> bool:
-    return _NAME.fullmatch(name) is not None
-
-
-def encode_frame(batch: pa.RecordBatch) -> memoryview:
-    """Return a batch as one complete Arrow IPC stream."""
-    return memoryview(stream_bytes(batch))
+    return NAME.fullmatch(name) is not None

@@ -14,7 +14,8 @@ from qengine.plan.physical import QueryId, Task, TaskEvent, WorkerId
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerStatus:
     """Answer to a handshake or heartbeat. `slots` is how many attempts run at once, `ahead` how many more may be sent that wait for
-    one; `version` is qengine's."""
+    one; `version` is qengine's. `mark` is a file with a random name in the directory of its spools: who sees it there shares its
+    disk."""
 
     worker: WorkerId
     protocol: int
@@ -23,6 +24,7 @@ class WorkerStatus:
     running: tuple[str, ...]
     store: str
     ahead: int = 0
+    mark: str = ""
 
 
 LOCAL = "dir:"
@@ -44,6 +46,11 @@ class WorkerChannel(Protocol):
     def address(self) -> str:
         """Where other workers find its partitions: host:port, or `LOCAL` and the spool directory of a worker of this process."""
         ...
+
+    @property
+    def mapped_from_bytes(self) -> int | None:
+        """Results of this size are better left in a spool, because `fetch` maps its file: the rows are not copied, and take no
+        memory. None: they have to be sent."""
 
     def run(self, task: Task) -> AsyncIterator[TaskEvent]: ...
 

@@ -375,6 +375,7 @@ def encode_status(status: WorkerStatus, incarnation: str) -> bytes:
         store=status.store,
         incarnation=incarnation,
         ahead=status.ahead,
+        mark=status.mark,
     )
     return bytes(reply.SerializeToString())
 
@@ -390,6 +391,7 @@ def decode_status(payload: bytes) -> WorkerStatus:
         running=tuple(reply.running),
         store=reply.store,
         ahead=reply.ahead,
+        mark=reply.mark,
     )
 
 

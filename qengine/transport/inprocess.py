@@ -31,6 +31,7 @@ from qengine.transport.version import qengine_version
 GRACE_S = 2.0
 """How long an attempt may take to notice that it must stop."""
 
+_MAPPED_FROM_BYTES = 32 << 20
 _SIGN_S = 1.0
 _STOP_S = 1.0
 
@@ -103,6 +104,10 @@ class InProcessChannel:
     @property
     def address(self) -> str:
         return f"{LOCAL}{self._spool.root.resolve()}"
+
+    @property
+    def mapped_from_bytes(self) -> int | None:
+        return _MAPPED_FROM_BYTES
 
     async def run(self, task: Task) -> AsyncIterator[TaskEvent]:
         if self._is_closed:

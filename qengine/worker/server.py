@@ -89,6 +89,7 @@ class Worker:
         self._settings = settings
         self._pool = pool
         self._spool = spool
+        self._mark = spool.mark().resolve()
         self._peers = Peers(spool, settings.tls)
         self._serials = itertools.count(1)
         self._attempts: dict[int, _Attempt] = {}
@@ -179,6 +180,7 @@ class Worker:
             running=tuple(str(attempt.head.task) for attempt in self._attempts.values()),
             store=str(self._settings.store_root),
             ahead=self._settings.slots,
+            mark=str(self._mark),
         )
 
     # -- one attempt ----------------------------------------------------------------------------------------------------------

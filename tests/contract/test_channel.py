@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from qengine.errors import (
@@ -166,6 +167,37 @@ def test_spool_is_fetched_and_deleted(use: Use) -> None:
             [batch async for batch in channel.fetch(last.stats.spool)]
 
     use(check)
+
+
+@pytest.mark.parametrize("is_near", [True, False], ids=["near", "far"])
+def test_spools_are_mapped_or_sent(worker_process: WorkerProcess, work_dir: Path, is_near: bool) -> None:
+    async def check() -> None:
+        channel = GrpcChannel(worker_process.address, worker="w1", maps_spools=is_near)
+        try:
+            assert channel.mapped_from_bytes is None, "nothing is known of the worker yet"
+            await channel.status()
+            assert (channel.mapped_from_bytes is not None) == is_near
+            for harm in (False, True):
+                last = (await collect(channel.run(make_task(MANY_ROWS, hold_bytes=1 << 20))))[-1]
+                assert isinstance(last, Finished)
+                (path,) = work_dir.glob(f"grpc/spool/*/{last.stats.spool}.frames")
+                if harm:
+                    data = bytearray(path.read_bytes())
+                    data[len(data) // 2] ^= 1
+                    path.write_bytes(data)
+                    with pytest.raises(IntegrityError):
+                        [batch async for batch in channel.fetch(last.stats.spool)]
+                else:
+                    batches = [batch async for batch in channel.fetch(last.stats.spool)]
+                    assert not path.exists()
+                    rows = pa.Table.from_batches(batches)
+                    assert sorted(rows["i"].to_pylist()) == list(range(1_000_000))
+                    assert rows["j"].combine_chunks().equals(pc.multiply(rows["i"], 2).combine_chunks())
+            await channel.cancel(last.task.query)
+        finally:
+            await channel.close()
+
+    asyncio.run(check())
 
 
 def test_cancel_drops_spools(use: Use) -> None:

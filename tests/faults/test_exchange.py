@@ -21,14 +21,15 @@ from qengine.coordinator.dispatch import DispatchSettings
 from qengine.coordinator.schedule import Policy
 from qengine.coordinator.service import ServiceSettings
 from qengine.errors import QEngineError, RangesUnavailableError, RelationMissingError
-from qengine.plan.physical import Failed, Finished, QueryId, Task, TaskEvent, WorkerId, partition_of
-from qengine.transport.channel import WorkerChannel, WorkerStatus
+from qengine.plan.physical import Failed, Finished, Task, TaskEvent, WorkerId, partition_of
+from qengine.transport.channel import WorkerChannel
 from qengine.transport.grpc_channel import GrpcChannel
 from qengine.worker.local import in_process_channel
 from qengine.worker.settings import WorkerSettings
 from qengine.worker.supervise import WorkerProcess, start_worker
 from tests.support.cluster import NO_BROADCASTS, service_settings
 from tests.support.exchange_store import bare, load_tables, tables
+from tests.support.wrapped_channel import WrappedChannel
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -61,21 +62,13 @@ def rows_of(table: pa.Table) -> list[str]:
     return sorted(str([None if value is None else int(value) for value in row.values()]) for row in table.to_pylist())
 
 
-class HookedChannel:
+class HookedChannel(WrappedChannel):
     """A channel that calls `before` with each task that reads partitions, and `after` when it has ended well."""
 
     def __init__(self, inner: WorkerChannel, before: Hook | None = None, after: Hook | None = None) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._before = before
         self._after = after
-
-    @property
-    def worker(self) -> WorkerId:
-        return self._inner.worker
-
-    @property
-    def address(self) -> str:
-        return self._inner.address
 
     async def run(self, task: Task) -> AsyncIterator[TaskEvent]:
         is_consumer = any(partition_of(part) for i in task.inputs for part in i.parts)
@@ -89,21 +82,6 @@ class HookedChannel:
                 yield event
         finally:
             await events.aclose()  # type: ignore[attr-defined]
-
-    def fetch(self, spool: str) -> AsyncIterator[pa.RecordBatch]:
-        return self._inner.fetch(spool)
-
-    async def put(self, query: QueryId, name: str, content: memoryview) -> None:
-        await self._inner.put(query, name, content)
-
-    async def cancel(self, query: QueryId) -> None:
-        await self._inner.cancel(query)
-
-    async def status(self) -> WorkerStatus:
-        return await self._inner.status()
-
-    async def close(self) -> None:
-        await self._inner.close()
 
 
 def settings(exchange_bytes: int = 0) -> ClusterSettings:

@@ -24,12 +24,13 @@ from qengine.coordinator.service import QueryService
 from qengine.errors import LimitError, QueryError, Span
 from qengine.loader.load import load
 from qengine.loader.request import LoadRequest
-from qengine.plan.physical import QueryId, Task, TaskEvent, WorkerId
-from qengine.transport.channel import WorkerChannel, WorkerStatus
+from qengine.plan.physical import Task, TaskEvent
+from qengine.transport.channel import WorkerChannel
 from qengine.transport.grpc_channel import GrpcChannel
 from qengine.worker.local import in_process_channel
 from qengine.worker.supervise import start_worker
 from tests.support.cluster import service_settings
+from tests.support.wrapped_channel import WrappedChannel
 
 ROWS = 2000
 LANGUAGES = ("adql-strict", "adql", "sql")
@@ -95,35 +96,16 @@ def hostile() -> Iterator[str]:
         yield f"SELECT id FROM sky.stars ORDER BY {call}"
 
 
-class Counting:
-    """Passes everything on, and counts the tasks."""
+class Counting(WrappedChannel):
+    """Counts the tasks."""
 
     def __init__(self, inner: WorkerChannel) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self.tasks = 0
-
-    @property
-    def worker(self) -> WorkerId:
-        return self._inner.worker
 
     def run(self, task: Task) -> AsyncIterator[TaskEvent]:
         self.tasks += 1
-        return self._inner.run(task)
-
-    def fetch(self, spool: str) -> AsyncIterator[pa.RecordBatch]:
-        return self._inner.fetch(spool)
-
-    async def release(self, spool: str) -> None:
-        await self._inner.release(spool)
-
-    async def cancel(self, query: QueryId) -> None:
-        await self._inner.cancel(query)
-
-    async def status(self) -> WorkerStatus:
-        return await self._inner.status()
-
-    async def close(self) -> None:
-        await self._inner.close()
+        return super().run(task)
 
 
 @pytest.fixture

@@ -133,6 +133,10 @@ class FakeChannel:
     def address(self) -> str:
         return f"fake:{self.name}"
 
+    @property
+    def mapped_from_bytes(self) -> int | None:
+        return None
+
     def kill(self) -> None:
         """Die: running attempts lose their connection, and nobody answers."""
         self.is_dead = True

@@ -12,11 +12,10 @@ import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from enum import Enum
 
-import pyarrow as pa
-
 from qengine.errors import IntegrityError, QueryTooLargeError, WorkerLostError
-from qengine.plan.physical import Batch, Failed, Finished, QueryId, Started, Task, TaskEvent, WorkerId
-from qengine.transport.channel import WorkerChannel, WorkerStatus
+from qengine.plan.physical import Batch, Failed, Finished, Started, Task, TaskEvent
+from qengine.transport.channel import WorkerChannel
+from tests.support.wrapped_channel import WrappedChannel
 
 
 class Fault(Enum):
@@ -59,22 +58,14 @@ def random_plan(seed: int, *, rate: float = 0.3, faults: Sequence[Fault] = LETHA
     return plan
 
 
-class FaultyChannel:
+class FaultyChannel(WrappedChannel):
     """A channel around another one. `injected` lists what was done, in order."""
 
     def __init__(self, inner: WorkerChannel, plan: Plan = no_faults, *, late_s: float = 0.2) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._plan = plan
         self._late_s = late_s
         self.injected: list[tuple[Task, Fault]] = []
-
-    @property
-    def worker(self) -> WorkerId:
-        return self._inner.worker
-
-    @property
-    def address(self) -> str:
-        return self._inner.address
 
     async def run(self, task: Task) -> AsyncIterator[TaskEvent]:
         fault = self._plan(task)
@@ -117,21 +108,6 @@ class FaultyChannel:
                         yield Batch(task=task.id, attempt=task.attempt - 1, epoch=task.epoch, rows=event.rows)
         finally:
             await events.aclose()  # type: ignore[attr-defined]
-
-    def fetch(self, spool: str) -> AsyncIterator[pa.RecordBatch]:
-        return self._inner.fetch(spool)
-
-    async def put(self, query: QueryId, name: str, content: memoryview) -> None:
-        await self._inner.put(query, name, content)
-
-    async def cancel(self, query: QueryId) -> None:
-        await self._inner.cancel(query)
-
-    async def status(self) -> WorkerStatus:
-        return await self._inner.status()
-
-    async def close(self) -> None:
-        await self._inner.close()
 
 
 def _failed(task: Task, error: WorkerLostError | IntegrityError | QueryTooLargeError) -> Failed:

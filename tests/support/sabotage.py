@@ -11,12 +11,12 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pyarrow as pa
 
 from qengine.catalog.model import Catalog
-from qengine.plan.physical import Batch, Finished, QueryId, Task, TaskEvent, TaskInput, WorkerId
+from qengine.plan.physical import Batch, Finished, Task, TaskEvent, TaskInput
 from qengine.sky.cells import RangeSet
-from qengine.transport.channel import WorkerChannel, WorkerStatus
+from qengine.transport.channel import WorkerChannel
+from tests.support.wrapped_channel import WrappedChannel
 
 PartRanges = Mapping[str, tuple[int, int]]
 """uri -> the range of the line that the part belongs to; replicated parts are left out."""
@@ -139,17 +139,13 @@ class Sabotage:
     shapes: Mapping[str, float] | None = None
 
 
-class SabotagedChannel:
+class SabotagedChannel(WrappedChannel):
     """A `WorkerChannel` with a seeded bug."""
 
     def __init__(self, inner: WorkerChannel, sabotage: Sabotage, where: PartRanges) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._sabotage = sabotage
         self._where = where
-
-    @property
-    def worker(self) -> WorkerId:
-        return self._inner.worker
 
     async def run(self, task: Task) -> AsyncIterator[TaskEvent]:
         events = self._inner.run(self._sabotage.task(task, self._where))
@@ -165,18 +161,3 @@ class SabotagedChannel:
                     yield changed
         finally:
             await events.aclose()  # type: ignore[attr-defined]
-
-    def fetch(self, spool: str) -> AsyncIterator[pa.RecordBatch]:
-        return self._inner.fetch(spool)
-
-    async def put(self, query: QueryId, name: str, content: memoryview) -> None:
-        await self._inner.put(query, name, content)
-
-    async def cancel(self, query: QueryId) -> None:
-        await self._inner.cancel(query)
-
-    async def status(self) -> WorkerStatus:
-        return await self._inner.status()
-
-    async def close(self) -> None:
-        await self._inner.close()

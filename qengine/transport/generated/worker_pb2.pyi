@@ -232,7 +232,7 @@ class StatusRequest(_message.Message):
     def __init__(self, protocol: _Optional[int] = ...) -> None: ...
 
 class StatusReply(_message.Message):
-    __slots__ = ("worker", "protocol", "version", "slots", "running", "store", "incarnation", "ahead")
+    __slots__ = ("worker", "protocol", "version", "slots", "running", "store", "incarnation", "ahead", "mark")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -241,6 +241,7 @@ class StatusReply(_message.Message):
     STORE_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     AHEAD_FIELD_NUMBER: _ClassVar[int]
+    MARK_FIELD_NUMBER: _ClassVar[int]
     worker: str
     protocol: int
     version: str
@@ -249,4 +250,5 @@ class StatusReply(_message.Message):
     store: str
     incarnation: str
     ahead: int
-    def __init__(self, worker: _Optional[str] = ..., protocol: _Optional[int] = ..., version: _Optional[str] = ..., slots: _Optional[int] = ..., running: _Optional[_Iterable[str]] = ..., store: _Optional[str] = ..., incarnation: _Optional[str] = ..., ahead: _Optional[int] = ...) -> None: ...
+    mark: str
+    def __init__(self, worker: _Optional[str] = ..., protocol: _Optional[int] = ..., version: _Optional[str] = ..., slots: _Optional[int] = ..., running: _Optional[_Iterable[str]] = ..., store: _Optional[str] = ..., incarnation: _Optional[str] = ..., ahead: _Optional[int] = ..., mark: _Optional[str] = ...) -> None: ...
