@@ -44,7 +44,7 @@ LINES = (SKY_LINE, "hash", "time")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
     """One column and its metadata. `unit` is a VOUnit string; empty strings mean that nothing was declared. A virtual column is not
-    stored: `expression` is ADQL over the other columns of its table."""
+    stored: `expression` is ADQL over the other columns of its table. `system` is what `catalog.systems` writes."""
 
     name: str
     type: SqlType
@@ -59,6 +59,7 @@ class Column:
     column_index: int | None = None
     hidden: bool = False
     expression: str = ""
+    system: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,8 @@ from qengine.catalog.types import SqlType, from_arrow, to_arrow
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputColumn:
-    """Name, type and metadata of a result column; empty strings mean that nothing is known."""
+    """Name, type and metadata of a result column; empty strings mean that nothing is known. `system` says in which frame a
+    position or by which clock a time is (`catalog.systems`)."""
 
     name: str
     type: SqlType
@@ -20,9 +21,10 @@ class OutputColumn:
     ucd: str = ""
     utype: str = ""
     description: str = ""
+    system: str = ""
 
 
-_FIELD_KEYS = ("unit", "ucd", "utype", "description")
+_FIELD_KEYS = ("unit", "ucd", "utype", "description", "system")
 
 STATUS_KEY = b"qengine.status"
 """Key of the JSON that ends an Arrow stream: `{"is_overflow": bool, "error": {...} | null}` as metadata of an empty batch."""

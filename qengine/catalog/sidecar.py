@@ -83,6 +83,7 @@ FRAMES = ("icrs", "fk5", "fk4", "galactic", "ecliptic")
 UNITS = ("deg", "rad", "hour")
 SCALES = ("tai", "utc", "tdb", "tt", "tcb", "tcg", "ut1", "gps", "local")
 FORMATS = ("", "mjd", "jd", "jyear", "unix", "iso")
+_DATES = ("iso", "jyear")
 ORIGINS = {"jd": 0.0, "mjd": 2_400_000.5, "unix": 2_440_587.5}
 FRACTIONS = ("max_null_fraction", "max_nan_fraction", "max_quarantined_fraction", "max_orphaned_fraction")
 MEASURES = ("min_rows", *FRACTIONS)
@@ -243,7 +244,9 @@ def _time(column: str, words: Words, default: Words) -> TimeSystem:
     else:
         origin = both.number("origin")
     scale = _lower(both, "scale", "utc").choice("scale", SCALES)
-    return TimeSystem(column=column, scale=scale.upper(), origin=origin, form=_lower(both, "format", "").choice("format", FORMATS))
+    form = _lower(both, "format", "").choice("format", FORMATS)
+    # What is written as a date counts from no zero.
+    return TimeSystem(column=column, scale=scale.upper(), origin=None if form in _DATES else origin, form=form)
 
 
 def _thresholds(words: Words) -> list[Threshold]:

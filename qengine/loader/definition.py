@@ -33,6 +33,7 @@ from qengine.catalog.model import (
 )
 from qengine.catalog.schema import infer_table, to_arrow_schema
 from qengine.catalog.sidecar import Layout
+from qengine.catalog.systems import with_systems
 from qengine.catalog.types import BIGINT, DOUBLE, INTEGER, to_arrow
 from qengine.errors import ConfigError, ConflictError, SchemaError
 from qengine.loader.children import DIRECTOR_DEC, DIRECTOR_RA, find_director
@@ -149,7 +150,7 @@ def _define(request: LoadRequest, inputs: Sequence[Given], catalog: Catalog) -> 
     stored = to_arrow_schema(columns)
     if table.key:
         key_type(stored.field(table.key).type, table.key)
-    table = replace(table, columns=(*_hidden(table.kind), *columns))
+    table = with_systems(replace(table, columns=(*_hidden(table.kind), *columns)))
     table = with_types(table, declaration.where if declaration else f"{table.full_name}")
     made = Definition(
         table=table, columns=stored, director=director, rows_per_tile=rows,

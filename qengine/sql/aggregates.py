@@ -100,7 +100,7 @@ def _bound(binder: Expressions, node: exp.Expr, function: Function, written: _Ca
     if function.unit == "=":
         with_unit(bound, unit_of(value))
     if function.name in ("MIN", "MAX"):
-        for key in ("ucd", "utype", "description"):
+        for key in ("ucd", "utype", "description", "system"):
             if key in value.meta:
                 bound.meta[key] = value.meta[key]
     return typed(bound, _result(function, value))

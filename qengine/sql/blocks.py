@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlglot import exp
 
@@ -128,10 +128,7 @@ class Queries:
                 )
                 raise self.context.error(QueryTypeError, node, message)
             kinds.append(kind)
-        columns = tuple(
-            OutputColumn(name=c.name, type=kind, unit=c.unit, ucd=c.ucd, utype=c.utype, description=c.description)
-            for c, kind in zip(left[1], kinds, strict=True)
-        )
+        columns = tuple(replace(c, type=kind) for c, kind in zip(left[1], kinds, strict=True))
         sides = [self._as_types(query, own, kinds) for query, own in (left, right)]
         bound = type(node)(this=_operand(sides[0]), expression=_operand(sides[1]), distinct=bool(node.args.get("distinct")))
         if (span := self.context.places.span(node)) is not None:

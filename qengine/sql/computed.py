@@ -73,7 +73,7 @@ def view_tables(
             raise _misplaced(f"{word}.sql", error) from error
         if all((s.lower(), name.lower()) in published for s, name in bound.tables):
             columns = tuple(
-                Column(name=c.name, type=c.type, unit=c.unit, ucd=c.ucd, utype=c.utype, description=c.description)
+                Column(name=c.name, type=c.type, unit=c.unit, ucd=c.ucd, utype=c.utype, description=c.description, system=c.system)
                 for c in bound.columns
             )
             found.append(replace(_view(view, schema, release), columns=columns))

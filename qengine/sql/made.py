@@ -75,7 +75,7 @@ def _checked(context: Context, node: exp.Expr, bound: exp.Expr, what: str) -> ex
 def _member(bound: exp.Expr) -> exp.Expr:
     kind = SqlType(type_of(bound).name[:-2])
     made = typed(call("unnest", bound), kind)
-    for key in ("unit", "ucd", "utype", "description"):
+    for key in ("unit", "ucd", "utype", "description", "system"):
         if key in bound.meta:
             made.meta[key] = bound.meta[key]
     return made

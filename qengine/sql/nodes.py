@@ -18,7 +18,7 @@ from qengine.errors import Span
 
 N = TypeVar("N", bound=exp.Expr)
 
-_ABOUT = ("unit", "ucd", "utype", "description")
+_ABOUT = ("unit", "ucd", "utype", "description", "system")
 _DATA_TYPES = {
     "TINYINT": exp.DType.TINYINT, "SMALLINT": exp.DType.SMALLINT, "INTEGER": exp.DType.INT, "BIGINT": exp.DType.BIGINT,
     "HUGEINT": exp.DType.INT128, "FLOAT": exp.DType.FLOAT, "DOUBLE": exp.DType.DOUBLE, "VARCHAR": exp.DType.VARCHAR,

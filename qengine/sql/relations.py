@@ -8,7 +8,7 @@ LATERAL items see the items before them. SEMI and ANTI joins become terms of WHE
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sqlglot import exp
 
@@ -368,7 +368,7 @@ def _placed(name: exp.Identifier) -> exp.Column:
 
 
 def _described(node: exp.Expr, origin: exp.Expr) -> exp.Expr:
-    for key in ("unit", "ucd", "utype", "description"):
+    for key in ("unit", "ucd", "utype", "description", "system"):
         if key in origin.meta:
             node.meta[key] = origin.meta[key]
     return node
@@ -408,10 +408,7 @@ def rename(query: exp.Query, columns: tuple[OutputColumn, ...], names: list[str]
             at = at.this
         for item, name in zip(at.expressions, names, strict=True):
             item.set("alias", quoted(name))
-    return tuple(
-        OutputColumn(name=name, type=c.type, unit=c.unit, ucd=c.ucd, utype=c.utype, description=c.description)
-        for c, name in zip(columns, names, strict=True)
-    )
+    return tuple(replace(c, name=name) for c, name in zip(columns, names, strict=True))
 
 
 def _free(name: str, taken: set[str]) -> str:

@@ -21,7 +21,7 @@ from qengine.sql.spans import nearest
 if TYPE_CHECKING:
     from qengine.sql.expressions import Expressions
 
-_ABOUT = ("unit", "ucd", "utype", "description")
+_ABOUT = ("unit", "ucd", "utype", "description", "system")
 
 
 def bind_bracket(binder: Expressions, node: exp.Bracket) -> exp.Expr:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from astropy.io import votable
 
 from qengine import connect
 from qengine.errors import ConflictError, InputError, SchemaError
 from qengine.loader.definition import define_for
 from qengine.loader.request import ExtraColumns, LoadRequest, MissingColumns
 from qengine.loader.sources.open import open_sources
+from qengine.tap.formats.choose import find_format
+from qengine.tap.formats.writer import ResultHeader
 from tests.loader.stores import Site
 
 FELIS = """
@@ -115,6 +119,40 @@ def test_mistakes_are_refused_before_anything_is_loaded(site: Site, schema: Path
     with pytest.raises(SchemaError, match=words):
         site.load(site.write("s.parquet", stars()), catalog="own", table="star", schema=schema)
     assert site.registry.catalog().find("own", "star") is None
+
+
+def test_results_say_frame_epoch_and_clock(site: Site, schema: Path) -> None:
+    (schema / "schema.yaml").write_text(
+        FELIS.replace(
+            "{name: visit, datatype: int, description: d}", "{name: when, datatype: double, ivoa:unit: d, description: d}"
+        )
+    )
+    sidecar = SIDECAR.replace('kind = "child"', 'kind = "replicated"').replace(
+        'director = "star"\ndirector_key = "star"', 'time = { when = { scale = "tai", origin = "mjd", format = "mjd" } }'
+    )
+    (schema / "sharding.toml").write_text("[position]\nepoch = 2016.0\n" + sidecar[: sidecar.index("[views.visits]")])
+    site.load(site.write("s.parquet", stars()), catalog="own", table="star", schema=schema)
+    site.load(site.write("v.parquet", {"star": [5, 6], "when": [59000.5, 59001.5]}), catalog="own", table="seen", schema=schema)
+    with connect(site.store.root) as client:
+        result = client.query(
+            "SELECT b.ra, b.dec, MAX(s.when) AS last FROM own.bright b JOIN own.seen s ON s.star = b.id GROUP BY b.ra, b.dec"
+        )
+        header = ResultHeader(
+            columns=result.columns,
+            schema=result.schema,
+            statement=result.statement,
+            warnings=result.warnings,
+            snapshots=result.snapshots,
+        )
+        kind, _ = find_format("votable")
+        writer = kind.writer(header)
+        data = writer.begin() + b"".join(writer.write(batch) for batch in result) + writer.finish(is_overflow=False)
+    table = votable.parse(io.BytesIO(data), verify="exception")
+    assert [(c.system, c.epoch) for c in table.iter_coosys()] == [("ICRS", "J2016.0")]
+    [clock] = table.iter_timesys()
+    assert (clock.timescale, clock.timeorigin) == ("TAI", "MJD-origin")
+    fields = {field.name: field.ref for field in table.get_first_table().fields}
+    assert fields["ra"] == fields["dec"] != fields["last"] == clock.ID
 
 
 # -- tables that are there ------------------------------------------------------------------------------------------------------

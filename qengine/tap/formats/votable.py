@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from qengine.catalog.output import OutputColumn
+from qengine.catalog.systems import POSITION
 from qengine.catalog.types import to_votable
 from qengine.errors import QEngineError
 from qengine.tap.formats.binary2 import encode, null_value
@@ -28,6 +29,9 @@ _SLICE_ROWS = 32_768
 
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _FORBIDDEN_RE2 = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x{fffe}\x{ffff}]"
+
+_ORIGINS = {"2400000.5": "MJD-origin", "0.0": "JD-origin"}
+"""Zeros of times that VOTable has words for."""
 
 _OPEN = (
     '<?xml version="1.0" encoding="UTF-8"?>\n'
@@ -137,12 +141,31 @@ def _error_info(error: QEngineError) -> str:
 def _head(header: ResultHeader, *, status: str = "OK", has_null_values: bool = False) -> str:
     lines = [_OPEN, f'<INFO name="QUERY_STATUS" value="{status}"/>\n']
     lines += [f"<INFO name={attribute(name)} value={attribute(value)}/>\n" for name, value in infos(header)]
+    systems = _systems(header.columns)
+    lines += [f"<{element}/>\n" for element, _ in systems.values()]
     lines.append("<TABLE>\n")
-    lines += [_field(column, null_value(column) if has_null_values else None) for column in header.columns]
+    for column in header.columns:
+        _, name = systems.get(column.system, ("", ""))
+        lines.append(_field(column, null_value(column) if has_null_values else None, name))
     return "".join(lines)
 
 
-def _field(column: OutputColumn, null: int | None) -> str:
+def _systems(columns: Sequence[OutputColumn]) -> dict[str, tuple[str, str]]:
+    """Return the COOSYS and TIMESYS of the columns that say one, each with its ID."""
+    found: dict[str, tuple[str, str]] = {}
+    for system in dict.fromkeys(column.system for column in columns if column.system):
+        kind, name, *rest = system.split()
+        number = f"sys{len(found) + 1}"
+        if kind == POSITION:
+            pairs = {"ID": number, "system": name, "epoch": rest[0] if rest else ""}
+        else:
+            origin = rest[0] if rest else ""
+            pairs = {"ID": number, "timescale": name, "refposition": "UNKNOWN", "timeorigin": _ORIGINS.get(origin, origin)}
+        found[system] = kind + "".join(f" {key}={attribute(value)}" for key, value in pairs.items() if value), number
+    return found
+
+
+def _field(column: OutputColumn, null: int | None, system: str) -> str:
     kind = to_votable(column.type)
     pairs = {
         "name": column.name,
@@ -152,6 +175,7 @@ def _field(column: OutputColumn, null: int | None) -> str:
         "unit": column.unit,
         "ucd": column.ucd,
         "utype": column.utype,
+        "ref": system,
     }
     attributes = "".join(f" {key}={attribute(value)}" for key, value in pairs.items() if value)
     inside = f"<DESCRIPTION>{text(column.description)}</DESCRIPTION>" if column.description else ""
