@@ -102,19 +102,18 @@ def receive(request: LoadRequest, sources: Sequence[Source], *, contributor: str
     return Receipt(request=request, inputs=inputs, schema=packed(schema.remove_metadata()), contributor=contributor)
 
 
-def check_against(new: Receipt, others: Iterable[Receipt]) -> None:
+def check_against(new: Receipt, others: Sequence[Receipt]) -> None:
     """Raise `ConflictError` or `ConfigError` if a contribution does not go with earlier ones of its load and table."""
     versions = {one.label: one.version for one in new.inputs}
-    for other in others:
-        if other.request.table.lower() != new.request.table.lower():
-            continue
+    kin = [other for other in others if other.request.table.lower() == new.request.table.lower()]
+    for one in (one for other in kin for one in other.inputs):
+        if versions.get(one.label, one.version) != one.version:
+            raise ConflictError(
+                f"{one.label} was contributed before with other content ({one.version[:16]}, now {versions[one.label][:16]})",
+                hint="give the other input another label, or abort the load",
+            )
+    for other in kin:
         other.request.with_words(new.request)
-        for one in other.inputs:
-            if versions.get(one.label, one.version) != one.version:
-                raise ConflictError(
-                    f"{one.label} was contributed before with other content ({one.version[:16]}, now {versions[one.label][:16]})",
-                    hint="give the other input another label, or abort the load",
-                )
         if new.request.extra_columns is not ExtraColumns.ERROR or is_compared_later(new.request):
             continue
         mine, theirs = unpacked(new.schema), unpacked(other.schema)

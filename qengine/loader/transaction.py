@@ -52,6 +52,8 @@ _BUSY_S = 5.0
 """So long a contributor waits for a commit that fails at once, and a commit for contributors that end."""
 
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+_FULL_WORDS = ("No space left", "File too large", "requested and")
+"""What libraries say that do not pass the number on; the last is numpy's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +183,7 @@ class Transaction:
     # -- inside ---------------------------------------------------------------------------------------------------------------
 
     def _keep(self, receipt: Receipt) -> Receipt:
-        check_against(receipt, (one for one in self.receipts() if one.name != receipt.name))
+        check_against(receipt, self.receipts())
         self._journal.write_receipt(receipt.request.table, receipt.name, receipt.to_json())
         return receipt
 
@@ -298,7 +300,7 @@ def open_inputs(request: LoadRequest) -> tuple[Source, ...]:
 
 
 def _disk(error: OSError, load: str) -> QEngineError | OSError:
-    if error.errno not in _FULL and "No space left" not in str(error) and "File too large" not in str(error):
+    if error.errno not in _FULL and not any(words in str(error) for words in _FULL_WORDS):
         return error
     return LimitError(
         f"load {load} stopped, there is no room on the disk: {error}",
