@@ -7,7 +7,7 @@ put in front, and the rows are grouped by bucket; keys go to key buckets on the 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,15 +20,13 @@ import pyarrow.parquet as pq
 from qengine.catalog.model import HEALPIX, Int64Array
 from qengine.errors import InputError
 from qengine.loader.keys import key_pieces, to_keys
-from qengine.loader.locate import Numbered, Placement, numbered
+from qengine.loader.locate import Numbered, Placement, Rows, numbered
 from qengine.loader.pool import in_order
 from qengine.loader.quality import REASONS, nan_to_null, wrap
 from qengine.loader.request import Progress
-from qengine.loader.sources.source import Source
 from qengine.loader.spill import Piece, Spill, scatter
+from qengine.loader.stored import INPUT, LOAD, StoredRows
 
-LOAD = "_load"
-INPUT = "_input"
 REASON = "reason"
 
 
@@ -49,11 +47,23 @@ class Shape:
 
 
 @dataclass(slots=True)
-class Tally:
-    """What the second pass counted."""
+class InputTally:
+    """What was counted of one input: rows that were read, put aside with a reason, and left out because they are there already."""
 
     read: int = 0
     quarantined: int = 0
+    skipped: int = 0
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the second pass counted; `kept` are rows that were stored already and go to another place."""
+
+    read: int = 0
+    kept: int = 0
+    quarantined: int = 0
+    skipped: int = 0
+    of_input: dict[int, InputTally] = field(default_factory=dict)
     nan: Counter[str] = field(default_factory=Counter)
 
 
@@ -64,6 +74,9 @@ class _Prepared:
     refused: pa.RecordBatch | None
     nan: Mapping[str, int]
     rows: int
+    source: int
+    is_stored: bool = False
+    skipped: int = 0
 
 
 def conform(rows: pa.RecordBatch, shape: Shape, source: str) -> tuple[pa.RecordBatch, dict[str, int]]:
@@ -96,7 +109,7 @@ def with_hidden(rows: pa.RecordBatch, cells: Int64Array, shape: Shape, source: i
 
 
 def distribute(
-    sources: Sequence[Source],
+    sources: Sequence[Rows],
     placement: Placement,
     shape: Shape,
     pool: ThreadPoolExecutor,
@@ -108,20 +121,37 @@ def distribute(
     quarantine: Path,
     ahead: int,
     progress: Progress,
+    skip: Callable[[pa.RecordBatch, str], pa.Array] | None = None,
 ) -> Tally:
-    """Read all rows, put them into `rows` by bucket and their keys into `keys`, and return what was counted.
+    """Read all rows, put them into `rows` by bucket and their keys into `keys`, and return what was counted. `skip` says of which
+    rows the same are there already.
 
     Raise `InputError` if an input has changed since the first pass.
     """
     tally = Tally()
 
     def work(batch: Numbered) -> _Prepared:
-        name = sources[batch.source].name
+        source = sources[batch.source]
+        name = source.name
         cells = np.asarray(placement.cells[batch.first : batch.first + batch.rows.num_rows])
         if len(cells) != batch.rows.num_rows:
             raise InputError(f"{name} has more rows than when the load began", hint="load files that nobody writes to")
+        if isinstance(source, StoredRows):
+            moved = pa.Table.from_batches([batch.rows]).select(shape.schema.names).combine_chunks().to_batches()
+            arrays = [pa.array(np.ascontiguousarray(cells)), *moved[0].columns[1:]]
+            whole = pa.record_batch(arrays, schema=shape.schema)
+            bucket = np.searchsorted(bucket_start, cells, "right") - 1
+            return _Prepared(scatter(whole, bucket), [], None, {}, len(cells), batch.source, is_stored=True)
         stored, nan = conform(batch.rows, shape, name)
         refused = None
+        skipped = 0
+        if skip is not None:
+            is_there = skip(stored, name)
+            skipped = int(pc.sum(is_there).as_py() or 0)
+            if skipped:
+                stays = pc.invert(is_there)
+                stored = stored.filter(stays)
+                cells = cells[stays.to_numpy(zero_copy_only=False)]
         if (cells < 0).any():
             refused = _refused(stored, cells)
             stored = stored.filter(pa.array(cells >= 0))
@@ -129,7 +159,7 @@ def distribute(
         key_rows = key_pieces(to_keys(stored.column(key), key), cells, placement.key_borders) if keys is not None else []
         bucket = np.searchsorted(bucket_start, cells, "right") - 1
         pieces = scatter(with_hidden(stored, cells, shape, batch.source), bucket)
-        return _Prepared(pieces, key_rows, refused, nan, batch.rows.num_rows)
+        return _Prepared(pieces, key_rows, refused, nan, batch.rows.num_rows, batch.source, skipped=skipped)
 
     writer: pq.ParquetWriter | None = None
     try:
@@ -144,12 +174,20 @@ def distribute(
                 writer.write_batch(done.refused)
                 tally.quarantined += done.refused.num_rows
             tally.nan.update(done.nan)
-            tally.read += done.rows
-            progress("read", tally.read, placement.rows)
+            if done.is_stored:
+                tally.kept += done.rows
+            else:
+                tally.read += done.rows
+                tally.skipped += done.skipped
+                one = tally.of_input.setdefault(done.source, InputTally())
+                one.read += done.rows
+                one.skipped += done.skipped
+                one.quarantined += done.refused.num_rows if done.refused is not None else 0
+            progress("read", tally.read + tally.kept, placement.rows)
     finally:
         if writer is not None:
             writer.close()
-    if tally.read != placement.rows:
+    if tally.read + tally.kept != placement.rows:
         raise InputError("the inputs have fewer rows than when the load began", hint="load files that nobody writes to")
     return tally
 

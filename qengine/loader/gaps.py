@@ -7,48 +7,11 @@ it does neither. Beyond the sky, the gaps themselves are the new ranges.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-from numpy.typing import NDArray
 
 from qengine.catalog.model import Int64Array
 from qengine.loader.partition import Tiles
-from qengine.sky.cells import BEYOND_END, LINE_END, ORDER
-
-
-@dataclass(frozen=True, slots=True)
-class Targets:
-    """Disjoint ranges [start, stop) that parts may belong to, sorted. Rows of a fixed one become parts of just that range; others
-    may be cut further at cell borders. Shape (ranges,)."""
-
-    start: Int64Array
-    stop: Int64Array
-    is_fixed: NDArray[np.bool_]
-
-    @classmethod
-    def new(cls, tiles: Tiles) -> Targets:
-        """Return the targets of a table without rows: its tiles, and all that is beyond the sky."""
-        return cls(np.append(tiles.start, LINE_END), np.append(tiles.stop, BEYOND_END), np.zeros(len(tiles) + 1, np.bool_))
-
-    @classmethod
-    def of(cls, fixed: Tiles, free: Tiles) -> Targets:
-        """Return fixed ranges and tiles between them, and what lies between fixed ranges beyond the sky."""
-        beyond = fixed.start >= LINE_END
-        edges = np.concatenate([[LINE_END], fixed.stop[beyond]]), np.concatenate([fixed.start[beyond], [BEYOND_END]])
-        is_gap = edges[0] < edges[1]
-        start = np.concatenate([fixed.start, free.start, edges[0][is_gap]])
-        stop = np.concatenate([fixed.stop, free.stop, edges[1][is_gap]])
-        is_fixed = np.zeros(len(start), np.bool_)
-        is_fixed[: len(fixed)] = True
-        order = np.argsort(start)
-        return cls(start[order], stop[order], is_fixed[order])
-
-    def at(self, cells: Int64Array) -> Int64Array:
-        """Return the target of each cell, -1 for a cell in none."""
-        at = np.searchsorted(self.start, cells, "right") - 1
-        inside = (at >= 0) & (cells < self.stop[np.maximum(at, 0)])
-        return np.where(inside, at, -1)
+from qengine.sky.cells import ORDER
 
 
 def gap_tiles(cells: Int64Array, taken: Tiles, rows_per_tile: int) -> Tiles:

@@ -115,6 +115,76 @@ def _check_unique(keys: pa.ChunkedArray, name: str) -> None:
         )
 
 
+def sorted_keys(keys: pa.Array) -> pa.Array:
+    """Return the keys sorted, each once, without NULL."""
+    found = keys.drop_null().unique()
+    return found.take(pc.sort_indices(found))
+
+
+def find_keys(index: KeyIndex | None, store: Store, wanted: pa.Array) -> tuple[pa.Array, Int64Array]:
+    """Return those of the sorted keys that are in an index, sorted, and their cells. Only the row groups are read whose keys meet
+    them."""
+    keys, cells = [], []
+    for uri in index.uri if index is not None else ():
+        with pq.ParquetFile(store.path(uri)) as file:
+            for group in range(file.metadata.num_row_groups):
+                near = _between(wanted, file, group)
+                if not len(near):
+                    continue
+                rows = file.read_row_group(group)
+                at = KeyLookup(_one(rows.column(KEY))).find(near)
+                keys.append(near.filter(pa.array(at >= 0)))
+                cells.append(rows.column(HEALPIX).to_numpy()[at[at >= 0]])
+    if not keys:
+        return wanted.slice(0, 0), np.empty(0, np.int64)
+    found = pa.concat_arrays(keys)
+    order = pc.sort_indices(found)
+    return found.take(order), np.concatenate(cells)[order.to_numpy()]
+
+
+def without_keys(index: KeyIndex, store: Store, gone: pa.Array, folder: Path) -> KeyIndex:
+    """Return the index without the sorted keys: files that hold one are written again."""
+    uris, digests, rows = [], [], 0
+    for uri, digest in zip(index.uri, index.digest, strict=True):
+        with pq.ParquetFile(store.path(uri)) as file:
+            is_near = any(len(_between(gone, file, group)) for group in range(file.metadata.num_row_groups))
+            table = file.read() if is_near else None
+            count = file.metadata.num_rows
+        if table is not None:
+            kept = table.filter(pc.invert(pc.is_in(table.column(KEY), gone)))
+            if kept.num_rows < count:
+                if kept.num_rows:
+                    part = write_part(kept.combine_chunks(), folder, PartFormat(sorted_by=(KEY,)))
+                    uri, digest, count = store.uri(part.path), part.digest, part.rows
+                else:
+                    continue
+        uris.append(uri)
+        digests.append(digest)
+        rows += count
+    return KeyIndex(uri=tuple(uris), digest=tuple(digests), rows=rows)
+
+
+def joined_index(one: KeyIndex | None, other: KeyIndex | None) -> KeyIndex | None:
+    """Return the index of the keys of both."""
+    if one is None or other is None:
+        return one or other
+    # the same pairs give the same file
+    files = dict(zip((*one.uri, *other.uri), (*one.digest, *other.digest), strict=True))
+    return KeyIndex(uri=tuple(files), digest=tuple(files.values()), rows=one.rows + other.rows)
+
+
+def _between(keys: pa.Array, file: pq.ParquetFile, group: int) -> pa.Array:
+    """Return those of the sorted keys that lie between the smallest and the largest key of a row group."""
+    if not file.metadata.num_rows:
+        return keys.slice(0, 0)
+    place = file.schema_arrow.get_field_index(KEY)
+    statistics = file.metadata.row_group(group).column(place).statistics
+    if statistics is None or not statistics.has_min_max:
+        return keys
+    inside = pc.and_(pc.greater_equal(keys, statistics.min), pc.less_equal(keys, statistics.max))
+    return keys.filter(inside)
+
+
 class KeyLookup:
     """Finds the row of a key in a sorted list of keys."""
 
@@ -147,6 +217,10 @@ class KeyCells:
     def __init__(self, index: KeyIndex, store: Store, *, arrow: pa.DataType) -> None:
         tables = [pq.read_table(store.path(uri)) for uri in index.uri]
         table = pa.concat_tables(tables) if tables else index_schema(arrow).empty_table()
+        if len(tables) > 1 and pa.types.is_integer(table.schema.field(KEY).type):
+            values = table.column(KEY).to_numpy()
+            if (values[1:] < values[:-1]).any():  # files of several loads: their ranges of keys overlap
+                table = table.take(pa.array(np.argsort(values, kind="stable")))
         self._lookup = KeyLookup(_one(table.column(KEY)))
         self._cells: Int64Array = table.column(HEALPIX).to_numpy()
 

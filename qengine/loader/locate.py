@@ -16,12 +16,13 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from qengine.catalog.model import Int64Array
-from qengine.loader.keys import KeyCells, KeySample, to_keys
+from qengine.catalog.model import HEALPIX, Int64Array
+from qengine.loader.keys import KeyCells, KeySample, sorted_keys, to_keys
 from qengine.loader.pool import in_order
 from qengine.loader.quality import Place, check_positions
 from qengine.loader.request import Progress
 from qengine.loader.sources.source import Source
+from qengine.loader.stored import StoredRows
 from qengine.sky.cells import LINE_END, beyond_cell
 from qengine.sky.healpix import cells_of
 
@@ -98,12 +99,14 @@ class ChildLocator:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """Where all rows go: `cells` in input order, and the borders of key buckets."""
+    """Where all rows go: `cells` in input order, and the borders of key buckets. `keys` are the keys of all new rows where they were
+    to be kept, sorted, each once."""
 
     cells: Int64Array
     key_borders: pa.Array
     wrapped: int
     unknown: int
+    keys: pa.Array | None = None
 
     @property
     def rows(self) -> int:
@@ -125,7 +128,11 @@ class Numbered:
     first: int
 
 
-def numbered(sources: Sequence[Source], columns: Sequence[str]) -> Iterator[Numbered]:
+Rows = Source | StoredRows
+"""Where a load takes rows from: inputs, and what is stored already."""
+
+
+def numbered(sources: Sequence[Rows], columns: Sequence[str]) -> Iterator[Numbered]:
     """Yield all rows of all sources in order."""
     first = 0
     for number, source in enumerate(sources):
@@ -137,16 +144,21 @@ def numbered(sources: Sequence[Source], columns: Sequence[str]) -> Iterator[Numb
 
 
 def locate(
-    sources: Sequence[Source], locator: Locator, pool: ThreadPoolExecutor, *, folder: Path, ahead: int, progress: Progress
-) -> Placement:
+    sources: Sequence[Rows], locator: Locator, pool: ThreadPoolExecutor, *, folder: Path, ahead: int, progress: Progress,
+    keeps_keys: bool = False,
+) -> Placement:  # fmt: skip
     """Read the deciding columns of all rows and return where they go."""
     expected = sum(source.rows for source in sources)
     path = folder / "cells"
     sample = KeySample()
+    kept: list[pa.Array] = []
     wrapped = unknown = done = 0
 
     def work(batch: Numbered) -> Placed:
-        return locator.place(batch.rows, Place(sources[batch.source].name, batch.first_in_source))
+        source = sources[batch.source]
+        if isinstance(source, StoredRows) and source.is_placed:
+            return Placed(batch.rows.column(HEALPIX).to_numpy(), None)
+        return locator.place(batch.rows, Place(source.name, batch.first_in_source))
 
     with path.open("wb") as file:
         for placed in in_order(pool, work, numbered(sources, locator.columns), ahead=ahead):
@@ -155,7 +167,9 @@ def locate(
             unknown += placed.unknown
             if placed.keys is not None:
                 sample.add(placed.keys)
+                kept += [placed.keys] if keeps_keys else []
             done += len(placed.cells)
             progress("locate", done, max(done, expected))
     cells = np.memmap(path, np.int64, "r") if done else np.empty(0, np.int64)
-    return Placement(cells=cells, key_borders=sample.borders(done), wrapped=wrapped, unknown=unknown)
+    keys = sorted_keys(pa.concat_arrays(kept)) if kept else None
+    return Placement(cells=cells, key_borders=sample.borders(done), wrapped=wrapped, unknown=unknown, keys=keys)

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from qengine.catalog.model import HEALPIX, Int64Array
-from qengine.loader.partition import Tiles
+from qengine.loader.partition import Targets
 from qengine.loader.pool import in_order
 from qengine.loader.spill import Piece, scatter
 from qengine.sky.cells import RangeSet
@@ -33,16 +33,16 @@ _INDEXES = 4_000_000
 
 @dataclass(frozen=True, slots=True)
 class Rings:
-    """Ranges [start, stop) of the rings of all tiles, sorted by start; `tile` is the number of the tile that a range surrounds."""
+    """Ranges [start, stop) of the rings of tiles, sorted by start; `tile` is the index of the target that a range surrounds."""
 
     start: Int64Array
     stop: Int64Array
     tile: Int64Array
 
 
-def rings_of(tiles: Tiles, margin_arcsec: float, pool: ThreadPoolExecutor) -> Rings:
-    """Return the rings of all tiles."""
-    bounds = list(zip(tiles.start.tolist(), tiles.stop.tolist(), strict=True))
+def rings_of(targets: Targets, chosen: Int64Array, margin_arcsec: float, pool: ThreadPoolExecutor) -> Rings:
+    """Return the rings of the targets at the indexes `chosen`, which are tiles."""
+    bounds = list(zip(targets.start[chosen].tolist(), targets.stop[chosen].tolist(), strict=True))
 
     def work(bound: tuple[int, int]) -> RangeSet:
         return ring(RangeSet.from_ranges(np.array([bound[0]]), np.array([bound[1]])), margin_arcsec / 3600)
@@ -52,7 +52,7 @@ def rings_of(tiles: Tiles, margin_arcsec: float, pool: ThreadPoolExecutor) -> Ri
         return Rings(*(np.empty(0, np.int64) for _ in range(3)))
     start = np.concatenate([one.starts for one in rings])
     stop = np.concatenate([one.stops for one in rings])
-    tile = np.repeat(np.arange(len(rings)), [len(one) for one in rings])
+    tile = np.repeat(chosen, [len(one) for one in rings])
     order = np.argsort(start, kind="stable")
     return Rings(start[order], stop[order], tile[order])
 

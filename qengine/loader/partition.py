@@ -14,10 +14,12 @@ number of rows that cuts no tile of a director and no cell of a child.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qengine.catalog.model import Int64Array
 from qengine.sky.cells import BEYOND_END, LINE_END, ORDER
@@ -48,6 +50,40 @@ class Tiles:
         """Return the HEALPix pixel number of each tile at its order."""
         pixels: Int64Array = self.start >> 2 * (ORDER - self.orders)
         return pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Disjoint ranges [start, stop) that parts may belong to, sorted. Rows of a fixed one become parts of just that range; others
+    may be cut further at cell borders. Shape (ranges,)."""
+
+    start: Int64Array
+    stop: Int64Array
+    is_fixed: NDArray[np.bool_]
+
+    @classmethod
+    def new(cls, tiles: Tiles) -> Targets:
+        """Return the targets of a table without rows: its tiles, and all that is beyond the sky."""
+        return cls(np.append(tiles.start, LINE_END), np.append(tiles.stop, BEYOND_END), np.zeros(len(tiles) + 1, np.bool_))
+
+    @classmethod
+    def of(cls, fixed: Tiles, free: Tiles) -> Targets:
+        """Return fixed ranges and tiles between them, and what lies between fixed ranges beyond the sky."""
+        beyond = fixed.start >= LINE_END
+        edges = np.concatenate([[LINE_END], fixed.stop[beyond]]), np.concatenate([fixed.start[beyond], [BEYOND_END]])
+        is_gap = edges[0] < edges[1]
+        start = np.concatenate([fixed.start, free.start, edges[0][is_gap]])
+        stop = np.concatenate([fixed.stop, free.stop, edges[1][is_gap]])
+        is_fixed = np.zeros(len(start), np.bool_)
+        is_fixed[: len(fixed)] = True
+        order = np.argsort(start)
+        return cls(start[order], stop[order], is_fixed[order])
+
+    def at(self, cells: Int64Array) -> Int64Array:
+        """Return the target of each cell, -1 for a cell in none."""
+        at = np.searchsorted(self.start, cells, "right") - 1
+        inside = (at >= 0) & (cells < self.stop[np.maximum(at, 0)])
+        return np.where(inside, at, -1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,24 +181,33 @@ def _quantiles(cells: Int64Array, start: int, stop: int, bucket_rows: int) -> li
     return [start, *sample[marks].tolist()]
 
 
-def cuts(cells: Int64Array, tiles: Tiles, bucket: tuple[int, int], max_rows: int) -> list[Cut]:
-    """Return the parts of a bucket: the sorted `cells` of its rows, cut at tiles and, where a tile is too full, inside them.
+def cuts(cells: Int64Array, targets: Targets, bucket: tuple[int, int], max_rows: int) -> list[Cut]:
+    """Return the parts of a bucket: the sorted `cells` of its rows, cut at targets and, where there are too many, inside them.
 
-    The range of a part is its tile's, less what neighbouring parts take; parts of a bucket that begins inside a tile begin there.
-    Cells beyond the sky count as one tile.
+    The range of a part is its target's, less what neighbouring parts take; parts of a bucket that begins inside a target begin there.
+    Parts of a fixed target have its whole range.
     """
     lowest, highest = bucket
     found = []
-    start = np.append(tiles.start, LINE_END)
-    stop = np.append(tiles.stop, BEYOND_END)
-    first = np.searchsorted(cells, start)
-    last = np.searchsorted(cells, stop)
+    first = np.searchsorted(cells, targets.start)
+    last = np.searchsorted(cells, targets.stop)
     for i in np.flatnonzero(first < last):
         borders = _cell_borders(cells[first[i] : last[i]], max_rows) + first[i]
         rows = [int(first[i]), *borders.tolist(), int(last[i])]
-        line = [max(int(start[i]), lowest), *cells[borders].tolist(), min(int(stop[i]), highest)]
+        start, stop = int(targets.start[i]), int(targets.stop[i])
+        if targets.is_fixed[i]:
+            found += [Cut(*edges, start, stop) for edges in itertools.pairwise(rows)]
+            continue
+        line = [max(start, lowest), *cells[borders].tolist(), min(stop, highest)]
         found += [Cut(*edges) for edges in zip(rows[:-1], rows[1:], line[:-1], line[1:], strict=True)]
     return found
+
+
+def snapped(bucket_start: Int64Array, targets: Targets) -> Int64Array:
+    """Return where buckets begin so that they cut no fixed target."""
+    at = targets.at(bucket_start)
+    inside = (at >= 0) & targets.is_fixed[np.maximum(at, 0)]
+    return np.unique(np.where(inside, targets.start[np.maximum(at, 0)], bucket_start))
 
 
 def _cell_borders(cells: Int64Array, max_rows: int) -> Int64Array:

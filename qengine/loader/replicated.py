@@ -10,11 +10,12 @@ import numpy as np
 import pyarrow as pa
 
 from qengine.catalog.model import PartRole
-from qengine.loader.distribute import INPUT, LOAD, Shape, Tally, conform
+from qengine.loader.distribute import InputTally, Shape, Tally, conform
 from qengine.loader.locate import Numbered, numbered
 from qengine.loader.pool import in_order
 from qengine.loader.request import Progress
 from qengine.loader.sources.source import Source
+from qengine.loader.stored import INPUT, LOAD
 from qengine.loader.write import Written
 from qengine.sky.cells import BEYOND_END
 from qengine.storage.parts import PartFormat, write_part
@@ -33,19 +34,20 @@ def write_replicated(
     schema = replicated_schema(shape.columns)
     expected = sum(source.rows for source in sources)
 
-    def work(batch: Numbered) -> tuple[pa.RecordBatch, dict[str, int]]:
+    def work(batch: Numbered) -> tuple[pa.RecordBatch, dict[str, int], int]:
         rows, nan = conform(batch.rows, shape, sources[batch.source].name)
         hidden = [pa.array(np.full(rows.num_rows, number, np.int32)) for number in (shape.load, batch.source)]
-        return pa.record_batch([*hidden, *rows.columns], schema=schema), nan
+        return pa.record_batch([*hidden, *rows.columns], schema=schema), nan, batch.source
 
     def flush(held: list[pa.RecordBatch]) -> Written:
         table = pa.Table.from_batches(held, schema).combine_chunks()
         return Written(role=PartRole.HOME, start=0, stop=BEYOND_END, file=write_part(table, folder, PartFormat(sorted_by=())))
 
     held: list[pa.RecordBatch] = []
-    for rows, nan in in_order(pool, work, numbered(sources, shape.columns.names), ahead=ahead):
+    for rows, nan, source in in_order(pool, work, numbered(sources, shape.columns.names), ahead=ahead):
         tally.nan.update(nan)
         tally.read += rows.num_rows
+        tally.of_input.setdefault(source, InputTally()).read += rows.num_rows
         held.append(rows)
         progress("read", tally.read, max(tally.read, expected))
         if sum(batch.num_rows for batch in held) >= part_rows:

@@ -159,6 +159,9 @@ class LoadReport:
     seconds: float
     skipped_inputs: int = 0
     replaced_inputs: int = 0
+    filtered: int = 0
+    skipped: int = 0
+    removed: int = 0
 
     @classmethod
     def nothing(cls, catalog: str, table: str) -> LoadReport:
@@ -189,6 +192,12 @@ class LoadReport:
         ]
         if self.skipped_inputs:
             lines.append(f"  skipped: {_inputs(self.skipped_inputs)} there already in the same version")
+        if self.filtered:
+            lines.append(f"  left out by the filter: {self.filtered:,} rows")
+        if self.skipped:
+            lines.append(f"  there already, and equal: {self.skipped:,} rows")
+        if self.removed:
+            lines.append(f"  taken out: {self.removed:,} rows that were there")
         if self.replaced_inputs:
             lines.append(f"  replaced: the rows of {self.replaced_inputs:,} older versions of inputs")
         if self.margin_rows:

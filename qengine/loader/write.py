@@ -13,14 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from qengine.catalog.model import HEALPIX, Int64Array, PartRole
 from qengine.loader.margin import TILE, Rings, by_tile, margin_pieces
 from qengine.loader.order import sorted_on_line
-from qengine.loader.partition import Tiles, cuts
+from qengine.loader.partition import Targets, cuts
 from qengine.loader.pool import in_order
 from qengine.loader.request import Progress
 from qengine.loader.spill import Piece, Spill
+from qengine.loader.stored import LOAD
 from qengine.sky.cells import BEYOND_END, LINE_END
 from qengine.storage.parts import PartFile, PartFormat, write_part
 
@@ -40,7 +42,7 @@ class Layout:
     """How buckets become parts. `keys` order rows of one cell; `complete` adds columns to the sorted rows of a range (a
     child's director positions)."""
 
-    tiles: Tiles
+    targets: Targets
     bucket_start: Int64Array
     part_rows: int
     keys: tuple[str, ...]
@@ -68,11 +70,14 @@ def write_buckets(
     *,
     ahead: int,
     rings: Rings | None,
+    known: Rings | None = None,
     margin: Spill | None,
     progress: Progress,
+    load: int = 0,
 ) -> Iterator[Written]:
-    """Write all buckets of `rows` and yield their parts; copies of rows in `rings` go to `margin`."""
-    tile_bucket = bucket_of_tiles(layout)
+    """Write all buckets of `rows` and yield their parts; copies of rows in `rings` go to `margin`. Tiles with rings in `known` have
+    their margins already: they get copies of the rows of this `load` only."""
+    tile_bucket = bucket_of_targets(layout)
 
     def work(bucket: int) -> _Bucket:
         lowest, highest = layout.bounds(bucket)
@@ -80,6 +85,8 @@ def write_buckets(
         table = sorted_on_line(layout.complete(table, lowest, highest), layout.keys)
         written = list(_write(table, layout, (lowest, highest)))
         copies = margin_pieces(table, rings, tile_bucket) if rings is not None else []
+        if known is not None:
+            copies += margin_pieces(table.filter(pc.equal(table.column(LOAD), load)), known, tile_bucket)
         return _Bucket(written, copies, table.num_rows)
 
     total = sum(rows.held_rows.values())
@@ -94,7 +101,7 @@ def write_buckets(
 
 def _write(table: pa.Table, layout: Layout, bounds: tuple[int, int]) -> Iterator[Written]:
     cells = table.column(HEALPIX).to_numpy()
-    for cut in cuts(cells, layout.tiles, bounds, layout.part_rows):
+    for cut in cuts(cells, layout.targets, bounds, layout.part_rows):
         file = write_part(table.slice(cut.first, cut.last - cut.first), layout.folder, layout.form)
         role = PartRole.HOME if cut.start < LINE_END else PartRole.ORPHAN
         yield Written(role=role, start=cut.start, stop=cut.stop, file=file)
@@ -108,7 +115,7 @@ def write_margins(margin: Spill, layout: Layout, pool: ThreadPoolExecutor, *, ah
         table = sorted_on_line(margin.take(bucket), layout.keys, before=TILE)
         found = []
         for tile, rows in by_tile(table):
-            start, stop = int(layout.tiles.start[tile]), int(layout.tiles.stop[tile])
+            start, stop = int(layout.targets.start[tile]), int(layout.targets.stop[tile])
             file = write_part(rows, layout.folder, layout.form)
             found.append(Written(role=PartRole.MARGIN, start=start, stop=stop, file=file))
         return found
@@ -118,9 +125,9 @@ def write_margins(margin: Spill, layout: Layout, pool: ThreadPoolExecutor, *, ah
         progress("margin", done, len(buckets))
 
 
-def bucket_of_tiles(layout: Layout) -> Int64Array:
-    """Return the bucket that each tile lies in (begins in, if the buckets cut tiles)."""
-    found: Int64Array = np.searchsorted(layout.bucket_start, layout.tiles.start, "right") - 1
+def bucket_of_targets(layout: Layout) -> Int64Array:
+    """Return the bucket that each target lies in (begins in, if the buckets cut targets)."""
+    found: Int64Array = np.searchsorted(layout.bucket_start, layout.targets.start, "right") - 1
     return found
 
 

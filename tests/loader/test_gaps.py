@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qengine.loader.gaps import Targets, gap_tiles, leaf_tiles
-from qengine.loader.partition import Tiles
+from qengine.loader.gaps import gap_tiles, leaf_tiles
+from qengine.loader.partition import Targets, Tiles
 from qengine.sky.cells import BEYOND_END, LINE_END, ORDER
 
 Ranges = list[tuple[int, int]]

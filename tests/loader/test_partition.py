@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qengine.catalog.model import Int64Array
-from qengine.loader.partition import child_buckets, cuts, director_buckets, tiles_of
+from qengine.loader.partition import Targets, child_buckets, cuts, director_buckets, tiles_of
 from qengine.sky.cells import BEYOND_END, LINE_END
 
 
@@ -70,7 +70,7 @@ def test_parts_hold_every_row_once_and_never_part_a_cell(
     for number in np.unique(bucket):
         mine = stored[bucket == number]
         bounds = (int(starts[number]), int(starts[number + 1]) if number + 1 < len(starts) else BEYOND_END)
-        for cut in cuts(mine, tiles, bounds, rows_per_part):
+        for cut in cuts(mine, Targets.new(tiles), bounds, rows_per_part):
             part = mine[cut.first : cut.last]
             rows += len(part)
             assert cut.start <= part[0]

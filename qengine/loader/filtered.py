@@ -1,0 +1,84 @@
+"""Rows that a load leaves out: those for which a condition is not true. They are counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+
+from qengine.errors import ConfigError, QEngineError
+from qengine.execution.duck import DuckEngine, EngineSettings
+from qengine.loader.fit import Fitted
+from qengine.loader.sources.source import Identity, Recipe
+
+_ROWS = "rows"
+_KEPT = "qengine_kept"
+
+
+class Filtered:
+    """An input without the rows for which `condition`, SQL over its columns, is not true. After a pass `left_out` says how many."""
+
+    def __init__(self, inner: Fitted, condition: str) -> None:
+        self._inner = inner
+        self._condition = condition
+        self.left_out = 0
+
+    @property
+    def name(self) -> str:
+        return self._inner.name
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self._inner.schema
+
+    @property
+    def rows(self) -> int:
+        return self._inner.rows
+
+    @property
+    def row_bytes(self) -> int:
+        return self._inner.row_bytes
+
+    @property
+    def identity(self) -> Identity:
+        return self._inner.identity
+
+    @property
+    def recipe(self) -> Recipe:
+        return self._inner.recipe
+
+    def sha256(self) -> str:
+        return self._inner.sha256()
+
+    def version(self) -> str:
+        return self._inner.version()
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield the rows that stay. Raise `ConfigError` if the condition cannot be understood."""
+        own = self._inner.inner.schema.names
+        used = [name for name in dict.fromkeys((*self._inner.schema.names, *own)) if name.lower() in self._condition.lower()]
+        wanted = list(dict.fromkeys((*columns, *used)))
+        left_out = 0
+        engine = DuckEngine(EngineSettings(threads=1))
+        try:
+            for rows in self._inner.batches(wanted):
+                engine.register(_ROWS, pa.Table.from_batches([rows]))
+                try:
+                    sql = f"SELECT coalesce(({self._condition}), false) AS {_KEPT} FROM {_ROWS}"
+                    kept = (
+                        pa.concat_arrays([batch.column(0) for batch in engine.stream(sql)])
+                        if rows.num_rows
+                        else pa.array([], pa.bool_())
+                    )
+                except QEngineError as error:
+                    raise ConfigError(
+                        f"--filter {self._condition!r}: {error.message}", hint="write a condition over columns"
+                    ) from error
+                finally:
+                    engine.unregister(_ROWS)
+                stays = rows.filter(kept)
+                left_out += rows.num_rows - stays.num_rows
+                yield stays.select(list(columns))
+        finally:
+            engine.close()
+        self.left_out = left_out
