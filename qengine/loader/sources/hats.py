@@ -8,6 +8,7 @@ column that a file lacks is NULL, one that the schema does not have is not there
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from qengine.errors import InputError
 from qengine.loader.sources.file import Place
 from qengine.loader.sources.parquet import ParquetSource
 from qengine.loader.sources.source import HATS, packed
-from qengine.storage.hats_read import HatsCatalog, read_hats
+from qengine.storage.hats_read import HatsCatalog, HatsFile, read_hats
 
 _FROM_PATH = ("Norder", "Dir", "Npix")
 _TABLES = ("object", "source", "")
+_READERS = 8
 DIRECTOR_POSITION = ("_director_ra", "_director_dec")
 
 
@@ -74,7 +76,7 @@ def is_hats(path: Path) -> bool:
     return any((path / name).is_file() for name in names) or ((path / "properties").is_file() and (path / "dataset").is_dir())
 
 
-def open_hats(path: Path) -> tuple[HatsFileSource, ...]:
+def open_hats(path: Path) -> tuple[ParquetSource, ...]:
     """Return the leaf files of the catalogue, or of the collection's primary catalogue, in the order of the line.
 
     Raise `InputError` if it is no catalogue of rows or contradicts itself.
@@ -84,8 +86,16 @@ def open_hats(path: Path) -> tuple[HatsFileSource, ...]:
         raise InputError(
             f"{primary.root}: a {primary.product} catalogue is no table of its own", hint="load the object or source catalogue"
         )
-    declared = pa.schema([field for field in primary.schema.remove_metadata() if field.name not in _left_out(primary)])
-    return tuple(HatsFileSource(Place(uri=str(file.path), kind=HATS), declared=declared) for file in primary.files)
+    hidden = _left_out(primary)
+    declared = pa.schema([field for field in primary.schema.remove_metadata() if field.name not in hidden])
+
+    def leaf(file: HatsFile) -> ParquetSource:
+        place = Place(uri=str(file.path), kind=HATS)
+        plain = ParquetSource(place, hidden=sorted(hidden))
+        return plain if plain.schema.equals(declared, check_metadata=True) else HatsFileSource(place, declared=declared)
+
+    with ThreadPoolExecutor(_READERS, "hats") as pool:
+        return tuple(pool.map(leaf, primary.files))
 
 
 def _left_out(hats: HatsCatalog) -> frozenset[str]:

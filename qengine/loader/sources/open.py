@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -37,6 +38,7 @@ _MAGIC = (
     (b"PAR1", "parquet"), (b"ARROW1", "arrow"), (b"\xff\xff\xff\xff", "arrow"), (b"SIMPLE  =", "fits"), (b"# %ECSV", "ecsv"),
     (b"<?xml", "votable"), (b"<VOTABLE", "votable"),
 )  # fmt: skip
+_READERS = 8
 _READS = "the loader reads " + ", ".join(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes)
 
 
@@ -75,7 +77,9 @@ def open_sources(
                 opened[name] = _opener(kind, Place(uri=name, label=wanted.label), types, wanted)
     if wanted.label and len(opened) != 1:
         raise InputError(f"the label {wanted.label!r} is for one input, but there are {len(opened)}", hint="load them one by one")
-    sources = {name: found() if callable(found) else found for name, found in opened.items()}
+    with ThreadPoolExecutor(_READERS, "open") as pool:
+        found = pool.map(lambda one: one() if callable(one) else one, opened.values())
+        sources = dict(zip(opened, found, strict=True))
     return tuple((sources | _unified(sources, wanted, types or {})).values())
 
 

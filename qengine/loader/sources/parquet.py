@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,7 @@ class ParquetSource(FileSource):
         self._hidden = tuple(hidden)
         try:
             with self._opened() as file:
-                found = file.schema_arrow
-                checked_schema(found)
+                self._schema = _described(file.schema_arrow.serialize().to_pybytes(), self._hidden)
                 self._rows = int(file.metadata.num_rows)
                 groups = range(file.metadata.num_row_groups)
                 encoded = sum(file.metadata.row_group(i).total_byte_size for i in groups)
@@ -45,7 +45,6 @@ class ParquetSource(FileSource):
             raise InputError(
                 f"{self.name}: not a readable Parquet file: {error}", hint="the file may be truncated, or is none"
             ) from error
-        self._schema = pa.schema([field for field in _with_words(found, self.name) if field.name not in self._hidden])
         self._row_bytes = max(width_of(self._schema), int(encoded) // max(self._rows, 1))
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -82,17 +81,21 @@ class ParquetSource(FileSource):
         return {"hidden": list(self._hidden)} if self._hidden else {}
 
 
-def _with_words(schema: pa.Schema, where: str) -> pa.Schema:
-    metadata = schema.metadata or {}
+@lru_cache(maxsize=64)
+def _described(content: bytes, hidden: tuple[str, ...]) -> pa.Schema:
+    """Return the schema of a source. Files of one table have equal ones, which are made and kept once: a wide one is a megabyte."""
+    given = pa.ipc.read_schema(pa.py_buffer(content))
+    metadata = given.metadata or {}
+    plain = checked_schema(given)
     known: dict[str, Mapping[str, str]] = {}
     # A description that cannot be read is no reason to refuse rows: the quality of a load says how many columns have one.
     with suppress(InputError):
         if (header := metadata.get(_ASTROPY)) is not None:
-            known |= words_of(header.decode(errors="replace"), where)
+            known |= words_of(header.decode(errors="replace"), "header")
     with suppress(InputError):
         if (votable := metadata.get(_VOPARQUET)) is not None:
-            known |= described_columns(votable, where)
-    return pa.schema([_merged(field, known.get(field.name, {})) for field in schema.remove_metadata()])
+            known |= described_columns(votable, "header")
+    return pa.schema([_merged(field, known.get(field.name, {})) for field in plain if field.name not in hidden])
 
 
 def _merged(field: pa.Field, words: Mapping[str, str]) -> pa.Field:
