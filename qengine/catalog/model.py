@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,9 @@ from numpy.typing import NDArray
 
 from qengine.catalog.types import SqlType
 from qengine.sky.cells import RangeSet
+
+if TYPE_CHECKING:
+    from qengine.catalog.system_tables import ReadFacts
 
 Int64Array = NDArray[np.int64]
 
@@ -210,6 +214,16 @@ class Table:
         return next((column for column in self.columns if column.name == name), None)
 
     @property
+    def bounded(self) -> tuple[str, ...]:
+        """Columns whose bounds the manifest keeps: those that are declared, what places rows, and hidden ones; all if none is
+        declared."""
+        if not self.statistics:
+            return tuple(column.name for column in self.columns)
+        roles = {self.key, self.director_key, self.ra, self.dec, self.time_key, self.line_column}
+        kept = roles.union(self.statistics)
+        return tuple(column.name for column in self.columns if column.hidden or column.name in kept)
+
+    @property
     def shown(self) -> tuple[Column, ...]:
         """All columns that a statement may name: stored ones, then virtual ones."""
         return (*self.columns, *self.virtual)
@@ -306,7 +320,8 @@ class TableSnapshot:
     `number` is the snapshot of the catalogue. `home` holds every row on the sky exactly once; `orphan` those beyond the sky;
     `margin` the copies of rows within `margin_arcsec` around each tile. Replicated tables keep all rows in `home` with
     start = 0, stop = the end of the line. `inline` is the data of a small table that lives in the coordinator (TAP_SCHEMA);
-    such a table has no parts. A match table has the same pairs once more in `other`, laid out by their other side.
+    such a table has no parts. Of a system table `inline` has no rows before `system_tables.with_rows` has asked `facts` for
+    them, once for each statement. A match table has the same pairs once more in `other`, laid out by their other side.
     """
 
     table: Table
@@ -318,6 +333,7 @@ class TableSnapshot:
     key_index: KeyIndex | None = None
     inline: pa.Table | None = None
     other: TableSnapshot | None = None
+    facts: ReadFacts | None = field(default=None, compare=False, repr=False)
 
     @property
     def rows(self) -> int:
@@ -350,8 +366,10 @@ class Catalog:
         return self._by_name.get((schema.lower(), name.lower()))
 
     def find_unqualified(self, name: str) -> tuple[TableSnapshot, ...]:
-        """Return the tables of this name in all schemas; more than one means that the name is ambiguous."""
-        return tuple(t for t in self.tables if t.table.name.lower() == name.lower())
+        """Return the tables of this name in all schemas; more than one means that the name is ambiguous. Those of catalogues come
+        before system tables."""
+        found = tuple(t for t in self.tables if t.table.name.lower() == name.lower())
+        return tuple(t for t in found if t.facts is None) or found
 
 
 _NONE = np.empty(0, np.int64)

@@ -16,9 +16,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from qengine.catalog.model import Catalog, Parts, TableKind, TableSnapshot
+from qengine.catalog.schema import to_arrow_schema
 from qengine.errors import ConfigError, SchemaError
 from qengine.loader.keys import KeyCells, KeyLookup, key_type, to_keys
 from qengine.loader.partition import Tiles
+from qengine.storage.evolved import as_declared
 from qengine.storage.objects import Store
 
 DIRECTOR_RA = "_director_ra"
@@ -78,9 +80,12 @@ def with_director_position(schema: pa.Schema) -> pa.Schema:
 def position_filler(director: TableSnapshot, director_key: str, store: Store) -> Callable[[pa.Table, int, int], pa.Table]:
     """Return the function that adds the director's position to the rows of a child in a range [start, stop) of the line."""
 
+    names = dict.fromkeys((director.table.key, director.table.ra, director.table.dec))
+    schema_of_director = to_arrow_schema(c for c in director.table.columns if c.name in names).remove_metadata()
+
     def fill(rows: pa.Table, start: int, stop: int) -> pa.Table:
         table = director.table
-        kin = _read_range(director.home, (table.key, table.ra, table.dec), (start, stop), store)
+        kin = _read_range(director.home, schema_of_director, (start, stop), store)
         keys = to_keys(_flat(kin.column(table.key)), table.key)
         order = pc.sort_indices(keys)
         at = KeyLookup(keys.take(order)).find(to_keys(_flat(rows.column(director_key)), director_key))
@@ -94,22 +99,17 @@ def position_filler(director: TableSnapshot, director_key: str, store: Store) ->
     return fill
 
 
-def _read_range(parts: Parts, columns: tuple[str, str, str], bounds: tuple[int, int], store: Store) -> pa.Table:
-    """Return rows of the parts in the range (and a few beside it: whole row groups)."""
-    names = list(dict.fromkeys(columns))
+def _read_range(parts: Parts, schema: pa.Schema, bounds: tuple[int, int], store: Store) -> pa.Table:
+    """Return rows of the parts in the range (and a few beside it: whole row groups) with the columns of `schema`."""
     found: list[pa.Table] = []
-    schema: pa.Schema | None = None
     for i in np.flatnonzero((parts.lowest < bounds[1]) & (parts.highest >= bounds[0])):
         with pq.ParquetFile(store.path(parts.uri[i].as_py())) as file:
             first, last = parts.row_groups.offset[i], parts.row_groups.offset[i + 1]
             lowest, highest = parts.row_groups.lowest[first:last], parts.row_groups.highest[first:last]
             groups = np.flatnonzero((lowest < bounds[1]) & (highest >= bounds[0]))
-            read = file.read_row_groups(groups.tolist(), columns=names).select(names)
-        schema = schema or read.schema.remove_metadata()
-        found.append(read.cast(schema))
-    if schema is None:
-        return pa.table({columns[0]: pa.array([], pa.int64())} | {n: pa.array([], pa.float64()) for n in columns[1:]})
-    return pa.concat_tables(found)
+            # Parts of different ages may have positions of different widths.
+            found.append(as_declared(file.read_row_groups(groups.tolist(), columns=schema.names), schema))
+    return pa.concat_tables(found) if found else schema.empty_table()
 
 
 def _flat(column: pa.ChunkedArray) -> pa.Array:
