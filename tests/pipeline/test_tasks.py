@@ -158,6 +158,21 @@ def test_running_the_commit_again_publishes_nothing_twice(site: Site) -> None:
         assert registry.snapshot_number("dp1") == 1
 
 
+def test_a_tract_that_was_made_again_replaces_its_rows_and_their_children(site: Site) -> None:
+    site.run("u/load", "tract IN (0..2)", "run1", run="u/load/1")
+    site.put(1, "run2", shift=1.0)
+    butler = site.run("u/again", "tract = 1", "run2", "run1", run="u/again/1")
+    report = report_of(butler, "u/again/1")
+    assert (report["snapshot"], {table["table"]: table["stored"] for table in report["tables"]}) == (
+        2,
+        {"Object": 50, "Source": 150},
+    )
+    wanted = pa.concat_tables([objects(0), objects(1, shift=1.0), objects(2)]).sort_by("objectId")
+    assert site.rows("Object").sort_by("objectId").select(wanted.schema.names).to_pydict() == wanted.to_pydict()
+    children = site.rows("Source").sort_by("sourceId")
+    assert children["sourceId"].to_pylist() == sorted(key for tract in range(3) for key in sources(tract)["sourceId"].to_pylist())
+
+
 def _commit_again(site: Site, butler: Butler) -> dict[str, Any]:
     config = CatalogCommitConfig()
     config.store = str(site.store.root)
