@@ -14,9 +14,12 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from qengine.errors import InputError
+from qengine.loader.load import load
+from qengine.loader.request import LoadRequest
 from qengine.loader.sources.open import open_sources, reopen
 from tests.loader.sources.makers import MAKERS, table
 from tests.loader.sources.test_contract import plain
+from tests.loader.stores import Site, sky
 
 KEY, SECRET = "test", "test"  # what the test server takes: any words
 
@@ -69,6 +72,19 @@ def test_folders_and_patterns_of_an_object_store(bucket: str, tmp_path: Path) ->
     assert names == ["a.parquet", "b.parquet", "sub/c.parquet"]
     assert len(open_sources([f"s3://{bucket}/many/*.parquet"])) == 2
     assert len(open_sources([f"s3://{bucket}/many/", f"s3://{bucket}/many/a.parquet"])) == 3
+
+
+def test_a_table_is_loaded_from_an_object_store(bucket: str, tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    columns = sky(500)
+    for number, rows in enumerate((pa.table(columns).slice(0, 300), pa.table(columns).slice(300))):
+        path = site.write(f"{number}.parquet", rows)
+        upload(bucket, f"load/{number}.parquet", path)
+        path.unlink()
+    request = LoadRequest(inputs=(f"s3://{bucket}/load/",), catalog="demo", table="obj", key="id")
+    assert load(request, site.registry, site.store).stored == 509
+    assert sorted(site.read(site.snapshot().home)["id"].to_pylist()) == sorted(columns["id"].tolist())
+    assert [one.uri for one in site.registry.inputs("demo")] == [f"s3://{bucket}/load/{number}.parquet" for number in range(2)]
 
 
 @pytest.mark.parametrize(
