@@ -111,7 +111,8 @@ class QueryResult:
             self._active.end(QueryPhase.CANCELLED, str(error))
             raise
         except QEngineError as error:
-            self._active.end(QueryPhase.FAILED, str(error))
+            # What steps leave of a statement is planned while it runs, so its errors have a place in the text, too.
+            self._active.end(QueryPhase.FAILED, str(error.located(self.statement)))
             raise
         except (GeneratorExit, asyncio.CancelledError):
             self._active.end(QueryPhase.CANCELLED, "the reader left")

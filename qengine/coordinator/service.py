@@ -27,6 +27,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from qengine.catalog.model import Catalog
+from qengine.catalog.system_tables import with_rows
 from qengine.coordinator.dispatch import Dispatcher
 from qengine.coordinator.execute import Executor
 from qengine.coordinator.merge import Merger
@@ -38,7 +39,7 @@ from qengine.coordinator.result import AnswerTimes, QueryResult
 from qengine.coordinator.started import StartedQuery
 from qengine.coordinator.steps import StagedExecution
 from qengine.coordinator.watch import WorkerState
-from qengine.errors import QueryCancelledError
+from qengine.errors import QEngineError, QueryCancelledError
 from qengine.plan.broadcast import BroadcastLimits
 from qengine.plan.cost import CostModel
 from qengine.plan.explain import ExplainedStep, Explanation
@@ -50,7 +51,7 @@ from qengine.plan.optimize import capped, optimize
 from qengine.plan.physical import QueryId, TaskLimits
 from qengine.sql.bind import BoundQuery, bind
 from qengine.sql.deep import run_deep, start_deep
-from qengine.sql.parse import parse
+from qengine.sql.parse import parse, table_names
 from qengine.sql.versions import at_versions
 from qengine.storage.keyindex import KeyReader
 
@@ -252,11 +253,15 @@ class QueryService:
         self, query: QueryId, text: str, language: str, maxrec: int | None, snapshots: Mapping[str, int | str] | None
     ) -> PlannedQuery:
         began = time.perf_counter()
-        parsed = parse(text, language)
-        catalog = at_versions(parsed, self._registry.catalog(snapshots=snapshots), self._older)
-        bound = bind(parsed, catalog)
-        tree = optimize(capped(bound.tree, maxrec), catalog)
-        plan, steps = self._planner.outline(tree, catalog, bound.columns)
+        try:
+            parsed = parse(text, language)
+            catalog = at_versions(parsed, self._registry.catalog(snapshots=snapshots), self._older)
+            catalog = with_rows(catalog, table_names(parsed))
+            bound = bind(parsed, catalog)
+            tree = optimize(capped(bound.tree, maxrec), catalog)
+            plan, steps = self._planner.outline(tree, catalog, bound.columns)
+        except QEngineError as error:
+            raise error.located(text) from error.__cause__
         log.info("query %s planned: %d tasks in %.1f ms", query, plan.tasks, (time.perf_counter() - began) * 1000)
         return PlannedQuery(
             id=query, statement=text, language=language, bound=bound, tree=tree, catalog=catalog, plan=plan, steps=steps,
