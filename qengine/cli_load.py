@@ -106,7 +106,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Progress and report as
 
 def add_to(app: typer.Typer) -> None:
     """Give an application these verbs."""
-    for verb in (load, begin, contribute, commit, abort, loads, sweep, loader):
+    for verb in (load, begin, contribute, commit, abort, loads, compact, sweep, loader):
         app.command()(verb)
 
 
@@ -267,6 +267,21 @@ def loads(
     from qengine import verbs_load
 
     verbs_load.loads(store, load, as_json=as_json)
+
+
+def compact(
+    catalog: Annotated[str, typer.Argument(help="A catalogue.", show_default=False)],
+    tables: Annotated[list[str] | None, typer.Argument(help="Tables; all if none is named.", show_default=False)] = None,
+    store: StoreOption = None,
+    why: WhyOption = "",
+    wait: WaitOption = 0.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Write ranges that have many or small parts anew, and publish them; rows stay as they are."""
+    from qengine import verbs_load
+
+    context = verbs_load.context_of(why, ())
+    verbs_load.compact(store, catalog, tuple(tables or ()), context=context, wait_s=wait, as_json=as_json)
 
 
 def sweep(store: StoreOption = None) -> None:

@@ -24,6 +24,7 @@ from qengine.loader.contributor import contribute_addresses, contribute_rows
 from qengine.loader.feeds import load_answer, load_butler
 from qengine.loader.journal import Journal
 from qengine.loader.load import load as load_table
+from qengine.loader.once import compact as compact_tables
 from qengine.loader.receipt import Receipt
 from qengine.loader.request import ExtraColumns, LoadReport, LoadRequest, MissingColumns, OnDuplicate, Progress
 from qengine.loader.service import Loader
@@ -204,6 +205,16 @@ def tls_of(authority: Path | None, certificate: Path | None, key: Path | None) -
     if authority is None or certificate is None or key is None:
         raise ConfigError("TLS needs all of --authority, --certificate and --private-key")
     return TlsFiles(authority=authority, certificate=certificate, key=key)
+
+
+def compact(
+    store: Path | None, catalog: str, tables: tuple[str, ...], *, context: Mapping[str, str], wait_s: float, as_json: bool
+) -> None:
+    """Write ranges with many or small parts anew."""
+    files, registry = composition.open_store(needed(store))
+    with registry, _progress(as_json) as progress:
+        reports = compact_tables(catalog, tables, registry, files, progress=progress, context=context, wait_s=wait_s)
+    _tell_reports(reports, as_json=as_json)
 
 
 def sweep(store: Path | None) -> None:

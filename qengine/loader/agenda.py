@@ -28,12 +28,15 @@ _LATER = {TableKind.CHILD: 1, TableKind.MATCH: 2}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """What is to be done to one table: inputs to add, inputs whose rows go away, and how many were there already."""
+    """What is to be done to one table: inputs to add, inputs whose rows go away, and how many were there already; or to write
+    ranges
+    with many or small parts anew (`is_compact`)."""
 
     request: LoadRequest
     new: tuple[Contributed, ...]
     replaced: tuple[InputRecord, ...]
     skipped: int
+    is_compact: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +54,7 @@ class Agenda:
                 "request": item.request.to_json(),
                 "new": [[one.label, one.version] for one in item.new],
                 "replaced": [[one.load, one.number] for one in item.replaced],
+                "is_compact": item.is_compact,
             }
             for item in self.items
         ]
@@ -72,8 +76,8 @@ class Agenda:
                 )
                 for number, one in enumerate(item.new)
             )
-            if inputs:
-                found.append(TableChange(request=item.request, inputs=inputs, replaced=item.replaced))
+            if inputs or item.is_compact:
+                found.append(TableChange(request=item.request, inputs=inputs, replaced=item.replaced, is_compact=item.is_compact))
         return found
 
     def reports(self, made: Sequence[LoadReport], load: str) -> list[LoadReport]:
@@ -109,8 +113,10 @@ class Agenda:
         return {name.lower() for name in names}, tuple(sorted(families))
 
 
-def agenda_of(asked: Asked, live: Sequence[InputRecord], catalog: str) -> Agenda:
-    """Return what is to be done. `live` are the inputs whose rows are in the catalogue."""
+def agenda_of(asked: Asked, live: Sequence[InputRecord], catalog: str, *, compact: Sequence[str] = ()) -> Agenda:
+    """Return what is to be done. `live` are the inputs whose rows are in the catalogue, `compact` tables to write anew where
+    they have
+    many or small parts."""
     known = {(one.table.lower(), one.label): one for one in live}
     items = []
     for table, (request, inputs) in asked.items():
@@ -124,6 +130,10 @@ def agenda_of(asked: Asked, live: Sequence[InputRecord], catalog: str) -> Agenda
                 skipped=len(inputs) - len(new),
             )
         )
+    for table in compact:
+        if table not in asked:
+            request = LoadRequest(catalog=catalog, table=table)
+            items.append(Item(request=request, new=(), replaced=(), skipped=0, is_compact=True))
     return Agenda(catalog=catalog, items=tuple(items))
 
 

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from qengine.catalog.loads import UNFINISHED, Load, LoadState
+from qengine.catalog.model import LAYOUT
 from qengine.catalog.registry import Registry
-from qengine.errors import ConflictError, LimitError, QEngineError, RegistryError
+from qengine.errors import ConfigError, ConflictError, LimitError, QEngineError, RegistryError
 from qengine.loader import leftovers
 from qengine.loader.journal import Journal
 from qengine.loader.request import LoadReport, LoadRequest, Progress
@@ -54,6 +55,32 @@ def load_once(
     about = {"operation": "load", "mark": mark, **request.to_json(), **(context or {})}
     with beginning(request.catalog, registry, store, about) as begun:
         return _work(begun, request, progress, wait_s, opener)
+
+
+def compact(
+    catalog: str, tables: Sequence[str], registry: Registry, store: Store, *, progress: Progress | None = None,
+    context: Mapping[str, Any] | None = None, wait_s: float = 0.0,
+) -> tuple[LoadReport, ...]:  # fmt: skip
+    """Write ranges of these tables (all of the catalogue if none is named) that have many or small parts anew, and publish them.
+
+    Rows and answers stay as they are. If it is killed, the load can be committed again. Raise `ConfigError` for an unknown table.
+    """
+    found = [one for one in registry.catalog() if one.table.schema.lower() == catalog.lower()]
+    known = {one.table.name.lower(): one.table for one in found}
+    # attached files, whose addresses are absolute, belong to others; views have no parts
+    parted = [
+        one.table.name
+        for one in found
+        if not one.table.name.endswith(LAYOUT) and len(one.home) and not one.home.uri[0].as_py().startswith("/")
+    ]
+    if unknown := [name for name in tables if name.lower() not in known]:
+        raise ConfigError(f"there is no table {catalog}.{unknown[0]}", hint="qengine tables lists them")
+    named = [known[name.lower()].name for name in tables] or parted
+    leftovers.heal(store.root, registry, catalog)
+    begun = Transaction.begin(
+        catalog, registry, store, context={"operation": "compact", "compact": sorted(named), **(context or {})}
+    )
+    return begun.commit(progress=progress, wait_s=wait_s).reports
 
 
 def _work(begun: Transaction, request: LoadRequest, progress: Progress | None, wait_s: float, opener: Opener | None) -> LoadReport:

@@ -40,6 +40,7 @@ from qengine.loader.agenda import Agenda, Asked, agenda_of, kin
 from qengine.loader.budget import check_room
 from qengine.loader.change import TableResult, change_tables
 from qengine.loader.definition import declared_types
+from qengine.loader.figures import assess
 from qengine.loader.journal import Journal
 from qengine.loader.receipt import Receipt, check_against, gather, receive
 from qengine.loader.request import LoadReport, LoadRequest, Progress
@@ -154,7 +155,7 @@ class Transaction:
         try:
             self._load = self._registry.commit_load(self._load.id)
             found = gather(self.receipts())
-            with self._holding(found, progress, wait_s) as held:
+            with self._holding([*found, *self._compacted()], progress, wait_s) as held:
                 done = self._publish(found, progress)
                 if is_again:
                     leftovers.sweep(self._store.root, self._registry, self._load.catalog, held, but=self._load.id)
@@ -191,7 +192,7 @@ class Transaction:
         registry, root, load = self._registry, self._store.root, self._load
         digests = registry.manifest_digests()
         base = registry.catalog()
-        agenda = agenda_of(found, registry.inputs(load.catalog), load.catalog)
+        agenda = agenda_of(found, registry.inputs(load.catalog), load.catalog, compact=self._compacted())
         names, families = agenda.read_by(base)
         manifests = {name: digests.get(name, "") for name in names}
         self._journal.begin_work({"agenda": agenda.digest, "manifests": manifests})
@@ -199,6 +200,8 @@ class Transaction:
         check_room(root, registry, load.catalog, agenda.input_bytes)
         results = self._change(agenda, base, progress)
         check_room(root, registry, load.catalog, 0)
+        if warnings := assess(results, base, load, self._store):
+            registry.note(load.id, {"warnings": warnings})
         for result in results:
             manifests |= {name: digests.get(name, "") for name in (one.table.full_name.lower() for one in result.snapshots)}
         trees = [
@@ -242,7 +245,7 @@ class Transaction:
         return Committed(load=load, reports=tuple(replace(one, snapshot=number) for one in reports))
 
     @contextmanager
-    def _holding(self, tables: Mapping[str, Any], progress: Progress | None, wait_s: float) -> Iterator[list[str]]:
+    def _holding(self, tables: Sequence[str], progress: Progress | None, wait_s: float) -> Iterator[list[str]]:
         """Hold the tables that the commit may write to, and yield their names: those that were contributed to, and those that lie
         where their rows lie."""
 
@@ -254,6 +257,10 @@ class Transaction:
         names = sorted({name for table in tables for name in kin(catalog, self._load.catalog, table)})
         with publish.exclusive(self._store.root, self._load.catalog, names, wait_s=wait_s, waiting=waiting):
             yield names
+
+    def _compacted(self) -> tuple[str, ...]:
+        """Return the tables that the load writes anew where they have many or small parts."""
+        return tuple(str(table) for table in self._load.context.get("compact", ()))
 
     def _reopen(self, error: str) -> None:
         # The first error is the one to report; what cannot be said to the registry is found out by whoever resumes.
