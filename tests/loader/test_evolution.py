@@ -6,18 +6,22 @@ import datetime as dt
 from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from qengine import connect
 from qengine.catalog.evolution import evolve, evolved_parts, is_wider
-from qengine.catalog.model import NO_PARTS, Column, ColumnStats, Parts, RowGroups, Table, TableSnapshot
+from qengine.catalog.felis_schema import to_felis
+from qengine.catalog.model import NO_PARTS, Column, ColumnStats, Parts, RowGroups, Table, TableKind, TableSnapshot
+from qengine.catalog.schema import infer_table
 from qengine.catalog.types import BIGINT, DOUBLE, FLOAT, INTEGER, SMALLINT, VARCHAR, SqlType, to_arrow
 from qengine.errors import SchemaError
 from qengine.storage.evolved import as_declared, stored
@@ -78,12 +82,41 @@ def together(parts: Parts, others: Parts, names: list[str]) -> Parts:
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def evolved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Site, duckdb.DuckDBPyConnection]:
+@pytest.fixture(scope="module", params=["carried over", "appended"])
+def evolved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Site, duckdb.DuckDBPyConnection]:
     """A store with one table whose parts are of two ages, and one DuckDB with all its rows."""
     site = Site(tmp_path_factory.mktemp("evolved"))
-    for table, is_new in (("obj", False), ("newer", True)):
-        site.load(site.write(f"{table}.parquet", rows_of(is_new)), table=table, key="id", margin_arcsec=0.0, rows_per_tile=60)
+    words: dict[str, Any] = {"key": "id", "margin_arcsec": 0.0, "rows_per_tile": 60}
+    files = {is_new: site.write(f"{is_new}.parquet", rows_of(is_new)) for is_new in (False, True)}
+    site.load(files[False], **words)
+    if request.param == "carried over":
+        site.load(files[True], table="newer", **words)
+        _carry_over(site)
+    else:
+        schema = _declare(site, files[True].parent.parent / "schema")
+        with pytest.raises(SchemaError, match="the load adds label, extra, shape"):
+            site.load(files[True], schema=schema)
+        site.load(files[True], schema=schema, evolve=True)
+    table = site.snapshot().table
+    duck = duckdb.connect()
+    names = ", ".join(f'CAST("{c.name}" AS {c.type.name}) AS "{c.name}"' for c in table.columns if not c.hidden)
+    paths = [str(path) for path in files.values()]
+    duck.execute(f"CREATE TABLE obj AS SELECT {names} FROM read_parquet({paths}, union_by_name = true)")
+    return site, duck
+
+
+def _declare(site: Site, folder: Path) -> Path:
+    """Write the schema that the table is to have."""
+    folder.mkdir()
+    arrow = rows_of(True).schema
+    table = infer_table(arrow, schema="demo", name="obj", kind=TableKind.DIRECTOR)
+    (folder / "schema.yaml").write_text(to_felis(replace(table, key="id")))
+    (folder / "sharding.toml").write_text('[tables.obj]\nkind = "director"\nra = "ra"\ndec = "dec"\n')
+    return folder
+
+
+def _carry_over(site: Site) -> None:
+    """Publish the parts of both tables as one."""
     old, new = site.snapshot("obj"), site.snapshot("newer")
     evolution = evolve(old.table, replace(new.table, name="obj", family=old.table.family))
     assert evolution.added == ("label", "extra", "shape")
@@ -93,11 +126,6 @@ def evolved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Site, duckdb.Duck
     home = together(evolved_parts(old.home, old.table, table), new.home, [c.name for c in table.columns])
     merged = TableSnapshot(table=table, number=0, home=home, orphan=NO_PARTS, margin=NO_PARTS)
     site.registry.publish(site.registry.begin_load({}, catalog="demo"), "demo", [merged])
-    paths = [str(site.store.path(uri)) for uri in home.uri.to_pylist()]
-    duck = duckdb.connect()
-    names = ", ".join(f'CAST("{c.name}" AS {c.type.name}) AS "{c.name}"' for c in table.columns if not c.hidden)
-    duck.execute(f"CREATE TABLE obj AS SELECT {names} FROM read_parquet({paths}, union_by_name = true)")
-    return site, duck
 
 
 STATEMENTS = (
@@ -148,6 +176,17 @@ def test_the_manifest_answers_for_older_parts(evolved: tuple[Site, duckdb.DuckDB
         assert canonical(found) == canonical(evolved[1].execute(sql.format(t="obj")).to_arrow_table())
 
 
+def test_hats_readers_see_all_columns(evolved: tuple[Site, duckdb.DuckDBPyConnection]) -> None:
+    site = evolved[0]
+    found = sorted((site.store.root / "demo/obj/snapshots").glob("*/dataset/_common_metadata"), key=lambda p: int(p.parts[-3]))
+    if len(found) < 2:
+        pytest.skip("no tree was made of parts that were only carried over")
+    names = {field.name: field.type for field in pq.read_schema(found[-1])}
+    table = site.snapshot().table
+    assert {c.name: to_arrow(c.type) for c in table.columns if not c.hidden}.items() <= names.items()
+    assert "gone" not in names
+
+
 def test_rows_of_older_parts_as_declared(evolved: tuple[Site, duckdb.DuckDBPyConnection]) -> None:
     snapshot = evolved[0].snapshot()
     schema = pa.schema([(c.name, to_arrow(c.type)) for c in snapshot.table.columns if not c.hidden])
@@ -165,8 +204,6 @@ def _fields(parts: Parts) -> dict[str, Any]:
 
 
 def a_table(*columns: Column, **words: Any) -> Table:
-    from qengine.catalog.model import TableKind
-
     base = (Column(name="id", type=BIGINT), Column(name="ra", type=DOUBLE), Column(name="dec", type=DOUBLE), *columns)
     return Table(schema="s", name="t", kind=TableKind.DIRECTOR, family="s.t", key="id", ra="ra", dec="dec", columns=base, **words)
 
