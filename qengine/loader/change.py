@@ -151,8 +151,10 @@ def _followers(director: Table, base: Catalog, known: Sequence[TableChange], req
         if not in_family or table.name.endswith(LAYOUT) or table.kind is TableKind.DIRECTOR or table.schema != director.schema:
             continue
         if table.name.lower() not in changed:
+            sides = (f"{table.family}.{table.director_key}", f"{table.match.family}.{table.match.key}") if table.match else ("", "")
             asked = LoadRequest(
-                catalog=table.schema, table=table.name, allow_orphans=request.allow_orphans, workers=request.workers,
+                catalog=table.schema, table=table.name, left=sides[0], right=sides[1],
+                allow_orphans=request.allow_orphans, workers=request.workers,
                 memory_bytes=request.memory_bytes,
             )  # fmt: skip
             found.append(TableChange(request=asked, inputs=()))
@@ -179,7 +181,7 @@ def _snapshot(run: TableRun, made: Made) -> TableSnapshot:
     """Return the table as it will be published; its files are on disk for good."""
     definition, store = run.definition, run.store
     table = run.separation.measured(run.table)
-    visible = [column.name for column in table.columns]
+    visible = table.bounded
     kept = made.kept
     carried = {PartRole.HOME: kept.home, PartRole.ORPHAN: kept.orphan, PartRole.MARGIN: kept.margin}
     if run.base is not None:

@@ -122,7 +122,12 @@ def define_for(request: LoadRequest, sources: Sequence[Source], catalog: Catalog
 
     Raise `InputError` for inputs that do not fit; `ConfigError`, `ConflictError` or `SchemaError` if the table cannot be loaded so.
     """
-    return _define(request, [Given(name=source.name, schema=source.schema) for source in sources], catalog)
+    given = [Given(name=source.name, schema=source.schema) for source in sources]
+    if not given and (previous := catalog.find(request.catalog, request.table)) is not None:
+        # Its rows only go or move.
+        own = tuple(column for column in previous.table.columns if column.name not in RESERVED)
+        given = [Given(name=previous.table.full_name, schema=to_arrow_schema(own))]
+    return _define(request, given, catalog)
 
 
 def _define(request: LoadRequest, inputs: Sequence[Given], catalog: Catalog) -> Definition:

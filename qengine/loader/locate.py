@@ -99,8 +99,8 @@ class ChildLocator:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """Where all rows go: `cells` in input order, and the borders of key buckets. `keys` are the keys of all new rows where they were
-    to be kept, sorted, each once."""
+    """Where all rows go: `cells` in input order, and the borders of key buckets. `keys` are the keys of all new rows where
+    they were to be kept, sorted, each once."""
 
     cells: Int64Array
     key_borders: pa.Array

@@ -184,8 +184,8 @@ def _quantiles(cells: Int64Array, start: int, stop: int, bucket_rows: int) -> li
 def cuts(cells: Int64Array, targets: Targets, bucket: tuple[int, int], max_rows: int) -> list[Cut]:
     """Return the parts of a bucket: the sorted `cells` of its rows, cut at targets and, where there are too many, inside them.
 
-    The range of a part is its target's, less what neighbouring parts take; parts of a bucket that begins inside a target begin there.
-    Parts of a fixed target have its whole range.
+    The range of a part is its target's, less what neighbouring parts take; parts of a bucket that begins inside a target begin
+    there. Parts of a fixed target have its whole range.
     """
     lowest, highest = bucket
     found = []

@@ -113,7 +113,7 @@ def tree_of(run: TableRun, made: Made, snapshot: TableSnapshot) -> TreePlan | No
         return None
     director = run.definition.director
     is_new = run.base is None and not len(made.kept.home)
-    written = [one for one in made.written] if is_new else [*_carried(snapshot, run.store)]
+    written = list(made.written) if is_new else [*_carried(snapshot, run.store)]
     tiles = leaf_tiles(snapshot.home.start, snapshot.home.stop)
     counts = publish.pixel_counts(made.placement.cells) if is_new else _counted(snapshot.home, run.store)
     return TreePlan(

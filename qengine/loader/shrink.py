@@ -111,8 +111,8 @@ def leaves(rows: pa.Table, leaving: Leaving, key: str) -> pa.ChunkedArray:
 
 
 def shrink(
-    parts: Parts, role: PartRole, ranges: RangeSet, sift: Sift, *, touches: Touches, store: Store, folder: Path, schema: pa.Schema, form: PartFormat,
-    pool: ThreadPoolExecutor, ahead: int,
+    parts: Parts, role: PartRole, ranges: RangeSet, sift: Sift, *, touches: Touches, store: Store, folder: Path,
+    schema: pa.Schema, form: PartFormat, pool: ThreadPoolExecutor, ahead: int,
 ) -> Shrunk:  # fmt: skip
     """Let rows go from the parts that meet `ranges`. `schema` is what stored rows have now."""
     touched = np.flatnonzero(ranges.overlaps(parts.lowest, parts.highest + 1)) if len(parts) else np.empty(0, np.int64)

@@ -25,9 +25,10 @@ _BATCH_ROWS = 131_072
 
 @dataclass(frozen=True, slots=True)
 class StoredRows:
-    """Rows of a table: whole `parts` of the store, and `files` of Arrow batches in between. `schema` is what the table has now; older
-    parts that lack a column give NULL. Rows of the inputs `gone` (`input_codes`) are left out. Unless `is_placed`, rows find their
-    places anew.
+    """Rows of a table: whole `parts` of the store, and `files` of Arrow batches in between.
+
+    `schema` is what the table has now; older parts that lack a column give NULL. Rows of the inputs `gone` (`input_codes`) are left
+    out. Unless `is_placed`, rows find their places anew.
     """
 
     name: str

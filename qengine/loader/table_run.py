@@ -288,8 +288,8 @@ class TableRun:
         schema: pa.Schema, form: PartFormat,
     ) -> Shrunk:  # fmt: skip
         return shrink(
-            parts, role, ranges, sift, touches=touches, store=self.store, folder=self.folder / "parts", schema=schema, form=form, pool=pool,
-            ahead=self.limits.workers,
+            parts, role, ranges, sift, touches=touches, store=self.store, folder=self.folder / "parts", schema=schema,
+            form=form, pool=pool, ahead=self.limits.workers,
         )  # fmt: skip
 
     def _drop_margins(self, kept: Kept) -> None:

@@ -45,6 +45,9 @@ class Site:
         tables = [pq.read_table(self.store.path(uri)) for uri in parts.uri.to_pylist()]
         return pa.concat_tables(table.replace_schema_metadata(None) for table in tables)
 
+    def read_one(self, uri: str) -> pa.Table:
+        return pq.read_table(self.store.path(uri))
+
     def files(self) -> set[str]:
         return {
             p.relative_to(self.store.root).as_posix() for p in self.store.root.rglob("*") if p.is_file() and "sqlite" not in p.name

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from qengine.catalog.model import HEALPIX, TableKind
-from qengine.errors import ConfigError, ConflictError, InputError, SchemaError
+from qengine.errors import ConfigError, DuplicateKeyError, InputError, SchemaError
 from qengine.sky.cells import BEYOND_END, LINE_END, beyond_cell
 from tests.loader.stores import Site, sky
 
@@ -122,10 +122,10 @@ def test_the_load_says_which_director_it_was_placed_by(site: Site) -> None:
     assert [one.uri for one in site.registry.inputs_of_load(load.number)] == [str(site.inputs / "src.parquet")]
 
 
-def test_a_director_with_children_cannot_be_replaced(site: Site) -> None:
+def test_keys_of_a_director_cannot_come_twice(site: Site) -> None:
     objects, child = family(site)
     site.load(site.write("src.parquet", child), **CHILD)
-    with pytest.raises(ConflictError, match="src lie where its rows lie"):
+    with pytest.raises(DuplicateKeyError, match="are there already"):
         site.load(site.write("again.parquet", objects), key="id")
 
 
