@@ -65,6 +65,7 @@ BATCH_BYTES = 4 << 20
 """Size of a record batch that leaves a runner, about."""
 
 PROGRESS_S = 1.0
+_LEAST_BYTES = 32 << 20
 _INTERRUPT_EVERY_S = 0.05
 _TILE_FOLDER = re.compile(r"Norder=\d+")
 
@@ -96,7 +97,8 @@ class TaskRunner:
 
     `settings.roots` is replaced: the runner's engine reads below `store_root`, the spool and `attached`. When a task names an
     absolute file elsewhere, `is_attach_open` says whether the engine is opened again with that catalogue's root added (about 10 ms,
-    once per catalogue and slot), or the task is refused.
+    once per catalogue and slot), or the task is refused. It is opened again, too, for a task that may have less memory than
+    `settings.memory_bytes`, or more than the one before.
     """
 
     def __init__(
@@ -114,6 +116,7 @@ class TaskRunner:
         self._spool = spool
         self._is_attach_open = is_attach_open
         self._settings = replace(settings, roots=(self._store_root, spool.root.resolve(), *(root.resolve() for root in attached)))
+        self._most_bytes = settings.memory_bytes
         self._engine = DuckEngine(self._settings)
         self._real: dict[str, Path] = {}
         self._attempt: _Attempt | None = None
@@ -305,9 +308,11 @@ class TaskRunner:
         if missing and not self._is_attach_open:
             names = ", ".join(sorted(map(str, missing)))
             raise IntegrityError(f"this worker may not read below {names}", hint="start it with these attached roots")
-        if missing or self._engine.is_broken:
+        # Less than a task may have is no use to it, and more than the slot has cannot be had.
+        memory_bytes = min(self._most_bytes, max(task.limits.memory_bytes, _LEAST_BYTES))
+        if missing or self._engine.is_broken or memory_bytes != self._settings.memory_bytes:
             self._engine.close()
-            self._settings = replace(self._settings, roots=(*self._settings.roots, *sorted(missing)))
+            self._settings = replace(self._settings, roots=(*self._settings.roots, *sorted(missing)), memory_bytes=memory_bytes)
             self._engine = DuckEngine(self._settings)
         return paths
 

@@ -11,14 +11,19 @@ from qengine.execution.duck import EngineSettings
 from qengine.execution.verify import Verify
 from qengine.transport.tls import TlsFiles
 
+OWN_BYTES = 448 << 20
+"""What a slot process takes beside DuckDB: its libraries with the kernel of sky joins (310 MB, much of it shared by all slots),
+batches on their way, and the rows of partitions before they are written."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
     """One worker.
 
     It reads parts below `store_root` and the roots of attached catalogues: those in `attached`, and when `is_attach_open` also
-    those that tasks name. `listen` is host:port, port 0 takes a free one. It runs `slots` tasks at once, each in a process with a
-    DuckDB of `threads` threads, `memory_bytes` of memory and `temp_bytes` of disk. `work_dir` keeps spools, temporary files and the
+    those that tasks name. `listen` is host:port, port 0 takes a free one. It runs `slots` tasks at once, each in a process of
+    `memory_bytes` with a DuckDB of `threads` threads and `temp_bytes` of disk, which has what the process does not need for itself
+    (`OWN_BYTES`). `work_dir` keeps spools, temporary files and the
     list of verified parts: a fresh temporary directory if None. `parent_fd` is an inherited pipe whose end means that the parent
     has died. `drain_s` is how long running attempts may go on after SIGTERM.
     """
@@ -39,8 +44,9 @@ class WorkerSettings:
     drain_s: float = 30.0
 
     def engine(self, work_dir: Path) -> EngineSettings:
+        memory_bytes = max(self.memory_bytes - OWN_BYTES, self.memory_bytes // 2)
         return EngineSettings(
-            threads=self.threads, memory_bytes=self.memory_bytes, temp_dir=work_dir / "temp", temp_bytes=self.temp_bytes
+            threads=self.threads, memory_bytes=memory_bytes, temp_dir=work_dir / "temp", temp_bytes=self.temp_bytes
         )
 
     def to_json(self) -> str:

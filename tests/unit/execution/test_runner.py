@@ -97,6 +97,14 @@ def test_a_partition_that_is_damaged_while_it_is_read_is_lost(run: Run, runner: 
     assert error.details["partitions"] == [written.name]
 
 
+def test_a_task_has_the_memory_that_it_may_have_and_spills(run: Run) -> None:
+    limit = "SELECT value FROM duckdb_settings() WHERE name = 'memory_limit'"
+    many = "SELECT count(*) AS n FROM (SELECT range % 1500000 AS g, max(range) AS m FROM range(3000000) GROUP BY 1)"
+    for given, expected in ((64 << 20, "64.0 MiB"), (1 << 40, "256.0 MiB"), (0, "32.0 MiB"), (64 << 20, "64.0 MiB")):
+        assert rows_of(run(make_task(limit, memory_bytes=given))) == [{"value": expected}]
+    assert rows_of(run(make_task(many, memory_bytes=64 << 20))) == [{"n": 1500000}]
+
+
 def test_large_result_is_spooled(run: Run, spool: Spool) -> None:
     events = run(make_task("SELECT range AS i FROM range(1000000)", hold_bytes=1 << 20))
     last = events[-1]
