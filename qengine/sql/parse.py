@@ -22,6 +22,7 @@ from qengine.sql.mistakes import from_parser
 from qengine.sql.shape import check_shape
 from qengine.sql.spans import span_at
 from qengine.sql.tokens import MAX_TOKENS, tokenize
+from qengine.sql.trees import find
 from qengine.sql.windows import inline_windows
 
 
@@ -57,6 +58,11 @@ def _parsed(text: str, profile: Language) -> ParsedQuery:
         raise from_parser(text, found, error) from error
     except Exception as error:  # whatever a foreign parser throws on a stranger's text is a fault of the text
         raise QuerySyntaxError("the statement cannot be understood") from error
+
+
+def table_names(parsed: ParsedQuery) -> frozenset[tuple[str, str]]:
+    """Return (schema, table) of all tables that the query names anywhere, the schema empty where none is written."""
+    return frozenset((table.db, table.name) for table in find(parsed.tree, exp.Table))
 
 
 def parse_adql(text: str) -> ParsedQuery:
