@@ -199,7 +199,8 @@ class TableRun:
             self.base = None
         placement = self._located(rows, locator, pool, "new", keeps_keys=self.base is not None and is_keyed)
         kept = self._kept(placement, locator, pool) if self.base is not None else Kept()
-        skip = self._duplicates(placement, kept) if self.base is not None and is_keyed else None
+        has_rows = self.base is not None and placement.keys is not None  # a compaction has none of its own
+        skip = self._duplicates(placement, kept) if is_keyed and has_rows else None
         if kept.stored:
             rows += kept.stored
             moved = self._located(kept.stored, locator, pool, "moved")
