@@ -63,6 +63,20 @@ class Oracle:
         """Run the query. Raise `UnfairQueryError` where double precision may answer either way."""
         self._regions.clear()
         sql = OraclePrinter(self._regions).statement(query)
+        result = self.rows(sql)
+        names = tuple(_name(item) for item in q.outputs(query))
+        order = q.body_of(query).order
+        hidden = iter(range(len(names), len(names) + len(order)))
+        places = [key.output if key.output >= 0 else next(hidden) for key in order]
+        return Answer(
+            sql=sql,
+            names=names,
+            rows=tuple(row[: len(names)] for row in result),
+            keys=tuple(tuple(row[place] for place in places) for row in result),
+        )
+
+    def rows(self, sql: str) -> list[tuple[object, ...]]:
+        """Return the rows of a statement in the oracle's own words. Raise `UnfairQueryError` as `answer` does."""
         self._is_fair = True
         alarm = threading.Timer(self.MAX_SECONDS, self._connection.interrupt)
         alarm.start()
@@ -76,16 +90,7 @@ class Oracle:
             raise UnfairQueryError("a point lies on a boundary")
         if len(result) > self.MAX_ROWS:
             raise UnfairQueryError("too many rows")
-        names = tuple(_name(item) for item in q.outputs(query))
-        order = q.body_of(query).order
-        hidden = iter(range(len(names), len(names) + len(order)))
-        places = [key.output if key.output >= 0 else next(hidden) for key in order]
-        return Answer(
-            sql=sql,
-            names=names,
-            rows=tuple(row[: len(names)] for row in result),
-            keys=tuple(tuple(row[place] for place in places) for row in result),
-        )
+        return result
 
     def _add_functions(self) -> None:
         double, integer = "DOUBLE", "INTEGER"
