@@ -16,6 +16,7 @@ all attempts and has the workers forget the query.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
@@ -57,6 +58,8 @@ from qengine.plan.physical import QueryId, Task, TaskLimits, TaskStats, WorkerId
 from qengine.transport.channel import WorkerChannel
 
 log = logging.getLogger(__name__)
+
+_COLLECT_AFTER_S = 0.5
 
 
 @dataclass(slots=True, eq=False)
@@ -257,6 +260,9 @@ class Run:
             watches = [self._watches[worker] for worker in self._touched]
             await asyncio.gather(*(watch.cancel(self.query, self._settings.stop_s) for watch in watches))
         self._tally.end(self._now())
+        if isinstance(self._outcome, FailQuery):
+            # Cancelled drivers and their errors are cycles that hold rows, and those of mapped spools hold disk.
+            asyncio.get_running_loop().call_later(_COLLECT_AFTER_S, gc.collect)
 
     # -- for the dispatcher -----------------------------------------------------------------------------------------------
 
