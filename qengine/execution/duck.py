@@ -70,6 +70,7 @@ class DuckEngine:
     def __init__(self, settings: EngineSettings) -> None:
         self.settings = settings
         self.is_broken = False
+        self._was_interrupted = False
         # DuckDB names its temporary files 0, 1, ..: two engines in one directory would read each other's.
         self._temp = None if settings.temp_dir is None else temp_dir_of(settings.temp_dir, os.getpid(), secrets.token_hex(4))
         if self._temp is not None:
@@ -100,12 +101,18 @@ class DuckEngine:
             self._connection.register(name, rows)
 
     def unregister(self, name: str) -> None:
-        """Forget a registered relation; unknown names are no error."""
+        """Forget a registered relation; unknown names are no error.
+
+        An interrupt that comes meanwhile leaves the relation behind without an error, and its name cannot be registered again: an
+        engine that was interrupted counts as broken from here on.
+        """
         with self._our_errors(f"unregister {name}"):
             self._connection.unregister(name)
+        self.is_broken = self.is_broken or self._was_interrupted
 
     def interrupt(self) -> None:
         """Ask the running statement to stop. Between statements it does nothing, so a caller that must win repeats it."""
+        self._was_interrupted = True
         with contextlib.suppress(duckdb.ConnectionException):
             self._connection.interrupt()
 

@@ -162,3 +162,30 @@ def test_closed_engine_can_still_be_interrupted(engine: DuckEngine) -> None:
 )
 def test_errors_in_mid_stream_go_by_their_text(text: str, kind: type[Exception]) -> None:
     assert type(engine_error(OSError(text), "SELECT 1")) is kind
+
+
+def test_engine_that_is_interrupted_while_it_forgets_a_relation_is_not_used_again(engine: DuckEngine) -> None:
+    # DuckDB leaves the relation behind and says nothing; the next one of the name would be refused, in every later task.
+    is_over = threading.Event()
+
+    def interrupt() -> None:
+        while not is_over.is_set():
+            engine.interrupt()
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        engine.register("pairs", pa.table({"a": [1]}))
+        engine.unregister("pairs")
+    finally:
+        is_over.set()
+        thread.join()
+    assert engine.is_broken
+
+
+def test_engine_without_interrupts_is_used_again(engine: DuckEngine) -> None:
+    engine.register("pairs", pa.table({"a": [1]}))
+    engine.unregister("pairs")
+    engine.register("pairs", pa.table({"a": [1]}))
+    engine.unregister("pairs")
+    assert not engine.is_broken
