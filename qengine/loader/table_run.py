@@ -347,6 +347,8 @@ class TableRun:
 
     def _duplicates(self, placement: Placement, kept: Kept) -> Callable[[pa.RecordBatch, str], pa.Array] | None:
         """Raise `DuplicateKeyError` for keys that are there already, or return what says of which rows the same are there."""
+        if placement.keys is None:
+            return None
         again, cells = keys.find_keys(kept.index, self.store, placement.keys)
         if not len(again):
             return None
