@@ -88,8 +88,8 @@ class RemoteClient:
         """Run a statement. Errors in it are raised here; rows arrive as the result is read.
 
         `lang` is adql, adql-strict or sql; `maxrec` cuts the rows (the service has a limit of its own; `Result.is_overflow` says
-        when it was met); `snapshots` maps catalogues to numbers, tags or times of snapshots; what is estimated above `max_cost`, such as "10GB,60s",
-        is refused; `on_progress` is called twice a second, from another thread.
+        when it was met); `snapshots` maps catalogues to numbers, tags or times of snapshots; what is estimated above `max_cost`,
+        such as "10GB,60s", is refused; `on_progress` is called twice a second, from another thread.
         """
         fields = [("LANG", _lang(lang)), ("QUERY", text), ("RESPONSEFORMAT", "arrow")]
         if maxrec is not None:

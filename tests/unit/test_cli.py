@@ -177,7 +177,7 @@ def test_statement_from_standard_input(url: str, monkeypatch: pytest.MonkeyPatch
         (["query", "SELECT 1", "--url", "http://127.0.0.1:99999"], 1, "is not an http address"),
         (["query", "SELECT 1", "--url", "ftp://127.0.0.1"], 1, "ftp://127.0.0.1 is not an http address"),
         (["query", "SELECT 1", "--url", "http://127.0.0.1", "--workers", "2"], 1, "workers belong to a store"),
-        (["query", "SELECT 1", "--store", "x", "-o", "y.fits"], 1, "the format of y.fits is unknown"),
+        (["query", "SELECT 1", "--store", "x", "-o", "y.xls"], 1, "the format of y.xls is unknown"),
         (["query", "SELECT 1", "--store", "x", "-o", "y.csv", "--format", "table"], 1, "a table is for the terminal"),
         (["load", "/nowhere.csv", "--into", "a", "--table", "b"], 1, "no store is named"),
         (["query"], 2, "Missing argument"),

@@ -40,7 +40,10 @@ def test_responseformat_wins_over_format() -> None:
 
 def test_snapshots_of_several_catalogues() -> None:
     assert check(*GOOD, ("SNAPSHOT", "a:1"), ("SNAPSHOT", "b:2"), ("SNAPSHOT", "a:1")).snapshots == {"a": 1, "b": 2}
-    assert check(*GOOD, ("SNAPSHOT", "dp1:DP1"), ("SNAPSHOT", "b:2026-11-01T12:30:00")).snapshots == {"dp1": "DP1", "b": "2026-11-01T12:30:00"}
+    assert check(*GOOD, ("SNAPSHOT", "dp1:DP1"), ("SNAPSHOT", "b:2026-11-01T12:30:00")).snapshots == {
+        "dp1": "DP1",
+        "b": "2026-11-01T12:30:00",
+    }
 
 
 @pytest.mark.parametrize(
