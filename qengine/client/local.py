@@ -121,8 +121,9 @@ class LocalClient:
     ) -> Result:
         """Run a statement. Errors in it are raised here; rows are fetched as the result is read.
 
-        `lang` is adql, adql-strict or sql; `maxrec` cuts the rows; `snapshots` maps catalogues to numbers, tags or times of snapshots;
-        what is estimated above `max_cost`, such as "10GB,60s", is refused; `on_progress` is called twice a second, from another thread.
+        `lang` is adql, adql-strict or sql; `maxrec` cuts the rows; `snapshots` maps catalogues to numbers, tags or times of
+        snapshots; what is estimated above `max_cost`, such as "10GB,60s", is refused; `on_progress` is called twice a second, from
+        another thread.
         """
         self._check_open()
         if maxrec is not None and maxrec < 0:
