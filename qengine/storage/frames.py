@@ -22,7 +22,7 @@ from qengine.storage.digest import FastDigest
 NAME = re.compile(r"[0-9a-f]{32}-[0-9a-f]{16}")
 SUFFIX = ".frames"
 HEAD_BYTES = 8
-_LOOK_BYTES = 16 << 20
+_PIECE_BYTES = 16 << 20
 
 
 def find_frames(root: Path, name: str) -> Path:
@@ -37,40 +37,52 @@ def map_frames(path: Path) -> list[pa.RecordBatch]:
     """Return the rows of a file, after a look at all of its bytes, without a copy. Raise `IntegrityError` if they are not what was
     written.
 
-    No page of it stays in this process before somebody reads the rows, and all leave it with the last of the batches.
+    The file is mapped in pieces, so that no page of it stays in this process before somebody reads the rows, and none after the last
+    batch of its piece is gone.
     """
     name = path.name.removesuffix(SUFFIX)
-    with path.open("rb") as file:
-        # An empty file cannot be mapped, and no spool is one.
-        size = os.fstat(file.fileno()).st_size
-        if not size:
-            raise IntegrityError(f"spool {name} is empty")
-        mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
-    content, digest = pa.py_buffer(mapped), FastDigest()
+    digest = FastDigest()
     batches: list[pa.RecordBatch] = []
-    at = seen = 0
-    with memoryview(mapped) as view:
-        while at < size:
-            start = at + HEAD_BYTES
-            at = start + int.from_bytes(view[at:start], "little")
-            if at > size:
-                raise IntegrityError(f"spool {name} is cut short")
-            digest.update(view[start:at])
-            try:
-                with pa.ipc.open_stream(content.slice(start, at - start)) as reader:
-                    batches.extend(reader)
-            except pa.ArrowException as error:
-                raise IntegrityError(f"spool {name} is damaged: {error}") from error
-            if at - seen > _LOOK_BYTES or at == size:
-                seen = _forget(mapped, seen, at)
+    with path.open("rb") as file:
+        for piece in _pieces(file.fileno(), name):
+            batches += _read(file.fileno(), piece, digest, name)
     if digest.hexdigest() != name.split("-")[0]:
         raise IntegrityError(f"spool {name} is damaged")
     return batches
 
 
-def _forget(mapped: mmap.mmap, start: int, stop: int) -> int:
-    """Let go of the pages between; they are read again when they are needed. Return the first byte of those that were kept."""
-    stop -= stop % mmap.PAGESIZE
-    if stop > start:
-        mapped.madvise(mmap.MADV_DONTNEED, start, stop - start)
-    return stop
+def _pieces(file: int, name: str) -> list[list[tuple[int, int]]]:
+    """Return where frames begin and end without their lengths, in pieces that are mapped together."""
+    size = os.fstat(file).st_size
+    if not size:
+        raise IntegrityError(f"spool {name} is empty")
+    pieces: list[list[tuple[int, int]]] = [[]]
+    at = 0
+    while at < size:
+        start = at + HEAD_BYTES
+        at = start + int.from_bytes(os.pread(file, HEAD_BYTES, at), "little")
+        if at > size:
+            raise IntegrityError(f"spool {name} is cut short")
+        if pieces[-1] and at - pieces[-1][0][0] > _PIECE_BYTES:
+            pieces.append([])
+        pieces[-1].append((start, at))
+    return pieces
+
+
+def _read(file: int, piece: list[tuple[int, int]], digest: FastDigest, name: str) -> list[pa.RecordBatch]:
+    """Return the rows of a piece, and add its bytes to the digest."""
+    origin = piece[0][0] - piece[0][0] % mmap.ALLOCATIONGRANULARITY
+    mapped = mmap.mmap(file, piece[-1][1] - origin, access=mmap.ACCESS_READ, offset=origin)
+    content = pa.py_buffer(mapped)
+    batches: list[pa.RecordBatch] = []
+    with memoryview(mapped) as view:
+        for start, stop in piece:
+            digest.update(view[start - origin : stop - origin])
+            try:
+                with pa.ipc.open_stream(content.slice(start - origin, stop - start)) as reader:
+                    batches.extend(reader)
+            except pa.ArrowException as error:
+                raise IntegrityError(f"spool {name} is damaged: {error}") from error
+    # Looked at, but not needed yet: pages are read again when the rows are.
+    mapped.madvise(mmap.MADV_DONTNEED)
+    return batches

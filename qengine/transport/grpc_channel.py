@@ -96,8 +96,9 @@ class GrpcChannel:
 
     async def fetch(self, spool: str) -> AsyncIterator[pa.RecordBatch]:
         if self._spools is not None and (near := await asyncio.to_thread(_mapped, self._spools, spool)) is not None:
-            for batch in near:
-                yield batch
+            near.reverse()
+            while near:
+                yield near.pop()
             return
         digest = FastDigest()
         frames = tries = 0
