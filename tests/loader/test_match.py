@@ -10,7 +10,7 @@ import pytest
 
 from qengine.catalog.model import HEALPIX, LAYOUT, TableKind, TableSnapshot
 from qengine.catalog.registry import Registry
-from qengine.errors import ConfigError, ConflictError
+from qengine.errors import ConfigError, DuplicateKeyError
 from qengine.loader.load import load
 from qengine.loader.request import LoadRequest
 from qengine.sky.cells import LINE_END, beyond_cell
@@ -155,10 +155,10 @@ def test_keys_of_the_wrong_kind_leave_nothing(site: Site) -> None:
     assert site.snapshot("pair").other is not None
 
 
-def test_a_director_with_pairs_stays(site: Site) -> None:
+def test_keys_of_a_director_with_pairs_cannot_come_twice(site: Site) -> None:
     objects, stars = directors(site)
     site.load(site.write("pair.parquet", pairs(objects, stars)), **MATCH)
-    with pytest.raises(ConflictError, match="pair"):
+    with pytest.raises(DuplicateKeyError, match="are there already"):
         site.load(site.write("obj2.parquet", sky(100)), key="id")
 
 
