@@ -138,7 +138,7 @@ def tables(
     name: Annotated[str | None, typer.Argument(help="A table, to list its columns.", show_default=False)] = None,
     store: StoreOption = None,
     url: UrlOption = None,
-    show_all: Annotated[bool, typer.Option("--all", help="List TAP_SCHEMA too.")] = False,
+    show_all: Annotated[bool, typer.Option("--all", help="List TAP_SCHEMA and qengine_meta too.")] = False,
 ) -> None:
     """List the tables that can be queried, or the columns of one."""
     from qengine import verbs

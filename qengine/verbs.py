@@ -91,7 +91,7 @@ def tables(name: str | None, client: LocalClient | RemoteClient, *, show_all: bo
     found = client.tables()
     console = Console(soft_wrap=not sys.stdout.isatty())
     if name is None:
-        terminal.print_tables(console, [table for table in found if show_all or table.schema != "TAP_SCHEMA"])
+        terminal.print_tables(console, [table for table in found if show_all or table.schema not in ("TAP_SCHEMA", "qengine_meta")])
         return
     wanted = [table for table in found if name.lower() in (table.full_name.lower(), table.name.lower())]
     if not wanted:
@@ -103,7 +103,7 @@ def tables(name: str | None, client: LocalClient | RemoteClient, *, show_all: bo
 def status_of_service(url: str) -> None:
     """Show whether a service answers, its workers, and the queries that run."""
     with RemoteClient(url) as client:
-        found = [table for table in client.tables() if table.schema != "TAP_SCHEMA"]
+        found = [table for table in client.tables() if table.schema not in ("TAP_SCHEMA", "qengine_meta")]
         workers, running = client.workers(), client.running()
     print(f"{client.url} answers: {len(found)} tables, {sum(table.rows for table in found):,} rows")
     for worker in workers:

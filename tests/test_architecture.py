@@ -35,6 +35,7 @@ OWNERS = {
     "sqlalchemy": (
         "catalog/registry.py",
         "catalog/database.py",
+        "catalog/facts.py",
         "catalog/published.py",
         "catalog/loads.py",
         "catalog/rates.py",

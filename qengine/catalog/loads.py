@@ -149,6 +149,11 @@ def inputs_of(connection: sa.Connection, load: int) -> tuple[InputRecord, ...]:
     return _inputs(connection, sa.select(INPUTS).where(INPUTS.c.load == load))
 
 
+def all_inputs(connection: sa.Connection) -> tuple[InputRecord, ...]:
+    """Return all inputs of all loads, those whose rows are gone too, oldest first."""
+    return _inputs(connection, sa.select(INPUTS))
+
+
 def insert_inputs(connection: sa.Connection, inputs: Sequence[InputRecord]) -> None:
     """Record what a load has read."""
     if inputs:

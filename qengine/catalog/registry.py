@@ -20,13 +20,14 @@ from __future__ import annotations
 import dataclasses
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
 
 from qengine.catalog import definition, durable, loads, published
 from qengine.catalog.database import Database
+from qengine.catalog.facts import read_facts
 from qengine.catalog.inputs import InputRecord
 from qengine.catalog.loads import Load, LoadState
 from qengine.catalog.manifest import read_manifest, write_manifest
@@ -37,6 +38,7 @@ from qengine.catalog.rates import Observed, read_rates, record_rates
 from qengine.catalog.records import FOLDER as RECORDS
 from qengine.catalog.records import ManifestRef, SnapshotRecord, read_records, record_path, write_record
 from qengine.catalog.releases import Releases, check_may_change, restore_release
+from qengine.catalog.system_tables import Facts, described
 from qengine.catalog.tap_schema import tap_schema
 from qengine.errors import ConflictError, RegistryError, SchemaError
 
@@ -105,7 +107,8 @@ class Registry:
                 return found
             tables = [self._snapshot(manifest, number) for number, manifests in chosen for manifest in manifests]
             tables = list(with_layouts(tables))
-            built = Catalog((*tables, *tap_schema(tables)))
+            meta = described(self.facts)
+            built = Catalog((*tables, *meta, *tap_schema((*tables, *meta))))
             kept = list(self._catalogs.items())[1 - _KEPT_CATALOGS :]
             self._catalogs = {**dict(kept), key: built}
             in_use = {manifest.digest for _, manifests in chosen for manifest in manifests}
@@ -178,6 +181,11 @@ class Registry:
         """Return what the load of this number has read."""
         with self._database.reading() as connection:
             return loads.inputs_of(connection, load)
+
+    def facts(self, names: Collection[str]) -> Facts:
+        """Return what the system tables of these names need, read at one moment."""
+        with self._database.reading() as connection:
+            return read_facts(connection, self._root, names)
 
     def rates(self) -> Mapping[str, float]:
         """Return the measured rates by name; empty before anything was measured, or where an old registry cannot be written to."""

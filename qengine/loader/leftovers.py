@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from qengine.catalog.loads import UNFINISHED, Load, LoadState
 from qengine.catalog.manifest import read_header
+from qengine.catalog.quality import quality_path
 from qengine.catalog.registry import Registry
 from qengine.errors import ConflictError, QEngineError
 from qengine.loader.journal import Journal, journals
@@ -77,6 +78,7 @@ def discard(root: Path, catalog: str, journal: Journal) -> None:
         shutil.rmtree(staged, ignore_errors=True)
     for quarantine in (root / catalog).glob(f"*/quarantine/{name}.parquet"):
         quarantine.unlink(missing_ok=True)
+    quality_path(root, catalog, name).unlink(missing_ok=True)
     journal.remove()
 
 

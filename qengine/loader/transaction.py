@@ -40,6 +40,7 @@ from qengine.loader.agenda import Agenda, Asked, agenda_of, kin
 from qengine.loader.budget import check_room
 from qengine.loader.change import TableResult, change_tables
 from qengine.loader.definition import declared_types
+from qengine.loader.figures import assess
 from qengine.loader.journal import Journal
 from qengine.loader.receipt import Receipt, check_against, gather, receive
 from qengine.loader.request import LoadReport, LoadRequest, Progress
@@ -199,6 +200,8 @@ class Transaction:
         check_room(root, registry, load.catalog, agenda.input_bytes)
         results = self._change(agenda, base, progress)
         check_room(root, registry, load.catalog, 0)
+        if warnings := assess(results, base, load, self._store):
+            registry.note(load.id, {"warnings": warnings})
         for result in results:
             manifests |= {name: digests.get(name, "") for name in (one.table.full_name.lower() for one in result.snapshots)}
         trees = [

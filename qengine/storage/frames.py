@@ -37,8 +37,8 @@ def map_frames(path: Path) -> list[pa.RecordBatch]:
     """Return the rows of a file, after a look at all of its bytes, without a copy. Raise `IntegrityError` if they are not what was
     written.
 
-    The file is mapped in pieces, so that no page of it stays in this process before somebody reads the rows, and none after the last
-    batch of its piece is gone.
+    The file is mapped in pieces, so that no page of it stays in this process before somebody reads the rows, and none after the
+    last batch of its piece is gone.
     """
     name = path.name.removesuffix(SUFFIX)
     digest = FastDigest()

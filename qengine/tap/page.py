@@ -19,7 +19,7 @@ def landing_page(title: str, base_url: str, tables: tuple[TableSummary, ...]) ->
         f'<tr><td><a href="{escape(base_url)}/tables/{escape(table.full_name)}">{escape(table.full_name)}</a></td>'
         f'<td class="n">{table.rows:,}</td><td>{escape(table.description)}</td></tr>\n'
         for table in tables
-        if table.schema != "TAP_SCHEMA"
+        if table.schema not in ("TAP_SCHEMA", "qengine_meta")
     )
     url = escape(base_url)
     return f"""<!DOCTYPE html>
