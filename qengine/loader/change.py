@@ -25,12 +25,12 @@ from qengine.catalog.evolution import evolved_parts
 from qengine.catalog.inputs import InputRecord
 from qengine.catalog.joining import join_parts
 from qengine.catalog.model import LAYOUT, Catalog, Int64Array, PartRole, Table, TableKind, TableSnapshot
-from qengine.errors import SchemaError
+from qengine.errors import ConfigError, ConflictError, SchemaError
 from qengine.loader.definition import define_for, without_parts
 from qengine.loader.filtered import Filtered
 from qengine.loader.match import Separation
 from qengine.loader.partition import Tiles
-from qengine.loader.request import LoadReport, LoadRequest, Progress
+from qengine.loader.request import LoadReport, LoadRequest, OnDuplicate, Progress
 from qengine.loader.result import input_records, records, report_of, tree_of
 from qengine.loader.sources.source import Source
 from qengine.loader.table_run import Follow, Made, TableRun, Work
@@ -107,6 +107,7 @@ def change_tables(
         change = pending.pop(0)
         began = time.monotonic()
         definition = define_for(change.request, [one.source for one in change.inputs], catalog)
+        _check_upsert(change.request, definition.table)
         fitted = [definition.fit(one.source) for one in change.inputs]
         condition = change.request.filter
         sources: list[Source] = [Filtered(one, condition) for one in fitted] if condition else list(fitted)
@@ -122,6 +123,8 @@ def change_tables(
             for number, each in enumerate([definition, *([definition.other] if definition.other is not None else [])])
         ]
         made = [run.run() for run in runs]
+        if not change.inputs and not change.request.allow_orphans:
+            _check_pairs(definition.previous, separation)
         snapshots = tuple(_snapshot(run, one) for run, one in zip(runs, made, strict=True))
         results.append(
             TableResult(
@@ -139,6 +142,27 @@ def change_tables(
         last = results[-1]
         results[-1] = replace(last, snapshots=(*last.snapshots, *(without_parts(view) for view in views.values())))
     return tuple(results)
+
+
+def _check_upsert(request: LoadRequest, table: Table) -> None:
+    """Raise `ConfigError` if keys are to be compared that are not known to be unique."""
+    if request.on_duplicate is not OnDuplicate.ERROR and (table.kind is not TableKind.DIRECTOR or not table.key):
+        raise ConfigError(
+            f"{table.full_name} has no index of unique keys, so --on-duplicate cannot be kept",
+            hint="directors with a key have one; rows of other tables are replaced by input: load it again under its label",
+        )
+
+
+def _check_pairs(before: TableSnapshot | None, now: Separation) -> None:
+    """Raise `ConflictError` if pairs of a match table that only follows its directors would lose one of them."""
+    if before is None or before.table.match is None or before.other is None or before.other.table.match is None:
+        return
+    lost = now.only_right + now.only_left - before.table.match.orphans - before.other.table.match.orphans
+    if lost > 0:
+        raise ConflictError(
+            f"{lost:,} pairs or more of {before.table.full_name} would lose a director",
+            hint="replace their inputs in the same load, or say --allow-orphans",
+        )
 
 
 def _followers(director: Table, base: Catalog, known: Sequence[TableChange], request: LoadRequest) -> list[TableChange]:

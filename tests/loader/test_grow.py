@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import qengine
 from qengine.catalog.model import HIDDEN_COLUMNS, TableSnapshot
-from qengine.errors import ConflictError, DuplicateKeyError
+from qengine.errors import ConfigError, ConflictError, DuplicateKeyError
 from qengine.loader.request import LoadReport, OnDuplicate
 from qengine.loader.sources.open import InputOptions
 from qengine.sky.cells import LINE_END, RangeSet
@@ -210,6 +210,12 @@ def test_equal_rows_are_left_out(site: Site) -> None:
     with pytest.raises(DuplicateKeyError, match="key 100 is there already, with another value of mag"):
         put(site, "c", mixed, on_duplicate=OnDuplicate.SKIP_IDENTICAL)
     check(site, [first, more])
+
+
+def test_only_keys_that_are_indexed_are_compared(site: Site) -> None:
+    put(site, "o", some(range(100)))
+    with pytest.raises(ConfigError, match="no index of unique keys"):
+        put(site, "s", children(range(10), first=0), **CHILD, on_duplicate=OnDuplicate.REPLACE)
 
 
 def test_a_filter(site: Site) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from qengine.catalog.model import HEALPIX, LAYOUT, TableKind, TableSnapshot
 from qengine.catalog.registry import Registry
-from qengine.errors import ConfigError, DuplicateKeyError
+from qengine.errors import ConfigError, ConflictError, DuplicateKeyError
 from qengine.loader.load import load
 from qengine.loader.request import LoadRequest
 from qengine.sky.cells import LINE_END, beyond_cell
@@ -180,3 +180,18 @@ def test_a_load_that_ends_between_its_layouts_shows_neither(site: Site, stage: s
     assert not [f for f in site.files() if "/pair/tmp-" in f]
     report = site.load(path, **MATCH)
     assert report.stored == site.snapshot("pair").rows
+
+
+def test_pairs_do_not_lose_their_directors_silently(site: Site) -> None:
+    objects, stars = directors(site)
+    site.load(site.write("pair.parquet", pairs(objects, stars)), **MATCH)
+    before = site.snapshot("pair")
+    kept = {name: values[:-40] for name, values in objects.items()}
+    with pytest.raises(ConflictError, match=r"pairs or more of demo\.pair would lose a director"):
+        site.load(site.write("obj.parquet", kept), key="id")
+    assert site.snapshot("pair").rows == before.rows
+    site.load(site.write("obj.parquet", kept), key="id", allow_orphans=True)
+    after = site.snapshot("pair")
+    assert after.rows == before.rows
+    assert after.table.match is not None
+    assert after.table.match.orphans > (before.table.match.orphans if before.table.match else 0)
