@@ -70,7 +70,7 @@ def figures(result: TableResult, base: Catalog, load: Load, store: Store) -> Fig
     sample = fresh.sample(_SAMPLED_VALUES // max(len(fresh.columns), 1))
     head: Row = {"load_number": load.number, "catalog_name": table.schema, "table_name": table.name, "part_rows": fresh.rows}
     columns = [head | _column_row(column, fresh, sample, report) for column in fresh.columns]
-    nulls = {row["column_name"]: row["null_count"] for row in columns}
+    nulls = {row["column_name"]: row.get("null_count") for row in columns}
     broken = tuple(_broken(snapshot, report, fresh, nulls))
     whole = head | _table_row(table, report, nulls) | {"broken_thresholds": sum(not one.threshold.is_fatal for one in broken)}
     return Figures(rows=pa.Table.from_pylist([whole, *columns], schema=SCHEMA), broken=broken)
