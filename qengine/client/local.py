@@ -202,6 +202,7 @@ class _LocalRows:
         self._watcher = ProgressWatcher(fetch, on_progress) if on_progress is not None else None
         self.query = answer.query
         self._batches = aiter(answer.batches)
+        self._is_over = False
         self.columns = answer.columns
         self.schema = answer.schema
         self.statement = answer.statement
@@ -215,12 +216,24 @@ class _LocalRows:
     def read(self) -> pa.RecordBatch | None:
         return self._loop.run(self._next())
 
+    def read_all(self) -> list[pa.RecordBatch]:
+        # One wait for the loop, not one for each batch: they are what a small answer takes longest for.
+        return self._loop.run(self._all())
+
     async def _next(self) -> pa.RecordBatch | None:
         try:
-            return await anext(self._batches, None)
+            batch = await anext(self._batches, None)
         except asyncio.CancelledError:
             await self._answer.close()
             raise
+        self._is_over = batch is None
+        return batch
+
+    async def _all(self) -> list[pa.RecordBatch]:
+        found = []
+        while (batch := await self._next()) is not None:
+            found.append(batch)
+        return found
 
     def progress(self) -> QueryProgress:
         return self._fetch()
@@ -228,5 +241,6 @@ class _LocalRows:
     def close(self) -> None:
         if self._watcher is not None:
             self._watcher.stop()
-        if not self._loop.is_closed:
+        # The end of the rows was the end of the query.
+        if not self._is_over and not self._loop.is_closed:
             self._loop.run(self._answer.close())

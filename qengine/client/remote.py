@@ -221,6 +221,9 @@ class _RemoteRows:
         self.is_overflow = plain["is_overflow"]
         return None
 
+    def read_all(self) -> list[pa.RecordBatch]:
+        return list(iter(self.read, None))
+
     def progress(self) -> QueryProgress:
         if self._fetch is None:
             raise UnknownNameError("the result belongs to no query of a service")

@@ -42,6 +42,9 @@ class RowSource(Protocol):
     def read(self) -> pa.RecordBatch | None:
         """Return the next batch, or None at the end."""
 
+    def read_all(self) -> list[pa.RecordBatch]:
+        """Return all batches that are left."""
+
     def close(self) -> None:
         """End the query if it still runs; may be called twice."""
 
@@ -99,14 +102,17 @@ class Result:
         if self._table is not None:
             yield from self._table.to_batches()
             return
-        if self._is_started:
-            raise QueryError("the rows of this result were already read batch by batch", hint="run the query again")
-        self._is_started = True
+        self._start()
         try:
             while (batch := self._source.read()) is not None:
                 yield pa.RecordBatch.from_arrays(batch.columns, schema=self._schema)
         finally:
             self._source.close()
+
+    def _start(self) -> None:
+        if self._is_started:
+            raise QueryError("the rows of this result were already read batch by batch", hint="run the query again")
+        self._is_started = True
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         return self.batches()
@@ -117,7 +123,13 @@ class Result:
     def to_arrow(self) -> pa.Table:
         """Return all rows as an Arrow table."""
         if self._table is None:
-            self._table = pa.Table.from_batches(list(self.batches()), schema=self._schema)
+            self._start()
+            try:
+                found = self._source.read_all()
+            finally:
+                self._source.close()
+            rows = [pa.RecordBatch.from_arrays(batch.columns, schema=self._schema) for batch in found]
+            self._table = pa.Table.from_batches(rows, schema=self._schema)
         return self._table
 
     def to_pandas(self) -> Any:

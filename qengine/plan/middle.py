@@ -152,7 +152,7 @@ class _Finding:
         """Say whether statistics show that a column of a leaf's rows has no NULL."""
         leaf = self.leaves[relation]
         item = next((i.unalias() for i in leaf.split.leaf.expressions if i.alias_or_name == name), None)
-        place = terms.plain_column(item.this if isinstance(item, exp.Cast) else item)
+        place = terms.cast_column(item)
         found = leaf.block.relations.get(place[0]) if place is not None else None
         if place is None or found is None or found.table is None or found.is_null_supplied:
             return False

@@ -17,7 +17,7 @@ The final SELECT reads one relation, named by the caller; the output columns and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from sqlglot import exp
@@ -128,14 +128,18 @@ def _rewrite_below(node: exp.Expr, rule: Callable[[exp.Expr], exp.Expr | None]) 
 
 # -- rows ------------------------------------------------------------------------------------------------
 
+_PLAIN = frozenset({"BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "FLOAT", "DOUBLE", "VARCHAR"})
+"""Types that a file has in one way only."""
+
 
 def _split_rows(select: exp.Select, relation: str, *, is_unique: bool) -> Split:
     columns = tuple((item.alias_or_name, storable(terms.sql_type(item))) for item in select.expressions)
+    tables = {item.alias_or_name for item, _ in terms.from_items(select) if isinstance(item, exp.Table) and item.db}
     limit, offset = limit_of(select)
     distinct, order = None if is_unique else select.args.get("distinct"), select.args.get("order")
     leaf = _without(select, "expressions", "order", "limit", "offset")
     leaf.set("expressions", [
-        terms.aliased(typed(item.unalias(), found), name)
+        terms.aliased(_as_stored(item.unalias(), found, tables), name)
         for item, (name, found) in zip(select.expressions, columns, strict=True)
     ])  # fmt: skip
     final = exp.Select(expressions=[terms.aliased(terms.quoted_column(relation, name), name) for name, _ in columns]).from_(
@@ -158,6 +162,13 @@ def _split_rows(select: exp.Select, relation: str, *, is_unique: bool) -> Split:
         kind="rows", leaf=leaf, columns=(*columns, *extra), final=final, is_trivial=is_trivial,
         row_limit=None if limit is None or order is not None or distinct is not None else limit + offset,
     )  # fmt: skip
+
+
+def _as_stored(node: exp.Expr, found: SqlType, tables: Collection[str]) -> exp.Expr:
+    """Return `typed`, but a plain column of one of the tables as it is: files have its type, and older ones are read in it."""
+    if isinstance(node, exp.Column) and node.table in tables and found.name in _PLAIN and terms.sql_type(node) == found:
+        return copy_tree(node)
+    return typed(node, found)
 
 
 def _order_rows(select: exp.Select, leaf: exp.Select, relation: str, extra: list[tuple[str, SqlType]]) -> exp.Order:

@@ -90,6 +90,11 @@ def numbers_in(node: exp.In) -> list[int | float | None]:
     return [number(item) for item in node.expressions] if integers is None else list(integers)
 
 
+def cast_column(node: exp.Expr | None) -> tuple[str, str] | None:
+    """Return what `plain_column` does of the node, or of what it casts."""
+    return plain_column(node.this if isinstance(node, exp.Cast) else node)
+
+
 def plain_column(node: exp.Expr | None) -> tuple[str, str] | None:
     """Return (alias, name) if the node is a column, possibly in parentheses. A cast to DOUBLE would make large keys equal."""
     found = None if node is None else bare(node)

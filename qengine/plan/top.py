@@ -88,7 +88,7 @@ def top_of(leaf: Leaf) -> TopSpec | None:
     column = relation.table.table.column(place[1])
     if column is None or first.args.get("nulls_first") or not _is_orderly(column.type):
         return None
-    outputs = [e.alias for e in select.expressions if isinstance(e.this, exp.Cast) and terms.plain_column(e.this.this) == place]
+    outputs = [e.alias for e in select.expressions if terms.cast_column(e.this) == place]
     if not outputs:
         return None
     is_bare = not any(select.args.get(clause) for clause in _FEWER) and not leaf.block.nested

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,7 +24,18 @@ from typing import NamedTuple, Protocol
 import pyarrow as pa
 
 from qengine.errors import PartitionLostError, QEngineError, QueryCancelledError, QueryTimeoutError, WorkerLostError
-from qengine.plan.physical import PROTOCOL_VERSION, Failed, Finished, Progress, QueryId, Task, TaskEvent, WorkerId, partition_of
+from qengine.plan.physical import (
+    PROTOCOL_VERSION,
+    Failed,
+    Finished,
+    Progress,
+    QueryId,
+    Started,
+    Task,
+    TaskEvent,
+    WorkerId,
+    partition_of,
+)
 from qengine.transport.channel import LOCAL, WorkerStatus
 from qengine.transport.turns import Turn, Turns
 from qengine.transport.version import qengine_version
@@ -140,10 +152,27 @@ class InProcessChannel:
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[TaskEvent] = asyncio.Queue()
 
+        told: deque[TaskEvent] = deque()
+        is_woken = False
+
+        def hear() -> None:
+            nonlocal is_woken
+            is_woken = False
+            while told:
+                events.put_nowait(told.popleft())
+
         def emit(event: TaskEvent) -> None:
-            # The loop may be gone when an abandoned thread wakes up at last.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(events.put_nowait, event)
+            nonlocal is_woken
+            # To wake up the loop costs more than most events: the start is told without the thread, and what comes before the loop
+            # has woken up is heard of together.
+            if isinstance(event, Started):
+                return
+            told.append(event)
+            if not is_woken:
+                is_woken = True
+                # The loop may be gone when an abandoned thread wakes up at last.
+                with contextlib.suppress(RuntimeError):
+                    loop.call_soon_threadsafe(hear)
 
         thread = loop.run_in_executor(self._pool, runner.run, task, emit)
         self._running[runner] = _Work(task, turn, thread)
@@ -152,13 +181,14 @@ class InProcessChannel:
         ends_at = time.monotonic() + task.limits.deadline_s + GRACE_S
         is_over = False
         try:
+            yield Started(task=task.id, attempt=task.attempt, epoch=task.epoch)
             while not is_over:
                 try:
                     async with asyncio.timeout(max(ends_at - time.monotonic(), 0.001)):
                         event = await events.get()
                         is_over = isinstance(event, Finished | Failed)
-                        if is_over:
-                            # The slot is free when the caller learns of the end.
+                        # The slot is free when the caller learns of the end.
+                        if is_over and not thread.done():
                             await asyncio.wait([thread])
                 except TimeoutError:
                     is_over = True
