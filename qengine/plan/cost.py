@@ -103,17 +103,20 @@ class CostModel:
         """Return after how many bytes the second, third, .. task of a fragment begins; see `task_bytes`.
 
         Tasks are equal, but those of a short scan become smaller from round to round: of n tasks' time for each slot are made
-        m < n, which take m, m - 1, .. 1 shares. So there are few to dispatch, and all slots end at about the same time. A model
-        that asks for tasks shorter than their dispatch wants many.
+        m < n, which take m, m - 1, .. 1 shares. So there are few to dispatch, and all slots end at about the same time. A scan of
+        which every slot can do its share within one task's time is cut into as many. A model that asks for tasks shorter than
+        their dispatch wants many.
         """
         target = self.task_bytes(total, is_heavy=is_heavy, result=result)
         count = -(-total // target)
         rounds = count // max(self.slots, 1)
         fewer = next(m for m in range(1, rounds + 2) if m * (m + 1) // 2 >= rounds)
+        if total <= self.max_task_s * self.scan_bytes_per_s * self.slots:
+            fewer = 1
         shares = fewer * (fewer + 1) // 2
         is_short = rounds * target * fewer <= shares * self.max_task_s * self.scan_bytes_per_s
         is_tiny = self.min_task_s <= self.rates.dispatch_s
-        if is_heavy or is_tiny or result > self.result_bytes or fewer < 2 or not is_short:
+        if is_heavy or is_tiny or result > self.result_bytes or rounds < 2 or not is_short:
             return np.arange(1, count, dtype=np.int64) * target
         weights = np.repeat(np.arange(fewer, 0, -1), self.slots)
         ends: npt.NDArray[np.int64] = np.cumsum(weights) * total // (shares * self.slots)

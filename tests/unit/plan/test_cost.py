@@ -15,11 +15,16 @@ def sizes(model: CostModel, total: int, **options: bool) -> list[int]:
 
 
 def test_tasks_of_a_short_scan_become_smaller() -> None:
-    found = sizes(CostModel(slots=2), 240_000_000)
+    found = sizes(CostModel(slots=2), 600_000_000)
     assert len(found) == 6
     assert found == sorted(found, reverse=True)
-    assert found[0] == found[1] == 60_000_000
-    assert found[-1] == 20_000_000
+    assert found[0] == found[1] == 150_000_000
+    assert found[-1] == 50_000_000
+
+
+def test_a_scan_of_a_task_for_each_slot_is_one() -> None:
+    assert sizes(CostModel(slots=2), 240_000_000) == [120_000_000] * 2
+    assert sizes(CostModel(slots=5), 240_000_000) == [48_000_000] * 5
 
 
 def test_tasks_of_long_heavy_and_tiny_scans_are_equal() -> None:
