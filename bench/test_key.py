@@ -21,6 +21,17 @@ def keys(bare: duckdb.DuckDBPyConnection) -> list[int]:
     return [key for (key,) in found.fetchall()]
 
 
+@pytest.fixture(scope="module")
+def field_keys(bench: Bench, bare: duckdb.DuckDBPyConnection) -> list[int]:
+    """Keys of the objects that are nearest to an object: what somebody who studies a field, or a cluster, has."""
+    ((lon, lat),) = bare.execute("SELECT coord_ra, coord_dec FROM bench.Object WHERE abs(coord_dec) < 60 LIMIT 1").fetchall()
+    found = bare.execute(
+        f"SELECT objectId FROM bench.Object WHERE coord_dec BETWEEN {lat - 2} AND {lat + 2} ORDER BY "
+        f"power((coord_ra - {lon}) * cos(radians({lat})), 2) + power(coord_dec - {lat}, 2) LIMIT {MOST}"
+    )
+    return [key for (key,) in found.fetchall()]
+
+
 def lookup(bench: Bench, wanted: list[int], columns: str) -> tuple[str, str]:
     """Return the statement and what it is by hand."""
     snapshot = bench.tables["Object"]
@@ -40,6 +51,10 @@ def test_one_object(race: Racing, bench: Bench, keys: list[int]) -> None:
 @pytest.mark.parametrize("count", [12, MOST])
 def test_objects_by_key(race: Racing, bench: Bench, keys: list[int], count: int) -> None:
     race(f"key_{count}", *lookup(bench, keys[:count], "objectId, coord_ra, coord_dec, g_psfFlux"))
+
+
+def test_objects_of_a_field(race: Racing, bench: Bench, field_keys: list[int]) -> None:
+    race(f"key_{MOST}_field", *lookup(bench, field_keys, "objectId, coord_ra, coord_dec, g_psfFlux"))
 
 
 def test_light_curve(race: Racing, bench: Bench, keys: list[int]) -> None:
