@@ -27,13 +27,14 @@ from qengine.catalog.joining import join_parts
 from qengine.catalog.model import LAYOUT, Catalog, Int64Array, PartRole, Table, TableKind, TableSnapshot
 from qengine.errors import ConfigError, ConflictError, SchemaError
 from qengine.loader.definition import define_for, without_parts
+from qengine.loader.desk import Desk, Follow, Made, Work
 from qengine.loader.filtered import Filtered
 from qengine.loader.match import Separation
 from qengine.loader.partition import Tiles
 from qengine.loader.request import LoadReport, LoadRequest, OnDuplicate, Progress
 from qengine.loader.result import input_records, records, report_of, tree_of
 from qengine.loader.sources.source import Source
-from qengine.loader.table_run import Follow, Made, TableRun, Work
+from qengine.loader.table_run import TableRun
 from qengine.loader.write import Written
 from qengine.sky.cells import RangeSet
 from qengine.storage.objects import Store
@@ -118,20 +119,21 @@ def change_tables(
             follow=follows.get(definition.table.family) if definition.director is not None else None, is_compact=change.is_compact,
         )  # fmt: skip
         separation = Separation()
-        runs = [
-            TableRun(work, each, store, folder / change.request.table / str(number), name, load, report, separation)
-            for number, each in enumerate([definition, *([definition.other] if definition.other is not None else [])])
+        layouts = [definition, *([definition.other] if definition.other is not None else [])]
+        desks = [
+            Desk.of(work, each, store, folder / change.request.table / str(number), name=name, number=load, progress=report)
+            for number, each in enumerate(layouts)
         ]
-        made = [run.run() for run in runs]
+        made = [TableRun(desk, separation).run() for desk in desks]
         if not change.inputs and not change.request.allow_orphans:
             _check_pairs(definition.previous, separation)
-        snapshots = tuple(_snapshot(run, one) for run, one in zip(runs, made, strict=True))
+        snapshots = tuple(_snapshot(desk, one, separation) for desk, one in zip(desks, made, strict=True))
         results.append(
             TableResult(
                 snapshots=snapshots,
-                inputs=input_records(change.inputs, sources, runs[0], made[0]),
-                report=report_of(runs, made, snapshots, sources, time.monotonic() - began),
-                tree=tree_of(runs[0], made[0], snapshots[0]),
+                inputs=input_records(change.inputs, sources, made[0]),
+                report=report_of(desks, made, snapshots, sources, separation, time.monotonic() - began),
+                tree=tree_of(desks[0], made[0], snapshots[0]),
             )
         )
         catalog = Catalog((*(one for one in catalog if not _is_among(one, snapshots)), *snapshots))
@@ -201,15 +203,15 @@ def _ranges(replaced: Sequence[InputRecord]) -> RangeSet:
     return found
 
 
-def _snapshot(run: TableRun, made: Made) -> TableSnapshot:
+def _snapshot(desk: Desk, made: Made, separation: Separation) -> TableSnapshot:
     """Return the table as it will be published; its files are on disk for good."""
-    definition, store = run.definition, run.store
-    table = run.separation.measured(run.table)
+    definition, store = desk.definition, desk.store
+    table = separation.measured(desk.table)
     visible = table.bounded
     kept = made.kept
     carried = {PartRole.HOME: kept.home, PartRole.ORPHAN: kept.orphan, PartRole.MARGIN: kept.margin}
-    if run.base is not None:
-        carried = {role: evolved_parts(parts, run.base.table, table) for role, parts in carried.items()}
+    if desk.base is not None:
+        carried = {role: evolved_parts(parts, desk.base.table, table) for role, parts in carried.items()}
     home, orphan, margins = (
         join_parts([carried[role], to_parts(records(made.written, role, store, table.line_column, visible))])
         for role in (PartRole.HOME, PartRole.ORPHAN, PartRole.MARGIN)
@@ -218,10 +220,10 @@ def _snapshot(run: TableRun, made: Made) -> TableSnapshot:
         table=table, number=0, home=home, orphan=orphan, margin=margins, margin_arcsec=definition.margin_arcsec,
         key_index=made.key_index,
     )  # fmt: skip
-    before = run.base.rows if run.base is not None else 0
+    before = desk.base.rows if desk.base is not None else 0
     gone = sum(rows.num_rows for rows in kept.gone)
     expected = before - gone + made.tally.read - made.tally.quarantined - made.tally.skipped
-    expected += made.tally.kept if run.table.kind is TableKind.MATCH else 0
+    expected += made.tally.kept if desk.table.kind is TableKind.MATCH else 0
     if snapshot.rows != expected:
         raise SchemaError(f"{table.full_name}: {expected:,} rows should be stored, but {snapshot.rows:,} are")
     index = made.key_index.uri if made.key_index else ()

@@ -12,12 +12,13 @@ import pyarrow.parquet as pq
 from qengine.catalog.inputs import InputRecord
 from qengine.catalog.model import HEALPIX, Int64Array, PartRole, Parts, TableKind, TableSnapshot
 from qengine.loader import publish
+from qengine.loader.desk import Desk, Made
 from qengine.loader.distribute import InputTally
 from qengine.loader.filtered import Filtered
 from qengine.loader.gaps import leaf_tiles
+from qengine.loader.match import Separation
 from qengine.loader.request import LoadReport
 from qengine.loader.sources.source import Source
-from qengine.loader.table_run import Made, TableRun
 from qengine.loader.write import Written, count_rows
 from qengine.sky.cells import RangeSet
 from qengine.storage.objects import Store
@@ -43,7 +44,7 @@ def records(written: Sequence[Written], role: PartRole, store: Store, line: str,
     ]  # fmt: skip
 
 
-def input_records(inputs: Sequence[InputSource], sources: Sequence[Source], run: TableRun, made: Made) -> tuple[InputRecord, ...]:
+def input_records(inputs: Sequence[InputSource], sources: Sequence[Source], made: Made) -> tuple[InputRecord, ...]:
     """Return the inputs with what was counted of each, and where its rows lie."""
     found = []
     first = 0
@@ -70,31 +71,32 @@ def _coverage(cells: Int64Array) -> bytes:
 
 
 def report_of(
-    runs: Sequence[TableRun], made: Sequence[Made], snapshots: Sequence[TableSnapshot], sources: Sequence[Source], seconds: float
-) -> LoadReport:
+    desks: Sequence[Desk], made: Sequence[Made], snapshots: Sequence[TableSnapshot], sources: Sequence[Source],
+    separation: Separation, seconds: float,
+) -> LoadReport:  # fmt: skip
     """Return what was done. Rows of a match table are counted once, its parts in both layouts."""
-    run, first = runs[0], made[0]
+    desk, first = desks[0], made[0]
     tally, placement = first.tally, first.placement
     written = [one for each in made for one in each.written]
     home = [one for one in first.written if one.role is PartRole.HOME]
     fresh = [one for one in first.written if one not in first.kept.written]
     stored = tally.read - tally.quarantined - tally.skipped
     return LoadReport(
-        catalog=run.table.schema,
-        table=run.table.name,
-        load=run.name,
+        catalog=desk.table.schema,
+        table=desk.table.name,
+        load=desk.name,
         snapshot=0,
         read=tally.read + sum(source.left_out for source in sources if isinstance(source, Filtered)),
         stored=stored,
         orphaned=count_rows(fresh, PartRole.ORPHAN),
         without_director=placement.unknown if placement else 0,
         quarantined=tally.quarantined,
-        quarantine=run.store.uri(run.quarantine) if tally.quarantined else "",
+        quarantine=desk.store.uri(desk.quarantine) if tally.quarantined else "",
         wrapped=placement.wrapped if placement else 0,
         nan=dict(tally.nan),
         tiles=len(np.unique(first.targets.at(np.array([one.start for one in home], np.int64)))) if placement and home else 0,
         parts=sum(one.role is not PartRole.MARGIN for one in written),
-        separation_arcsec=run.separation.largest_deg * 3600,
+        separation_arcsec=separation.largest_deg * 3600,
         margin_rows=count_rows(first.written, PartRole.MARGIN),
         input_bytes=sum(source.identity.bytes for source in sources),
         bytes=sum(one.file.bytes for one in written),
@@ -105,17 +107,17 @@ def report_of(
     )
 
 
-def tree_of(run: TableRun, made: Made, snapshot: TableSnapshot) -> TreePlan | None:
+def tree_of(desk: Desk, made: Made, snapshot: TableSnapshot) -> TreePlan | None:
     """Return the HATS tree of all parts: of a match table, that of its first layout. A table without places has none."""
     from qengine.loader.change import TreePlan
 
-    if run.table.kind is TableKind.REPLICATED or made.placement is None:
+    if desk.table.kind is TableKind.REPLICATED or made.placement is None:
         return None
-    director = run.definition.director
-    is_new = run.base is None and not len(made.kept.home)
-    written = list(made.written) if is_new else [*_carried(snapshot, run.store)]
+    director = desk.definition.director
+    is_new = desk.base is None and not len(made.kept.home)
+    written = list(made.written) if is_new else [*_carried(snapshot, desk.store)]
     tiles = leaf_tiles(snapshot.home.start, snapshot.home.stop)
-    counts = publish.pixel_counts(made.placement.cells) if is_new else _counted(snapshot.home, run.store)
+    counts = publish.pixel_counts(made.placement.cells) if is_new else _counted(snapshot.home, desk.store)
     return TreePlan(
         table=snapshot.table, written=tuple(written), schema=made.schema, tiles=tiles, margin_arcsec=snapshot.margin_arcsec,
         counts=counts, facts={"qengine_director_snapshot": str(director.number)} if director else {},
