@@ -6,6 +6,7 @@ where data and store are kept (default bench/data). *bare* is DuckDB with two th
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import subprocess
@@ -75,6 +76,12 @@ def bench() -> Iterator[Bench]:
 
 @pytest.fixture(scope="session")
 def clients(bench: Bench) -> Iterator[dict[str, LocalClient]]:
+    with clients_of(bench) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def clients_of(bench: Bench) -> Iterator[dict[str, LocalClient]]:
     """qengine in this process, and with two worker processes of one slot."""
     with qengine.connect(bench.store.root) as local, qengine.connect(bench.store.root, workers=2) as workers:
         assert isinstance(local, LocalClient)
@@ -84,14 +91,20 @@ def clients(bench: Bench) -> Iterator[dict[str, LocalClient]]:
 
 @pytest.fixture(scope="session")
 def bare(bench: Bench) -> Iterator[duckdb.DuckDBPyConnection]:
+    with bare_of(bench, CATALOG) as connection:
+        yield connection
+
+
+@contextlib.contextmanager
+def bare_of(bench: Bench, catalog: str) -> Iterator[duckdb.DuckDBPyConnection]:
     """DuckDB with two threads, a view of each table over all of its files, and the geometry macros."""
     with duckdb.connect(config={"threads": 2}) as connection:
         connection.execute("SET parquet_metadata_cache = true")
         for macro in MACROS:
             connection.execute(macro)
-        connection.execute("CREATE SCHEMA bench")
-        for name in TABLES:
-            connection.execute(f'CREATE VIEW bench."{name}" AS SELECT * FROM read_parquet({bench.files(name)})')
+        connection.execute(f"CREATE SCHEMA {catalog}")
+        for name in bench.tables:
+            connection.execute(f'CREATE VIEW {catalog}."{name}" AS SELECT * FROM read_parquet({bench.files(name)})')
         yield connection
 
 
@@ -164,7 +177,7 @@ class Race:
 
         if rounds is None:
             # The first look at a file verifies it: that is not what is measured.
-            found = [ask() for _ in pairs][0]
+            found, *_ = (ask() for _ in pairs)
             benchmark(ask)
         else:
             found = benchmark.pedantic(ask, rounds=rounds, iterations=1)

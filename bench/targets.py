@@ -45,6 +45,7 @@ class Limit:
 
 TARGETS: dict[str, tuple[Target, ...]] = {
     "aggregate_narrow": (Target(factor=1.10),),
+    "aggregate_narrow_1e8": (Target(factor=1.10),),
     "groups_1e6": (Target(factor=1.5),),
     "join_keys": (Target(factor=2.5),),
     "cone_0.01667": (Target(factor=2, plus_ms=6, engine="qengine"), Target(factor=2, plus_ms=11, engine="url")),

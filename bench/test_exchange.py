@@ -16,10 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import qengine
-from bench.conftest import DATA, Bench, Racing
+from bench.conftest import DATA, Bench, Racing, bare_of
 from qengine.app import open_store
-from qengine.client.local import LocalClient
 from qengine.loader.load import load
 from qengine.loader.request import LoadRequest
 from qengine.storage.keyindex import KeyReader
@@ -71,21 +69,8 @@ def _write(folder: Path, key: str, value: str, seed: int) -> None:
 
 
 @pytest.fixture(scope="session")
-def clients(bench: Bench) -> Iterator[dict[str, LocalClient]]:
-    """qengine in this process, and with two worker processes of one slot."""
-    with qengine.connect(bench.store.root) as local, qengine.connect(bench.store.root, workers=2) as workers:
-        assert isinstance(local, LocalClient)
-        assert isinstance(workers, LocalClient)
-        yield {"qengine": local, "workers": workers}
-
-
-@pytest.fixture(scope="session")
 def bare(bench: Bench) -> Iterator[duckdb.DuckDBPyConnection]:
-    with duckdb.connect(config={"threads": 2}) as connection:
-        connection.execute("SET parquet_metadata_cache = true")
-        connection.execute("CREATE SCHEMA x")
-        for name in bench.tables:
-            connection.execute(f"CREATE VIEW x.{name} AS SELECT * FROM read_parquet({bench.files(name)})")
+    with bare_of(bench, "x") as connection:
         yield connection
 
 
