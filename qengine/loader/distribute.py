@@ -15,19 +15,17 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from qengine.catalog.model import HEALPIX, Int64Array
 from qengine.errors import InputError
 from qengine.loader.keys import key_pieces, to_keys
 from qengine.loader.locate import Numbered, Placement, Rows, numbered
 from qengine.loader.pool import in_order
-from qengine.loader.quality import REASONS, nan_to_null, wrap
+from qengine.loader.quality import nan_to_null, wrap
+from qengine.loader.quarantine import Quarantine, put_aside
 from qengine.loader.request import Progress
 from qengine.loader.spill import Piece, Spill, scatter
 from qengine.loader.stored import INPUT, LOAD, StoredRows
-
-REASON = "reason"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,15 +143,17 @@ def distribute(
         stored, nan = conform(batch.rows, shape, name)
         refused = None
         skipped = 0
+        places = batch.places
         if skip is not None:
             is_there = skip(stored, name)
             skipped = int(pc.sum(is_there).as_py() or 0)
             if skipped:
                 stays = pc.invert(is_there)
                 stored = stored.filter(stays)
-                cells = cells[stays.to_numpy(zero_copy_only=False)]
+                at = stays.to_numpy(zero_copy_only=False)
+                cells, places = cells[at], places[at]
         if (cells < 0).any():
-            refused = _refused(stored, cells)
+            refused = put_aside(stored, cells, name, places)
             stored = stored.filter(pa.array(cells >= 0))
             cells = cells[cells >= 0]
         key_rows = key_pieces(to_keys(stored.column(key), key), cells, placement.key_borders) if keys is not None else []
@@ -161,18 +161,13 @@ def distribute(
         pieces = scatter(with_hidden(stored, cells, shape, batch.source), bucket)
         return _Prepared(pieces, key_rows, refused, nan, batch.rows.num_rows, batch.source, skipped=skipped)
 
-    writer: pq.ParquetWriter | None = None
-    try:
+    with Quarantine(quarantine) as aside:
         for done in in_order(pool, work, numbered(sources, shape.columns.names), ahead=ahead):
             rows.put(done.pieces)
             if keys is not None:
                 keys.put(done.keys)
             if done.refused is not None:
-                if writer is None:
-                    quarantine.parent.mkdir(parents=True, exist_ok=True)
-                    writer = pq.ParquetWriter(quarantine, done.refused.schema, compression="zstd")
-                writer.write_batch(done.refused)
-                tally.quarantined += done.refused.num_rows
+                aside.put(done.refused)
             tally.nan.update(done.nan)
             if done.is_stored:
                 tally.kept += done.rows
@@ -184,19 +179,10 @@ def distribute(
                 one.skipped += done.skipped
                 one.quarantined += done.refused.num_rows if done.refused is not None else 0
             progress("read", tally.read + tally.kept, placement.rows)
-    finally:
-        if writer is not None:
-            writer.close()
+    tally.quarantined = aside.rows
     if tally.read + tally.kept != placement.rows:
         raise InputError("the inputs have fewer rows than when the load began", hint="load files that nobody writes to")
     return tally
-
-
-def _refused(rows: pa.RecordBatch, cells: Int64Array) -> pa.RecordBatch:
-    bad = cells < 0
-    reasons = pa.array([REASONS[int(-cell)] for cell in cells[bad]], pa.string())
-    kept = rows.filter(pa.array(bad))
-    return pa.record_batch([reasons, *kept.columns], schema=pa.schema([pa.field(REASON, pa.string()), *kept.schema]))
 
 
 def _wrapped(values: pa.Array) -> pa.Array:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import pyarrow as pa
 
+from qengine.catalog.model import Int64Array
 from qengine.errors import ConfigError, QEngineError
 from qengine.execution.duck import DuckEngine, EngineSettings
 from qengine.loader.fit import Fitted
@@ -55,10 +57,15 @@ class Filtered:
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield the rows that stay. Raise `ConfigError` if the condition cannot be understood."""
+        for rows, _ in self.placed(columns):
+            yield rows
+
+    def placed(self, columns: Sequence[str]) -> Iterator[tuple[pa.RecordBatch, Int64Array]]:
+        """Yield the rows that stay, and their places in the input."""
         own = self._inner.inner.schema.names
         used = [name for name in dict.fromkeys((*self._inner.schema.names, *own)) if name.lower() in self._condition.lower()]
         wanted = list(dict.fromkeys((*columns, *used)))
-        left_out = 0
+        left_out = place = 0
         engine = DuckEngine(EngineSettings(threads=1))
         try:
             for rows in self._inner.batches(wanted):
@@ -78,7 +85,8 @@ class Filtered:
                     engine.unregister(_ROWS)
                 stays = rows.filter(kept)
                 left_out += rows.num_rows - stays.num_rows
-                yield stays.select(list(columns))
+                yield stays.select(list(columns)), np.flatnonzero(kept.to_numpy(zero_copy_only=False)) + place
+                place += rows.num_rows
         finally:
             engine.close()
         self.left_out = left_out

@@ -7,7 +7,7 @@ cells of all rows, in input order, are kept in one raw file that the second pass
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from qengine.catalog.model import HEALPIX, Int64Array
+from qengine.loader.filtered import Filtered
 from qengine.loader.keys import KeyCells, KeySample, sorted_keys, to_keys
 from qengine.loader.pool import in_order
 from qengine.loader.quality import Place, check_positions
@@ -71,7 +72,7 @@ class DirectorLocator:
         is_lost = ~found.is_placed & (found.reason == 0)
         if is_lost.any():
             at = np.flatnonzero(is_lost)
-            kin = keys.take(pa.array(at)) if keys is not None else pa.array(at + place.row)
+            kin = keys.take(pa.array(at)) if keys is not None else pa.array(place.rows[at])
             cells[is_lost] = beyond_cell(kin)
         cells[found.reason > 0] = -found.reason[found.reason > 0].astype(np.int64)
         return Placed(cells, keys, wrapped=found.wrapped)
@@ -120,11 +121,11 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Numbered:
-    """A batch, the number of its input and of its first row, in the input and in the whole load."""
+    """A batch, the number of its input, the places of its rows there (from 0), and the number of its first row in the load."""
 
     rows: pa.RecordBatch
     source: int
-    first_in_source: int
+    places: Int64Array
     first: int
 
 
@@ -136,11 +137,17 @@ def numbered(sources: Sequence[Rows], columns: Sequence[str]) -> Iterator[Number
     """Yield all rows of all sources in order."""
     first = 0
     for number, source in enumerate(sources):
-        in_source = 0
-        for rows in source.batches(columns):
-            yield Numbered(rows, number, in_source, first)
-            in_source += rows.num_rows
+        for rows, places in source.placed(columns) if isinstance(source, Filtered) else _in_a_row(source.batches(columns)):
+            yield Numbered(rows, number, places, first)
             first += rows.num_rows
+
+
+def _in_a_row(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[pa.RecordBatch, Int64Array]]:
+    """Yield batches with the places of their rows where no row is left out."""
+    place = 0
+    for rows in batches:
+        yield rows, np.arange(place, place + rows.num_rows)
+        place += rows.num_rows
 
 
 def locate(
@@ -158,7 +165,7 @@ def locate(
         source = sources[batch.source]
         if isinstance(source, StoredRows) and source.is_placed:
             return Placed(batch.rows.column(HEALPIX).to_numpy(), None)
-        return locator.place(batch.rows, Place(source.name, batch.first_in_source))
+        return locator.place(batch.rows, Place(source.name, batch.places))
 
     with path.open("wb") as file:
         for placed in in_order(pool, work, numbered(sources, locator.columns), ahead=ahead):
@@ -167,7 +174,8 @@ def locate(
             unknown += placed.unknown
             if placed.keys is not None:
                 sample.add(placed.keys)
-                kept += [placed.keys] if keeps_keys else []
+                # what is put aside takes no key
+                kept += [placed.keys.filter(pa.array(placed.cells >= 0))] if keeps_keys else []
             done += len(placed.cells)
             progress("locate", done, max(done, expected))
     cells = np.memmap(path, np.int64, "r") if done else np.empty(0, np.int64)

@@ -2,7 +2,8 @@
 
 * NaN becomes NULL in every float column and is counted; infinities stay. (Parquet statistics leave NaN out, so engines disagree.)
 * A position that is NULL or NaN in either coordinate is no position: the row goes beyond the sky.
-* An infinite coordinate or |dec| > 90 is quarantined: the row is not in the table, but in a file with the reason.
+* An infinite coordinate or |dec| > 90 is quarantined: the row is not in the table, but in a file with the reason
+  (`loader.quarantine`).
 * A right ascension outside [0, 360) is refused, because it usually means another unit or another frame; a load may ask to
   have it taken modulo 360.
 """
@@ -37,10 +38,10 @@ class Positions:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where rows came from, for messages: the input and the number of rows before the first one."""
+    """Where rows came from: the input, and for each row its place there, from 0."""
 
     source: str
-    row: int
+    rows: NDArray[np.int64]
 
 
 def check_positions(ra: pa.Array, dec: pa.Array, *, names: tuple[str, str], place: Place, is_wrapping: bool) -> Positions:
@@ -56,7 +57,7 @@ def check_positions(ra: pa.Array, dec: pa.Array, *, names: tuple[str, str], plac
     if wrapped and not is_wrapping:
         row = int(np.flatnonzero(is_out)[0])
         raise InputError(
-            f"{place.source}: row {place.row + row + 1}, column {names[0]!r}: {float(ra_deg[row])!r} is outside [0, 360)",
+            f"{place.source}: row {int(place.rows[row]) + 1}, column {names[0]!r}: {float(ra_deg[row])!r} is outside [0, 360)",
             hint="is it in degrees, and ICRS? --ra-wrap takes it modulo 360",
         )
     if wrapped:

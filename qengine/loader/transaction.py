@@ -30,10 +30,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
+import pyarrow as pa
+
 from qengine.catalog.loads import UNFINISHED, Load, LoadState
 from qengine.catalog.model import Catalog
 from qengine.catalog.published import check_catalog_name
 from qengine.catalog.registry import Registry
+from qengine.catalog.types import to_arrow
 from qengine.errors import ConflictError, LimitError, QEngineError, RegistryError
 from qengine.loader import leftovers, publish
 from qengine.loader.agenda import Agenda, Asked, agenda_of, kin
@@ -144,7 +147,7 @@ class Transaction:
     def receive(self, request: LoadRequest, sources: Sequence[Source] | None = None, *, contributor: str = "") -> Receipt:
         """Contribute; the caller holds the load."""
         request = self._named(request)
-        opened = tuple(sources) if sources is not None else open_inputs(request)
+        opened = tuple(sources) if sources is not None else open_inputs(request, self._types(request))
         return self._keep(receive(request, opened, contributor=contributor or who()))
 
     def publish(self, *, progress: Progress | None = None, wait_s: float = 0.0) -> Committed:
@@ -278,6 +281,12 @@ class Transaction:
         if load.state is not LoadState.OPEN:
             raise RegistryError(f"load {load.id} is {load.state.value} and cannot be {what}", hint="begin another load")
 
+    def _types(self, request: LoadRequest) -> dict[str, pa.DataType]:
+        """Return the types of the columns of a table that is there: inputs without types of their own (CSV) are read with them."""
+        found = self._registry.catalog().find(request.catalog, request.table)
+        types = {column.name: to_arrow(column.type) for column in found.table.columns} if found is not None else {}
+        return {name: each for name, each in types.items() if not pa.types.is_nested(each)}
+
     def _named(self, request: LoadRequest) -> LoadRequest:
         """Return the request with catalogue and table spelled as they are published."""
         if request.catalog.lower() != self._load.catalog.lower():
@@ -301,9 +310,9 @@ def beginning(
         yield Transaction(registry.open_load(spelled, about, name=name), registry, store)
 
 
-def open_inputs(request: LoadRequest) -> tuple[Source, ...]:
-    """Return the sources that a request names."""
-    return open_sources(request.inputs, types=declared_types(request), options=request.options)
+def open_inputs(request: LoadRequest, types: Mapping[str, pa.DataType] | None = None) -> tuple[Source, ...]:
+    """Return the sources that a request names. `types` are those of the columns of the table where nothing else declares them."""
+    return open_sources(request.inputs, types=declared_types(request) or types, options=request.options)
 
 
 def _disk(error: OSError, load: str) -> QEngineError | OSError:

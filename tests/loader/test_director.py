@@ -84,9 +84,9 @@ def test_impossible_positions_are_quarantined_with_their_reason(site: Site) -> N
     assert (report.read, report.stored, report.quarantined) == (4, 1, 3)
     refused = pq.read_table(site.store.path(report.quarantine)).to_pydict()
     assert refused["id"] == [2, 3, 4]
-    assert "declination" in refused["reason"][0]
-    assert "infinite" in refused["reason"][1]
-    assert "infinite" in refused["reason"][2]
+    assert "declination" in refused["_reason"][0]
+    assert "infinite" in refused["_reason"][1]
+    assert "infinite" in refused["_reason"][2]
     assert "quarantined: 3" in report.to_text()
 
 

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from qengine.errors import ConfigError, InputError
+from qengine.loader.sources.csv_quotes import check_quotes
 from qengine.loader.sources.file import FileSource, Place
 from qengine.loader.sources.source import packed
 from qengine.storage import remote
@@ -31,6 +32,8 @@ NULL_WORDS = ("", "NULL", "null", "\\N", "NaN", "nan", "NAN", "N/A", "n/a")
 
 _SAMPLE_BYTES = 1 << 20
 _BLOCK_BYTES = 8 << 20
+_EXACT_IN_FLOAT = 2.0**53
+_LONG = r"^[+-]?\d{16,}$"
 _DELIMITERS = (",", "\t", ";", "|")
 _CODECS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 
@@ -77,6 +80,8 @@ class CsvSource(FileSource):
         self._csv = options or CsvOptions()
         self._types = dict(types or {})
         self._undetermined: frozenset[str] = frozenset()
+        self._exact: frozenset[str] = frozenset()
+        self._is_checked = False
         raw = self._read_sample()
         sample = str(raw, "utf-8-sig" if self._csv.encoding == "utf8" else self._csv.encoding, "replace")
         is_whole = len(raw) < _SAMPLE_BYTES
@@ -90,6 +95,11 @@ class CsvSource(FileSource):
         self._row_bytes = max(line_bytes, 8 * len(self._schema))
 
     @property
+    def exact(self) -> frozenset[str]:
+        """Columns of integers that are too large for a float."""
+        return self._exact
+
+    @property
     def undetermined(self) -> frozenset[str]:
         """Columns in which the file has no value, so that nothing says what type they are of; they are read as text."""
         return self._undetermined
@@ -97,6 +107,7 @@ class CsvSource(FileSource):
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield the rows in file order. Raise `InputError` with row and column of a value that does not fit."""
         types = {name: self._schema.field(name).type for name in self._check_columns(columns)}
+        self._check_quotes()
         yield from self._stream(columns, types)
 
     def _cut(self, sample: str, *, is_whole: bool) -> Dialect:
@@ -116,6 +127,17 @@ class CsvSource(FileSource):
             raise self._located(error, columns, types) from error
         except OSError as error:
             raise InputError(f"{self.name}: cannot be read: {error}") from error
+
+    def _check_quotes(self) -> None:
+        is_wide = self._csv.encoding.lower().startswith(("utf16", "utf-16", "utf32", "utf-32"))
+        if self._is_checked or not self._csv.quote or self._csv.escape or is_wide:
+            return
+        with self._bytes() as stream:
+            check_quotes(
+                stream.read, name=self.name, delimiter=self._dialect.delimiter, quote=self._csv.quote,
+                skipped=self._dialect.skipped,
+            )  # fmt: skip
+        self._is_checked = True
 
     def _open(self, columns: Sequence[str], types: Mapping[str, pa.DataType], *, is_threaded: bool) -> pacsv.CSVStreamingReader:
         names = list(self._dialect.names)
@@ -187,6 +209,7 @@ class CsvSource(FileSource):
         try:
             with self._open(names, types, is_threaded=True) as reader:
                 found = {field.name: field.type for field in reader.schema}
+                first = next(iter(reader), None) if len(types) < len(names) else None
         except pa.ArrowInvalid as error:
             if "Empty CSV" in str(error):
                 self._undetermined = frozenset(names).difference(types)
@@ -194,10 +217,33 @@ class CsvSource(FileSource):
             raise self._located(error, names, types) from error
         except OSError as error:
             raise InputError(f"{self.name}: cannot be read: {error}") from error
+        if first is not None:
+            self._check_integers({name: found[name] for name in names if name not in types}, first)
         unknown = [name for name in names if pa.types.is_null(found[name])]
         if unknown:
             found |= self._infer_late(unknown)
         return found
+
+    def _check_integers(self, inferred: Mapping[str, pa.DataType], first: pa.RecordBatch) -> None:
+        """Note columns of integers that no float holds. Raise `InputError` if there are some in a column of floats: read so, they
+        would be rounded."""
+        self._exact = frozenset(
+            name for name, kind in inferred.items() if pa.types.is_integer(kind) and _largest(first.column(name)) > _EXACT_IN_FLOAT
+        )
+        floats = [name for name, kind in inferred.items() if pa.types.is_floating(kind)]
+        large = [name for name in floats if _largest(first.column(name)) > _EXACT_IN_FLOAT]
+        if not large:
+            return
+        with self._open(large, dict.fromkeys(large, pa.string()), is_threaded=True) as reader:
+            texts = next(iter(reader))
+        for name in large:
+            is_long = pc.fill_null(pc.match_substring_regex(texts.column(name), _LONG), False)
+            if pc.any(is_long).as_py():
+                word = texts.column(name).filter(is_long)[0].as_py()
+                raise InputError(
+                    f"{self.name}: column {name!r} has integers such as {word} and other numbers, which would round them",
+                    hint="declare the column's type with --schema",
+                )
 
     def _infer_late(self, unknown: Sequence[str]) -> dict[str, pa.DataType]:
         """Look further for values of columns that are NULL in the whole first block."""
@@ -213,6 +259,11 @@ class CsvSource(FileSource):
                 break
         self._undetermined = frozenset(pending)
         return found
+
+
+def _largest(values: pa.Array) -> float:
+    found = pc.max(pc.abs(pc.cast(values, pa.float64(), safe=False))).as_py() if len(values) else None
+    return found if found is not None else 0.0
 
 
 def _count_lines(sample: str) -> int:
@@ -262,6 +313,13 @@ def unify_types(sources: Sequence[CsvSource]) -> dict[str, pa.DataType]:
             if field.name not in source.undetermined:
                 known = found.get(field.name, field.type)
                 found[field.name] = known if known == field.type else _wider(known, field.type)
+    for source in sources:
+        for name in source.exact:
+            if pa.types.is_floating(found[name]):
+                raise InputError(
+                    f"{source.name}: column {name!r} has large integers, but other numbers in other inputs, which would round them",
+                    hint="declare the column's type with --schema",
+                )
     return found
 
 

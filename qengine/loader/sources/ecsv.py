@@ -60,6 +60,7 @@ class EcsvSource(CsvSource):
         types = {name: pa.string() if name in self._lists else self._schema.field(name).type for name in wanted}
         schema = pa.schema([self._schema.field(name) for name in wanted])
         row = 0
+        self._check_quotes()
         for batch in self._stream(wanted, types):
             values = [self._parsed(batch.column(number), name, row) for number, name in enumerate(wanted)]
             yield pa.record_batch(values, schema=schema)
