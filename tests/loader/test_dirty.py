@@ -20,7 +20,7 @@ import pytest
 
 from qengine.catalog.model import TableKind
 from qengine.errors import DuplicateKeyError, InputError, QEngineError
-from qengine.loader.request import LoadReport
+from qengine.loader.request import ExtraColumns, LoadReport, MissingColumns
 from tests.loader.sources import makers
 from tests.loader.stores import Site
 
@@ -285,3 +285,80 @@ def test_integers_of_texts_are_never_rounded(tmp_path: Path) -> None:
             path.write_text(text)
         with pytest.raises(InputError, match="column 'a'"):
             site.load(paths, kind=TableKind.REPLICATED)
+
+
+def renamed(given: pa.Table, **names: str) -> pa.Table:
+    return given.rename_columns([names.get(name, name) for name in given.column_names])
+
+
+def retyped(given: pa.Table, name: str, kind: pa.DataType) -> pa.Table:
+    return given.set_column(given.column_names.index(name), name, given[name].cast(kind))
+
+
+@pytest.mark.parametrize(("form", "table", "when"), CASES)
+def test_columns_that_differ(tmp_path: Path, form: str, table: str, when: str) -> None:
+    """Two files, of which the second has other columns; and what may be asked for instead of the error."""
+    other = rows(id=[21, 22, 23])
+    cases: dict[str, tuple[pa.Table, str, dict[str, Any]]] = {
+        "extra": (other.append_column("more", pa.array([1.5, 2.5, 3.5])), "'?more'?", {"extra_columns": ExtraColumns.DROP}),
+        "kept": (other.append_column("more", pa.array([1.5, 2.5, 3.5])), "'?more'?", {"extra_columns": ExtraColumns.KEEP}),
+        "missing": (other.drop_columns(["mag"]), "'?mag'?", {"missing_columns": MissingColumns.NULL} if when == "append" else {}),
+        "renamed": (renamed(other, mag="magnitude"), "'?mag(nitude)?'?", {}),
+        "case": (renamed(other, mag="MAG"), "'?mag'?|'?MAG'?", {}),
+        "retyped": (retyped(other, "mag", pa.string()), "'?mag'?", {}),
+        "narrowed": (retyped(rows(id=[21, 22, 23], ra=[1.0, 2.0, 3.0]), "ra", pa.int32()), "'?ra'?", {}),
+    }
+    for number, (name, (bad, words, remedy)) in enumerate(cases.items()):
+        bench = Bench(Site(tmp_path / str(number)), table, when)
+        first, second = bench.file(form, rows(), "one"), bench.file(form, bad, "two")
+        if form == "csv" and name in ("retyped", "narrowed"):
+            bench.accounts(bench.load(first, second), 6)  # the text is that of numbers
+            continue
+        bench.refuses(first, second, match=words)
+        if remedy:
+            bench = Bench(Site(tmp_path / f"{number} again"), table, when)
+            first, second = bench.file(form, rows(), "one"), bench.file(form, bad, "two")
+            bench.accounts(bench.load(first, second, **remedy), 6)
+            found = bench.site.snapshot("t").table.column("more")
+            assert (found is not None) == (name == "kept")
+
+
+@pytest.mark.parametrize(("form", "table", "when"), CASES)
+def test_names_that_are_equal_but_for_case(tmp_path: Path, form: str, table: str, when: str) -> None:
+    bench = Bench(Site(tmp_path), table, when)
+    path = bench.file(form, rows().append_column("RA", pa.array([1.5, 2.5, 3.5])))
+    bench.refuses(path, match="equal but for case|case")
+
+
+@pytest.mark.parametrize(("form", "table", "when"), CASES)
+def test_files_without_rows(tmp_path: Path, form: str, table: str, when: str) -> None:
+    """A table without rows is a table: it can be counted, and filled later."""
+    bench = Bench(Site(tmp_path), table, when)
+    empty = bench.file(form, rows().slice(0, 0))
+    if form == "csv" and when == "load":
+        bench.refuses(empty, match="nothing says what types")
+        return
+    bench.accounts(bench.load(empty), 0)
+    good = bench.file(form, rows(), "good")
+    bench.accounts(bench.load(good), 3)
+    assert bench.site.snapshot("t").rows == bench.count()
+
+
+@pytest.mark.parametrize(("form", "table", "when"), [case for case in CASES if case.values[0] not in ("csv", "binary2", "ecsv")])
+def test_radians_in_metadata(tmp_path: Path, form: str, table: str, when: str) -> None:
+    radians = rows(ra=[0.1, 0.2, INF], dec=[0.1, NAN, 0.3])
+    fields = [each.with_metadata({"unit": "rad"}) if each.name in ("ra", "dec") else each for each in radians.schema]
+    radians = pa.table(radians.columns, schema=pa.schema(fields))
+    bench = Bench(Site(tmp_path / "a"), table, when)
+    path = bench.file(form, radians)
+    error = bench.refuses(path, match=r"t\.\w+: .*rad")
+    assert "--convert-position" in error.hint
+    if when == "load":
+        bench = Bench(Site(tmp_path / "b"), table, when)
+        report = bench.load(bench.file(form, radians), convert_position=True)
+        bench.accounts(report, 3)
+        if table == "director":
+            [row] = bench.aside(report)
+            assert (row["_row"], row["id"], row["ra_original"]) == (3, 13, INF)
+            stored = {one["id"]: one["ra"] for one in bench.site.read(bench.site.snapshot("t").home).to_pylist()}
+            assert stored == {11: pytest.approx(math.degrees(0.1))}

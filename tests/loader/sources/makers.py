@@ -62,7 +62,8 @@ def to_astropy(rows: pa.Table) -> Table:
         mask = values.is_null().to_numpy()
         plain = values.fill_null("" if pa.types.is_string(field.type) else False if pa.types.is_boolean(field.type) else 0)
         array = np.array(plain.to_pylist(), field.type.to_pandas_dtype() if not pa.types.is_string(field.type) else str)
-        words: Mapping[str, str] = WORDS.get(field.name, {})
+        own = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
+        words: Mapping[str, str] = {**WORDS.get(field.name, {}), **own}
         kind = MaskedColumn(array, mask=mask) if mask.any() else Column(array)
         kind.unit = words.get("unit")
         kind.description = words.get("description")
