@@ -25,11 +25,11 @@ from qengine.catalog.evolution import evolved_parts
 from qengine.catalog.inputs import InputRecord
 from qengine.catalog.joining import join_parts
 from qengine.catalog.model import LAYOUT, Catalog, Int64Array, PartRole, Table, TableKind, TableSnapshot
-from qengine.errors import ConfigError, ConflictError, SchemaError
-from qengine.loader.definition import define_for, without_parts
+from qengine.errors import ConfigError, SchemaError
+from qengine.loader.definition import Definition, define_for, without_parts
 from qengine.loader.desk import Desk, Follow, Made, Work
 from qengine.loader.filtered import Filtered
-from qengine.loader.match import Separation
+from qengine.loader.match import Pairing, Separation
 from qengine.loader.partition import Tiles
 from qengine.loader.request import LoadReport, LoadRequest, OnDuplicate, Progress
 from qengine.loader.result import input_records, records, report_of, tree_of
@@ -116,17 +116,18 @@ def change_tables(
         work = Work(
             request=change.request, sources=tuple(sources), codes=_codes(change.replaced),
             ranges=_ranges(change.replaced) if definition.table.kind is TableKind.DIRECTOR else RangeSet.whole(),
-            follow=follows.get(definition.table.family) if definition.director is not None else None, is_compact=change.is_compact,
+            is_compact=change.is_compact,
         )  # fmt: skip
-        separation = Separation()
+        separation = Separation.of(definition.previous)
         layouts = [definition, *([definition.other] if definition.other is not None else [])]
         desks = [
-            Desk.of(work, each, store, folder / change.request.table / str(number), name=name, number=load, progress=report)
+            Desk.of(
+                _for_layout(work, layouts, number, base, follows, separation), each, store,
+                folder / change.request.table / str(number), name=name, number=load, progress=report,
+            )
             for number, each in enumerate(layouts)
-        ]
+        ]  # fmt: skip
         made = [TableRun(desk, separation).run() for desk in desks]
-        if not change.inputs and not change.request.allow_orphans:
-            _check_pairs(definition.previous, separation)
         snapshots = tuple(_snapshot(desk, one, separation) for desk, one in zip(desks, made, strict=True))
         results.append(
             TableResult(
@@ -137,8 +138,9 @@ def change_tables(
             )
         )
         catalog = Catalog((*(one for one in catalog if not _is_among(one, snapshots)), *snapshots))
-        if made[0].changed is not None and len(made[0].changed) and definition.previous is not None:
-            follows[definition.table.family] = Follow(keys=made[0].changed, ranges=made[0].ranges)
+        follow = made[0].follow
+        if follow is not None and (follow.has_come or len(follow.keys)) and definition.previous is not None:
+            follows[definition.table.family] = follow
             pending += _followers(definition.table, base, [*changes, *pending], change.request)
     if results and views:
         last = results[-1]
@@ -155,16 +157,25 @@ def _check_upsert(request: LoadRequest, table: Table) -> None:
         )
 
 
-def _check_pairs(before: TableSnapshot | None, now: Separation) -> None:
-    """Raise `ConflictError` if pairs of a match table that only follows its directors would lose one of them."""
-    if before is None or before.table.match is None or before.other is None or before.other.table.match is None:
-        return
-    lost = now.only_right + now.only_left - before.table.match.orphans - before.other.table.match.orphans
-    if lost > 0:
-        raise ConflictError(
-            f"{lost:,} pairs or more of {before.table.full_name} would lose a director",
-            hint="replace their inputs in the same load, or say --allow-orphans",
-        )
+def _for_layout(
+    work: Work, layouts: Sequence[Definition], number: int, base: Catalog, follows: Mapping[str, Follow], separation: Separation
+) -> Work:
+    """Return the work as it is for one layout of a table: what it has to follow."""
+    own = layouts[number]
+    if own.director is None:
+        return work
+    work = replace(work, follow=follows.get(own.table.family))
+    if len(layouts) == 1:
+        return work
+    other = layouts[1 - number]
+    before = [base.find(one.director.table.schema, one.director.table.name) for one in (own, other) if one.director is not None]
+    pairing = Pairing(
+        own_before=before[0].key_index if before[0] is not None else None, own_now=own.director.key_index,
+        other_before=before[1].key_index if before[1] is not None else None,
+        other_now=other.director.key_index if other.director is not None else None, other_key=other.table.director_key,
+        is_second=number > 0, separation=separation,
+    )  # fmt: skip
+    return replace(work, pairing=pairing)
 
 
 def _followers(director: Table, base: Catalog, known: Sequence[TableChange], request: LoadRequest) -> list[TableChange]:
@@ -209,7 +220,7 @@ def _snapshot(desk: Desk, made: Made, separation: Separation) -> TableSnapshot:
     table = separation.measured(desk.table)
     visible = table.bounded
     kept = made.kept
-    carried = {PartRole.HOME: kept.home, PartRole.ORPHAN: kept.orphan, PartRole.MARGIN: kept.margin}
+    carried = {role: kept.parts(role) for role in PartRole}
     if desk.base is not None:
         carried = {role: evolved_parts(parts, desk.base.table, table) for role, parts in carried.items()}
     home, orphan, margins = (
@@ -221,9 +232,7 @@ def _snapshot(desk: Desk, made: Made, separation: Separation) -> TableSnapshot:
         key_index=made.key_index,
     )  # fmt: skip
     before = desk.base.rows if desk.base is not None else 0
-    gone = sum(rows.num_rows for rows in kept.gone)
-    expected = before - gone + made.tally.read - made.tally.quarantined - made.tally.skipped
-    expected += made.tally.kept if desk.table.kind is TableKind.MATCH else 0
+    expected = before - kept.gone_rows + made.tally.read - made.tally.quarantined - made.tally.skipped
     if snapshot.rows != expected:
         raise SchemaError(f"{table.full_name}: {expected:,} rows should be stored, but {snapshot.rows:,} are")
     index = made.key_index.uri if made.key_index else ()

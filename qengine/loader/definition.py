@@ -168,7 +168,10 @@ def _define(request: LoadRequest, inputs: Sequence[Given], catalog: Catalog) -> 
     if table.kind is not TableKind.MATCH:
         return made
     left, right = _sides(table, request, declaration.layout if declaration else None, catalog)
-    second = replace(made, table=laid_out(made.table, right, left, is_second=True), director=right.director)
+    second = replace(
+        made, table=laid_out(made.table, right, left, is_second=True), director=right.director,
+        previous=previous.other if previous is not None else None,
+    )  # fmt: skip
     return replace(made, table=laid_out(made.table, left, right, is_second=False), director=left.director, other=second)
 
 

@@ -6,19 +6,22 @@ holds what all steps of the work have in common; it does nothing itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+import json
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
-from qengine.catalog.model import NO_PARTS, KeyIndex, PartRole, Parts, Table, TableKind, TableSnapshot
+from qengine.catalog.model import KeyIndex, Parts, Table, TableKind, TableSnapshot
 from qengine.loader import children, keys
 from qengine.loader.definition import Definition
 from qengine.loader.distribute import Shape, Tally
 from qengine.loader.extent import Limits, limits
-from qengine.loader.locate import Placement, Rows
-from qengine.loader.partition import Targets, Tiles
+from qengine.loader.kept import Kept
+from qengine.loader.locate import Placement
+from qengine.loader.match import Pairing
+from qengine.loader.partition import Targets
 from qengine.loader.request import LoadRequest, Progress
 from qengine.loader.sources.source import Source
 from qengine.loader.stored import StoredRows
@@ -26,20 +29,24 @@ from qengine.loader.write import Written
 from qengine.sky.cells import RangeSet
 from qengine.storage.objects import Store
 from qengine.storage.parts import PartFormat
+from qengine.transport.version import qengine_version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Follow:
-    """Directors' rows that have come, gone or moved: their `keys` (sorted), and where children of them can be."""
+    """Directors' rows that have changed: the `keys` of those that went (sorted), which may have come again, and the `ranges` where
+    they were; and whether any came, so that there can be orphans of them."""
 
     keys: pa.Array
     ranges: RangeSet
+    has_come: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
     """What is to be done to a table: besides the inputs, the inputs (`codes`, and the `ranges` of their rows) that go, the
-    directors to follow, and whether ranges with several parts become one again."""
+    directors to follow, and whether ranges with several parts become one again. `pairing` is what a match table has to know of
+    its directors."""
 
     request: LoadRequest
     sources: tuple[Source, ...]
@@ -47,34 +54,13 @@ class Work:
     ranges: RangeSet
     follow: Follow | None = None
     is_compact: bool = False
-
-
-@dataclass(slots=True)
-class Kept:
-    """What stays of the snapshot before: parts as they are, by role, and parts without the rows that went."""
-
-    home: Parts = NO_PARTS
-    orphan: Parts = NO_PARTS
-    margin: Parts = NO_PARTS
-    written: list[Written] = field(default_factory=list)
-    gone: list[pa.Table] = field(default_factory=list)
-    stored: list[Rows] = field(default_factory=list)
-    index: KeyIndex | None = None
-
-    @property
-    def ranges(self) -> Tiles:
-        """Return the ranges that parts have."""
-        pairs = [np.stack([parts.start, parts.stop], axis=1) for parts in (self.home, self.orphan)] + [
-            np.array([(one.start, one.stop) for one in self.written if one.role is not PartRole.MARGIN], np.int64).reshape(-1, 2)
-        ]
-        unique = np.unique(np.concatenate(pairs), axis=0)
-        return Tiles(unique[:, 0], unique[:, 1])
+    pairing: Pairing | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """What has been made: what was kept, what was written, and what was counted. `changed` are directors' keys that came, went or
-    moved, `ranges` where their rows were."""
+    """What has been made: what was kept, what was written, and what was counted. `follow` is what the tables that lie
+    where the rows lie have to follow."""
 
     kept: Kept
     written: tuple[Written, ...]
@@ -83,8 +69,7 @@ class Made:
     targets: Targets
     key_index: KeyIndex | None = None
     placement: Placement | None = None
-    changed: pa.Array | None = None
-    ranges: RangeSet = field(default_factory=RangeSet.empty)
+    follow: Follow | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,8 +111,8 @@ class Desk:
 
     @property
     def base(self) -> TableSnapshot | None:
-        """Return the table as it was before, None if it is new or laid out anew as a whole."""
-        return self.definition.previous if self.table.kind is not TableKind.MATCH else None
+        """Return the table as it was before, None if it is new."""
+        return self.definition.previous
 
     @property
     def folder(self) -> Path:
@@ -146,6 +131,20 @@ class Desk:
     def quarantine(self) -> Path:
         """Return the file for rows that are put aside."""
         return self.folder / "quarantine" / f"{self.name}.parquet"
+
+    @property
+    def mark(self) -> str:
+        """Return what names all that the work depends on; work that was done for something else cannot go on."""
+        director, base = self.definition.director, self.base
+        follow = self.work.follow
+        words = [
+            qengine_version(), self.number, repr(self.limits), str(self.schema), json.dumps(self.request.to_json(), default=str),
+            [[one.name, one.identity.bytes] for one in self.work.sources], self.work.codes.to_pylist(), self.work.is_compact,
+            [] if director is None else [director.home.digest.to_pylist(), director.key_index and director.key_index.digest],
+            [] if base is None else [parts.digest.to_pylist() for parts in (base.home, base.orphan, base.margin)],
+            None if follow is None else [len(follow.keys), follow.has_come, follow.ranges.starts.tolist()],
+        ]  # fmt: skip
+        return hashlib.sha256(repr(words).encode()).hexdigest()
 
     @property
     def is_director(self) -> bool:

@@ -1,7 +1,7 @@
 """The second pass: every row, cleaned and completed, into the bucket of its range of the line.
 
 A batch is cast to the table's types, NaN becomes NULL, right ascensions are wrapped if the load says so, the hidden columns are
-put in front, and the rows are grouped by bucket; keys go to key buckets on the way, rows for quarantine to their own file.
+put in front, and the rows are grouped by bucket; rows for quarantine go to their own file.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,6 @@ import pyarrow.compute as pc
 
 from qengine.catalog.model import HEALPIX, Int64Array
 from qengine.errors import InputError
-from qengine.loader.keys import key_pieces, to_keys
 from qengine.loader.locate import Numbered, Placement, Rows, numbered
 from qengine.loader.pool import in_order
 from qengine.loader.quality import nan_to_null, wrap
@@ -26,6 +26,12 @@ from qengine.loader.quarantine import Quarantine, put_aside
 from qengine.loader.request import Progress
 from qengine.loader.spill import Piece, Spill, scatter
 from qengine.loader.stored import INPUT, LOAD, StoredRows
+
+Skip = Callable[[pa.RecordBatch, str], pa.Array]
+"""Says of which rows of an input (with a name for messages) the same are there already."""
+
+Refuse = Callable[[pa.RecordBatch, Int64Array], Int64Array]
+"""Returns the cells of rows, those of rows that are put aside replaced by minus the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,11 +70,22 @@ class Tally:
     of_input: dict[int, InputTally] = field(default_factory=dict)
     nan: Counter[str] = field(default_factory=Counter)
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the counts as JSON values."""
+        of_input = {number: asdict(one) for number, one in self.of_input.items()}
+        counts = {name: getattr(self, name) for name in ("read", "kept", "quarantined", "skipped")}
+        return {**counts, "of_input": of_input, "nan": dict(self.nan)}
+
+    @classmethod
+    def from_json(cls, words: Mapping[str, Any]) -> Tally:
+        """Return the counts that `to_json` gave."""
+        of_input = {int(number): InputTally(**one) for number, one in words["of_input"].items()}
+        return cls(**{**words, "of_input": of_input, "nan": Counter(words["nan"])})
+
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
     pieces: list[Piece]
-    keys: list[Piece]
     refused: pa.RecordBatch | None
     nan: Mapping[str, int]
     rows: int
@@ -114,15 +131,14 @@ def distribute(
     *,
     bucket_start: Int64Array,
     rows: Spill,
-    keys: Spill | None,
-    key: str,
     quarantine: Path,
     ahead: int,
     progress: Progress,
-    skip: Callable[[pa.RecordBatch, str], pa.Array] | None = None,
+    skip: Skip | None = None,
+    refuse: Refuse | None = None,
 ) -> Tally:
-    """Read all rows, put them into `rows` by bucket and their keys into `keys`, and return what was counted. `skip` says of which
-    rows the same are there already.
+    """Read all rows, put them into `rows` by bucket, and return what was counted. `skip` says which rows are left out because the
+    same are there already; `refuse` gives other cells to rows that are put aside for what is there.
 
     Raise `InputError` if an input has changed since the first pass.
     """
@@ -139,7 +155,7 @@ def distribute(
             arrays = [pa.array(np.ascontiguousarray(cells)), *moved[0].columns[1:]]
             whole = pa.record_batch(arrays, schema=shape.schema)
             bucket = np.searchsorted(bucket_start, cells, "right") - 1
-            return _Prepared(scatter(whole, bucket), [], None, {}, len(cells), batch.source, is_stored=True)
+            return _Prepared(scatter(whole, bucket), None, {}, len(cells), batch.source, is_stored=True)
         stored, nan = conform(batch.rows, shape, name)
         refused = None
         skipped = 0
@@ -152,20 +168,19 @@ def distribute(
                 stored = stored.filter(stays)
                 at = stays.to_numpy(zero_copy_only=False)
                 cells, places = cells[at], places[at]
+        if refuse is not None:
+            cells = refuse(stored, cells)
         if (cells < 0).any():
             refused = put_aside(stored, cells, name, places)
             stored = stored.filter(pa.array(cells >= 0))
             cells = cells[cells >= 0]
-        key_rows = key_pieces(to_keys(stored.column(key), key), cells, placement.key_borders) if keys is not None else []
         bucket = np.searchsorted(bucket_start, cells, "right") - 1
         pieces = scatter(with_hidden(stored, cells, shape, batch.source), bucket)
-        return _Prepared(pieces, key_rows, refused, nan, batch.rows.num_rows, batch.source, skipped=skipped)
+        return _Prepared(pieces, refused, nan, batch.rows.num_rows, batch.source, skipped=skipped)
 
     with Quarantine(quarantine) as aside:
         for done in in_order(pool, work, numbered(sources, shape.columns.names), ahead=ahead):
             rows.put(done.pieces)
-            if keys is not None:
-                keys.put(done.keys)
             if done.refused is not None:
                 aside.put(done.refused)
             tally.nan.update(done.nan)

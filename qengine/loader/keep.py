@@ -1,163 +1,183 @@
 """What stays of a table that changes, and what has to go: the step between finding the places of new rows and distributing them.
 
-Rows of replaced inputs and rows whose keys come anew leave their parts (`loader.shrink`); children whose director is somewhere else
-by now go with the new rows. New keys that are there already are an error, or are left out where the whole row is the same.
+*Leaving.* Rows of replaced inputs and rows whose keys come anew leave their parts (`loader.shrink`).
+
+*Following.* Rows that are placed by a director go with the new rows if it is somewhere else by now. A director's key that went can
+have children where it was; one that came can only have orphans. So the parts that meet the ranges of keys that went are looked
+through for these keys, and the orphans for keys that are known now. What would lose its director is an error, unless the load
+allows it.
+
+*Duplicates.* New keys that are there already are an error, are left out where the whole row is the same, or are put aside.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from qengine.catalog.joining import join_parts, take_parts
-from qengine.catalog.model import NO_PARTS, PartRole, Parts
+from qengine.catalog.joining import join_parts
+from qengine.catalog.model import HEALPIX, LAYOUT, Int64Array, KeyIndex, PartRole, Parts
 from qengine.errors import ConflictError, DuplicateKeyError
 from qengine.loader import children, keys
-from qengine.loader.desk import Desk, Follow, Kept
-from qengine.loader.locate import ChildLocator, Locator, Placement
+from qengine.loader.desk import Desk, Follow
+from qengine.loader.distribute import Refuse, Skip
+from qengine.loader.fresh import Fresh, key_chunks
+from qengine.loader.kept import Kept, moved_path
+from qengine.loader.quality import ALREADY_THERE
 from qengine.loader.request import OnDuplicate
-from qengine.loader.shrink import (
-    Leaving,
-    Shrunk,
-    Sift,
-    Sifted,
-    Touches,
-    leaves,
-    one_column,
-    ranges_of,
-    shrink,
-    sift_out,
-    write_moved,
-)
+from qengine.loader.shrink import Leaving, Moved, Shrunk, Sift, Sifted, Touches, leaves, one_column, ranges_of, shrink, sift_out
 from qengine.loader.stored import read_ranges
-from qengine.sky.cells import LINE_END, RangeSet, beyond_cell
+from qengine.sky.cells import BEYOND_END, LINE_END, RangeSet, beyond_cell
 from qengine.storage.parts import PartFormat
 
 _SHOWN = 5
+_BEYOND = RangeSet.from_ranges(np.array([LINE_END]), np.array([BEYOND_END]))
 
 
-def kept_of(desk: Desk, placement: Placement, locator: Locator, pool: ThreadPoolExecutor) -> Kept:
-    """Let rows go from the parts of the snapshot before, and return what stays. `placement` is that of the new rows."""
+def kept_of(desk: Desk, fresh: Fresh | None, folder: Path, pool: ThreadPoolExecutor) -> Kept:
+    """Let rows go from the parts of the snapshot before, and return what stays. `fresh` are the keys of new rows; rows on the way
+    to another place are kept in `folder`."""
     base, work, table = desk.base, desk.work, desk.table
     if base is None:
         return Kept()
     leaving = Leaving(codes=work.codes, keys=None, ranges=work.ranges)
-    if placement.keys is not None and desk.request.on_duplicate is OnDuplicate.REPLACE:
-        again, cells = keys.find_keys(base.key_index, desk.store, placement.keys)
+    if fresh is not None and desk.request.on_duplicate is OnDuplicate.REPLACE:
+        again, cells = find_again(desk, base.key_index, fresh.index)
         leaving = Leaving(codes=work.codes, keys=again, ranges=work.ranges | ranges_of(cells))
-    kept = Kept(home=base.home, orphan=base.orphan, margin=base.margin, index=base.key_index)
-    if work.is_compact:
-        _take_out(desk, kept)
+    kept = Kept.all_of(base)
     sift, ranges = sift_out(leaving, table.key), leaving.ranges
     touches = Touches(leaving=leaving, key=table.key)
-    if work.follow is not None and isinstance(locator, ChildLocator):
-        sift = _following(desk, leaving, work.follow, locator)
-        ranges = ranges | work.follow.ranges
-        touches = replace(touches, director_key=table.director_key, follow=work.follow.keys)
+    if desk.definition.director is not None and (work.follow is not None or work.pairing is not None):
+        follower = Follower(desk, leaving, work.follow)
+        sift = follower.sift
+        if work.follow is not None:
+            ranges = ranges | work.follow.ranges | (_BEYOND if work.follow.has_come else RangeSet.empty())
+            touches = replace(touches, follows=(HEALPIX, table.director_key), moves=follower.moves)
     if leaving or work.follow is not None:
-        moved: list[pa.Table] = []
-        for name, role in (("home", PartRole.HOME), ("orphan", PartRole.ORPHAN), ("margin", PartRole.MARGIN)):
-            done = shrunk(desk, getattr(kept, name), role, ranges, sift, touches, pool)
-            setattr(kept, name, done.parts)
+        columns = [HEALPIX, *([table.key] if desk.is_keyed else [])]
+        moved = Moved(moved_path(folder))
+        gone: list[pa.Table] = []
+        for role in PartRole:
+            done = shrunk(desk, kept.parts(role), role, ranges, sift, touches, pool, gone=columns, moved=moved)
+            kept.stays[role] = done.untouched
             kept.written += done.written
-            moved += done.moved
-            kept.gone += done.gone if role is not PartRole.MARGIN else []
+            if role is not PartRole.MARGIN:
+                gone += done.gone
+                kept.gone_rows += done.gone_rows
+        kept.moved = moved.close()
+        kept.gone = pa.concat_tables(gone) if gone else None
         _drop_margins(kept)
-        files = write_moved(moved, desk.scratch / "moved.arrow")
-        if files:
-            kept.stored.append(desk.stored(NO_PARTS, files))
-    if kept.index is not None and kept.gone:
-        gone = keys.sorted_keys(one_column(kept.gone, table.key, desk.key_type))
-        kept.index = keys.without_keys(kept.index, desk.store, gone, desk.keys_folder)
+    if kept.index is not None and kept.gone is not None and desk.is_keyed:
+        went = keys.sorted_keys(one_column([kept.gone], table.key, desk.key_type))
+        kept.index = keys.without_keys(kept.index, desk.store, went, desk.keys_folder)
     return kept
 
 
 def shrunk(
-    desk: Desk, parts: Parts, role: PartRole, ranges: RangeSet, sift: Sift, touches: Touches, pool: ThreadPoolExecutor,
-    schema: pa.Schema | None = None, form: PartFormat | None = None,
+    desk: Desk, parts: Parts, role: PartRole, ranges: RangeSet, sift: Sift, touches: Touches, pool: ThreadPoolExecutor, *,
+    schema: pa.Schema | None = None, form: PartFormat | None = None, gone: list[str] | None = None, moved: Moved | None = None,
 ) -> Shrunk:  # fmt: skip
     """Let rows go from parts of one role."""
     return shrink(
         parts, role, ranges, sift, touches=touches, store=desk.store, folder=desk.parts_folder, schema=schema or desk.schema,
-        form=form or desk.form, pool=pool, ahead=desk.limits.workers,
+        form=form or desk.form, pool=pool, ahead=desk.limits.workers, gone=gone or (), moved=moved,
     )  # fmt: skip
 
 
 def _drop_margins(kept: Kept) -> None:
     """Drop margins of tiles that have no rows any more: if rows come again, their tile is a new one with a whole margin."""
-    home = np.concatenate([kept.home.start, [one.start for one in kept.written if one.role is PartRole.HOME]]).astype(np.int64)
-    kept.margin = take_parts(kept.margin, np.flatnonzero(np.isin(kept.margin.start, home)))
+    home = np.array([one.start for one in kept.written if one.role is PartRole.HOME], np.int64)
+    home = np.concatenate([kept.parts(PartRole.HOME).start, home])
+    base = kept.base
+    if base is not None:
+        kept.stays[PartRole.MARGIN] &= np.isin(base.margin.start, home)
     kept.written = [one for one in kept.written if one.role is not PartRole.MARGIN or one.start in home]
 
 
-def _take_out(desk: Desk, kept: Kept) -> None:
-    """Take the parts of ranges that have several out, to be written anew."""
-    for name in ("home", "orphan"):
-        parts: Parts = getattr(kept, name)
-        _, at, counts = np.unique(parts.start, return_inverse=True, return_counts=True)
-        is_several = counts[at] > 1
-        if is_several.any():
-            kept.stored.append(desk.stored(take_parts(parts, np.flatnonzero(is_several))))
-            setattr(kept, name, take_parts(parts, np.flatnonzero(~is_several)))
-            if name == "home":
-                stays = ~np.isin(kept.margin.start, parts.start[is_several])
-                kept.margin = take_parts(kept.margin, np.flatnonzero(stays))
+class Follower:
+    """Lets the rows of a child go where their directors are, and gives the others their directors' positions."""
 
+    def __init__(self, desk: Desk, leaving: Leaving, follow: Follow | None) -> None:
+        director = desk.definition.director
+        assert director is not None
+        self._desk = desk
+        self._leaving = leaving
+        self._index = director.key_index
+        self._column = desk.table.director_key
+        self._gone = keys.KeyLookup(follow.keys) if follow is not None else None
+        self._pairing = desk.work.pairing
+        self._complete = children.position_filler(director, self._column, desk.store)
 
-def _following(desk: Desk, leaving: Leaving, follow: Follow, locator: ChildLocator) -> Sift:
-    """Return the function that lets children go where their directors are, and gives the others their directors' positions."""
-    director, column = desk.definition.director, desk.table.director_key
-    assert director is not None
-    complete = children.position_filler(director, column, desk.store)
-    schema = desk.shape.schema
-    names = schema.names
+    def moves(self, rows: pa.Table, start: int) -> bool:
+        """Say whether one of the rows of a part has a director that went, or an orphan one that came."""
+        own = keys.to_keys(rows.column(self._column).combine_chunks(), self._column)
+        if self._went(own).any():
+            return True
+        if start < LINE_END:
+            return False
+        cells, is_known = self._cells(own)
+        if self._pairing is not None and (keys.cells_of_keys(self._pairing.own_before, self._desk.store, own)[1] != is_known).any():
+            return True
+        return bool((is_known & (cells != rows.column(HEALPIX).to_numpy())).any())
 
-    def sift(rows: pa.Table, start: int, stop: int) -> Sifted:
-        goes = leaves(rows, leaving, desk.table.key).to_numpy()
-        own = keys.to_keys(rows.column(column).combine_chunks(), column)
-        affected = np.flatnonzero(pc.fill_null(pc.is_in(own, follow.keys), False).to_numpy(zero_copy_only=False) & ~goes)
-        if not len(affected) and not goes.any():
-            return Sifted(None)
-        cells = rows.column("_healpix_29").to_numpy().copy()
-        before = cells.copy()
-        found, is_known = locator.directors.cells(own.take(pa.array(affected)))
+    def sift(self, rows: pa.Table, start: int, stop: int) -> Sifted:
+        """Sort out the rows of a part."""
+        desk, schema = self._desk, self._desk.shape.schema
+        goes = leaves(rows, self._leaving, desk.table.key).to_numpy()
+        own = keys.to_keys(rows.column(self._column).combine_chunks(), self._column)
+        went = self._went(own)
+        affected = np.flatnonzero(((went | (start >= LINE_END)) & own.is_valid().to_numpy(zero_copy_only=False)) & ~goes)
+        before: Int64Array = rows.column(HEALPIX).to_numpy()
+        cells = before.copy()
+        found, is_known = self._cells(own.take(pa.array(affected)))
         lost = own.take(pa.array(affected[~is_known]))
         cells[affected[is_known]] = found[is_known]
         cells[affected[~is_known]] = beyond_cell(lost) if len(lost) else 0
         if not desk.request.allow_orphans:
-            _check_orphans(desk.table.full_name, lost.filter(pa.array(before[affected[~is_known]] < LINE_END)))
+            _check_orphans(desk.table.full_name.removesuffix(LAYOUT), lost.filter(pa.array(went[affected[~is_known]])))
+        if self._pairing is not None:
+            self._pairing.leave(rows.filter(pa.array(goes)), self._column, desk.store)
+            self._pairing.follow(rows.take(pa.array(affected)), self._column, desk.store)
         moves = (cells != before) & ~goes
-        stays = rows.select(names).filter(pa.array(~goes & ~moves))
-        at = pa.array(np.flatnonzero(moves))
-        moved = rows.select(names).take(at).set_column(0, schema.field(0), pa.array(cells[moves]))
-        return Sifted(complete(stays, start, stop), moved=moved, gone=rows.filter(pa.array(goes)) if goes.any() else None)
+        if not goes.any() and not moves.any() and not went.any():
+            return Sifted(None)
+        stays = rows.select(schema.names).filter(pa.array(~goes & ~moves))
+        moved = rows.select(schema.names).take(pa.array(np.flatnonzero(moves)))
+        moved = moved.set_column(0, schema.field(0), pa.array(cells[moves]))
+        return Sifted(self._complete(stays, start, stop), moved=moved, gone=rows.filter(pa.array(goes)) if goes.any() else None)
 
-    return sift
+    def _went(self, own: pa.Array) -> NDArray[np.bool_]:
+        return self._gone.find(own) >= 0 if self._gone is not None else np.zeros(len(own), np.bool_)
 
-
-def changed_by(desk: Desk, placement: Placement, kept: Kept) -> tuple[pa.Array, RangeSet]:
-    """Return a director's keys that came or went, and where rows of children of them can be."""
-    gone = one_column(kept.gone, desk.table.key, desk.key_type)
-    came = placement.keys if placement.keys is not None else gone.slice(0, 0)
-    ranges = RangeSet.empty()
-    if len(came):
-        ranges = ranges | ranges_of(np.asarray(beyond_cell(came)))
-    for rows in kept.gone:
-        ranges = ranges | ranges_of(rows.column("_healpix_29").to_numpy())
-    return keys.sorted_keys(pa.concat_arrays([came, gone])), ranges
+    def _cells(self, own: pa.Array) -> tuple[Int64Array, NDArray[np.bool_]]:
+        return keys.cells_of_keys(self._index, self._desk.store, own)
 
 
-def duplicates(desk: Desk, placement: Placement, kept: Kept) -> Callable[[pa.RecordBatch, str], pa.Array] | None:
-    """Raise `DuplicateKeyError` for keys that are there already, or return what says of which rows the same are there."""
-    if placement.keys is None:
-        return None
-    again, cells = keys.find_keys(kept.index, desk.store, placement.keys)
-    if not len(again):
+def changed_by(desk: Desk, kept: Kept) -> tuple[pa.Array, RangeSet]:
+    """Return a director's keys that went (they may have come again), and where they were."""
+    gone = [kept.gone] if kept.gone is not None else []
+    ranges = ranges_of(kept.gone.column(HEALPIX).to_numpy()) if kept.gone is not None else RangeSet.empty()
+    return keys.sorted_keys(one_column(gone, desk.table.key, desk.key_type)), ranges
+
+
+def find_again(desk: Desk, index: KeyIndex | None, new: KeyIndex) -> tuple[pa.Array, Int64Array]:
+    """Return those of the new keys that are in an index, sorted, and their cells there."""
+    found = [keys.find_keys(index, desk.store, chunk) for chunk, _ in key_chunks(new, desk.store)]
+    if not found:
+        return pa.array([], desk.key_type), np.empty(0, np.int64)
+    return pa.concat_arrays([one for one, _ in found]), np.concatenate([cells for _, cells in found])
+
+
+def duplicates(desk: Desk, again: pa.Array, cells: Int64Array, kept: Kept) -> Skip | None:
+    """Raise `DuplicateKeyError` for keys that are there already (`again`, at `cells`), or return what says of which rows the same
+    are there; None if that need not be asked."""
+    if not len(again) or desk.request.on_duplicate is OnDuplicate.QUARANTINE:
         return None
     key, columns = desk.table.key, desk.definition.columns.names
     if desk.request.on_duplicate is not OnDuplicate.SKIP_IDENTICAL:
@@ -167,8 +187,8 @@ def duplicates(desk: Desk, placement: Placement, kept: Kept) -> Callable[[pa.Rec
             hint="--on-duplicate skip-identical leaves equal rows out, --on-duplicate replace takes the new ones",
             details={"keys": again[:_SHOWN].to_pylist(), "rows": len(again)},
         )
-    parts = join_parts([kept.home, kept.orphan])
-    tables = list(read_ranges(parts, ranges_of(cells), "_healpix_29", desk.store, desk.schema))
+    parts = join_parts([kept.parts(PartRole.HOME), kept.parts(PartRole.ORPHAN)])
+    tables = list(read_ranges(parts, ranges_of(cells), HEALPIX, desk.store, desk.schema))
     there = pa.concat_tables(tables).select(columns).combine_chunks() if tables else desk.schema.empty_table().select(columns)
     known = keys.to_keys(there.column(key).combine_chunks(), key)
     order = pc.sort_indices(known)
@@ -184,6 +204,17 @@ def duplicates(desk: Desk, placement: Placement, kept: Kept) -> Callable[[pa.Rec
         return pa.array(is_there)
 
     return skip
+
+
+def refusing(again: pa.Array, key: str) -> Refuse:
+    """Return what puts the rows with one of the sorted keys aside."""
+    lookup = keys.KeyLookup(again)
+
+    def refuse(rows: pa.RecordBatch, cells: Int64Array) -> Int64Array:
+        is_there = lookup.find(keys.to_keys(rows.column(key), key)) >= 0
+        return np.where(is_there & (cells >= 0), -ALREADY_THERE, cells)
+
+    return refuse
 
 
 def _check_orphans(table: str, lost: pa.Array) -> None:

@@ -1,8 +1,7 @@
-"""Keys: that they are unique, the index from key to cell, and its use by children.
+"""Keys: the index from key to cell, what is found in it, and its use by children.
 
-The index of a director is a list of Parquet files sorted by key, each with the next range of keys. While rows are distributed,
-(key, cell) pairs go to buckets by range of keys, whose borders come from a sample; each bucket then fits into memory, is sorted,
-checked for neighbours that are equal, and written. So uniqueness is proven out of core, as a by-product of the index.
+The index of a director is a list of Parquet files sorted by key. A load adds files of its own (`loader.fresh`), each with the next
+range of keys; those of several loads may overlap.
 
 Keys are integers (as int64) or text. A NULL key is not in the index and equals nothing.
 """
@@ -28,6 +27,7 @@ KEY = "key"
 """Name of the key's column in an index, whatever the table calls it."""
 
 _BUCKET_ROWS = 16_000_000
+_SAMPLED = 4_000_000
 _SHOWN = 5
 
 
@@ -54,14 +54,22 @@ def index_schema(arrow: pa.DataType) -> pa.Schema:
 
 
 class KeySample:
-    """Some keys of every batch, from which borders of key buckets are taken."""
+    """Some keys of every batch, from which borders of key buckets are taken: every 64th, and fewer of very many."""
 
     def __init__(self) -> None:
         self._kept: list[pa.Array] = []
+        self._step = 64
+        self._held = 0
 
     def add(self, keys: pa.Array) -> None:
-        """Keep every 64th key."""
-        self._kept.append(keys.take(pa.array(np.arange(0, len(keys), 64))).drop_null())
+        """Keep some of the keys."""
+        self._kept.append(keys.take(pa.array(np.arange(0, len(keys), self._step))).drop_null())
+        self._held += len(self._kept[-1])
+        if self._held > _SAMPLED:
+            keys = pa.concat_arrays(self._kept)
+            self._kept = [keys.take(pa.array(np.arange(0, len(keys), 2)))]
+            self._step *= 2
+            self._held = len(self._kept[0])
 
     def borders(self, rows: int) -> pa.Array:
         """Return the sorted first keys of all buckets but the first, for a table of `rows` rows."""
@@ -75,9 +83,14 @@ class KeySample:
 def key_pieces(keys: pa.Array, cells: Int64Array, borders: pa.Array) -> list[Piece]:
     """Return (key, cell) pairs by key bucket, without NULL keys."""
     pairs = pa.record_batch([keys, pa.array(cells)], schema=index_schema(keys.type))
-    if keys.null_count:
-        pairs = pairs.filter(keys.is_valid())
+    return by_key(pairs.filter(keys.is_valid()) if keys.null_count else pairs, borders)
+
+
+def by_key(pairs: pa.RecordBatch, borders: pa.Array) -> list[Piece]:
+    """Return (key, cell, ..) by key bucket; no key is NULL."""
     bucket = np.zeros(pairs.num_rows, np.int64)
+    if pa.types.is_integer(borders.type) and len(borders):
+        return scatter(pairs, np.searchsorted(borders.to_numpy(), pairs.column(0).to_numpy(), "right"))
     for border in borders:
         bucket += pc.greater_equal(pairs.column(0), border).to_numpy(zero_copy_only=False)
     return scatter(pairs, bucket)
@@ -88,21 +101,23 @@ def write_index(pairs: Spill, folder: Path, store: Store, *, name: str) -> KeyIn
     files: list[PartFile] = []
     for bucket in pairs.buckets():
         table = pairs.take(bucket)
-        table = table.take(_sorted_by_key(table.column(0)))
-        _check_unique(table.column(0), name)
+        table = table.take(sorted_by_key(table.column(0)))
+        check_unique(table.column(0), name)
         files.append(write_part(table.combine_chunks(), folder, PartFormat(sorted_by=(KEY,))))
     return KeyIndex(
         uri=tuple(store.uri(f.path) for f in files), digest=tuple(f.digest for f in files), rows=sum(f.rows for f in files)
     )
 
 
-def _sorted_by_key(keys: pa.ChunkedArray) -> pa.Array:
+def sorted_by_key(keys: pa.ChunkedArray) -> pa.Array:
+    """Return the order of keys that are not NULL; equal ones stay as they come."""
     if pa.types.is_integer(keys.type):
         return pa.array(np.argsort(keys.to_numpy(), kind="stable"))
-    return pc.sort_indices(keys)
+    return pc.sort_indices(keys)  # stable
 
 
-def _check_unique(keys: pa.ChunkedArray, name: str) -> None:
+def check_unique(keys: pa.ChunkedArray, name: str) -> None:
+    """Raise `DuplicateKeyError` (naming some) if one of the sorted keys occurs twice."""
     is_same = pc.equal(keys.slice(1), keys.slice(0, max(0, len(keys) - 1)))
     count = int(pc.sum(is_same).as_py() or 0)
     if count:
@@ -140,6 +155,13 @@ def find_keys(index: KeyIndex | None, store: Store, wanted: pa.Array) -> tuple[p
     found = pa.concat_arrays(keys)
     order = pc.sort_indices(found)
     return found.take(order), np.concatenate(cells)[order.to_numpy()]
+
+
+def cells_of_keys(index: KeyIndex | None, store: Store, keys: pa.Array) -> tuple[Int64Array, NDArray[np.bool_]]:
+    """Return the cell of each key and whether it is known, for a few keys (in any order) of an index of any size."""
+    known, cells = find_keys(index, store, sorted_keys(keys))
+    at = KeyLookup(known).find(keys)
+    return (cells[at] if len(cells) else np.zeros(len(at), np.int64)), at >= 0
 
 
 def without_keys(index: KeyIndex, store: Store, gone: pa.Array, folder: Path) -> KeyIndex:

@@ -2,13 +2,15 @@
 
 A locator maps a batch to cells: a director's by position, a child's by the cell of its director. Rows without a place get a cell
 beyond the sky, by the director's key, so that they still lie with their kin; rows for quarantine get minus their reason. The
-cells of all rows, in input order, are kept in one raw file that the second pass maps: nothing is computed twice.
+cells of all rows, in input order, are kept in one raw file that the second pass maps, and their keys in another: nothing is
+computed twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,7 +20,7 @@ import pyarrow as pa
 
 from qengine.catalog.model import HEALPIX, Int64Array
 from qengine.loader.filtered import Filtered
-from qengine.loader.keys import KeyCells, KeySample, sorted_keys, to_keys
+from qengine.loader.keys import KEY, KeyCells, KeySample, to_keys
 from qengine.loader.pool import in_order
 from qengine.loader.quality import Place, check_positions
 from qengine.loader.request import Progress
@@ -26,6 +28,9 @@ from qengine.loader.sources.source import Source
 from qengine.loader.stored import StoredRows
 from qengine.sky.cells import LINE_END, beyond_cell
 from qengine.sky.healpix import cells_of
+
+CELLS, KEYS = "cells", "keys"
+"""Files of a placement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +105,14 @@ class ChildLocator:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """Where all rows go: `cells` in input order, and the borders of key buckets. `keys` are the keys of all new rows where
-    they were to be kept, sorted, each once."""
+    """Where all rows go: `cells` in input order. Where there are keys, `keys` is a file of Arrow batches with those of all rows in
+    the same order, and `key_borders` are first keys of key buckets of about equal size."""
 
     cells: Int64Array
     key_borders: pa.Array
     wrapped: int
     unknown: int
-    keys: pa.Array | None = None
+    keys: Path | None = None
 
     @property
     def rows(self) -> int:
@@ -151,14 +156,11 @@ def _in_a_row(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[pa.RecordBatc
 
 
 def locate(
-    sources: Sequence[Rows], locator: Locator, pool: ThreadPoolExecutor, *, folder: Path, ahead: int, progress: Progress,
-    keeps_keys: bool = False,
-) -> Placement:  # fmt: skip
-    """Read the deciding columns of all rows and return where they go."""
+    sources: Sequence[Rows], locator: Locator, pool: ThreadPoolExecutor, *, folder: Path, ahead: int, progress: Progress
+) -> Placement:
+    """Read the deciding columns of all rows and return where they go; cells and keys are kept in `folder`."""
     expected = sum(source.rows for source in sources)
-    path = folder / "cells"
     sample = KeySample()
-    kept: list[pa.Array] = []
     wrapped = unknown = done = 0
 
     def work(batch: Numbered) -> Placed:
@@ -167,17 +169,29 @@ def locate(
             return Placed(batch.rows.column(HEALPIX).to_numpy(), None)
         return locator.place(batch.rows, Place(source.name, batch.places))
 
-    with path.open("wb") as file:
+    with ExitStack() as stack:
+        file = stack.enter_context((folder / CELLS).open("wb"))
+        writer: pa.RecordBatchStreamWriter | None = None
         for placed in in_order(pool, work, numbered(sources, locator.columns), ahead=ahead):
             placed.cells.tofile(file)
             wrapped += placed.wrapped
             unknown += placed.unknown
             if placed.keys is not None:
                 sample.add(placed.keys)
-                # what is put aside takes no key
-                kept += [placed.keys.filter(pa.array(placed.cells >= 0))] if keeps_keys else []
+                if writer is None:
+                    schema = pa.schema([pa.field(KEY, placed.keys.type)])
+                    out = stack.enter_context(pa.OSFile(str(folder / KEYS), "wb"))
+                    writer = stack.enter_context(pa.ipc.new_stream(out, schema))
+                writer.write_batch(pa.record_batch([placed.keys], [KEY]))
             done += len(placed.cells)
             progress("locate", done, max(done, expected))
-    cells = np.memmap(path, np.int64, "r") if done else np.empty(0, np.int64)
-    keys = sorted_keys(pa.concat_arrays(kept)) if kept else None
-    return Placement(cells=cells, key_borders=sample.borders(done), wrapped=wrapped, unknown=unknown, keys=keys)
+    return placed_in(folder, key_borders=sample.borders(done), wrapped=wrapped, unknown=unknown)
+
+
+def placed_in(folder: Path, *, key_borders: pa.Array, wrapped: int, unknown: int) -> Placement:
+    """Return the placement whose cells and keys are in a folder."""
+    path = folder / CELLS
+    # Rows that are put aside later get another cell, in memory only.
+    cells = np.memmap(path, np.int64, "c") if path.stat().st_size else np.empty(0, np.int64)
+    keys = folder / KEYS
+    return Placement(cells=cells, key_borders=key_borders, wrapped=wrapped, unknown=unknown, keys=keys if keys.exists() else None)

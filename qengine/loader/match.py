@@ -11,21 +11,25 @@ the other is (`qengine.catalog.model.Match`).
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from qengine.catalog.model import LAYOUT, Catalog, Int64Array, Match, Table, TableSnapshot
+from qengine.catalog.model import LAYOUT, Catalog, Int64Array, KeyIndex, Match, Table, TableSnapshot
 from qengine.errors import ConfigError
 from qengine.loader.children import find_director
-from qengine.loader.keys import KeyCells, to_keys
+from qengine.loader.keys import KeyCells, cells_of_keys, to_keys
 from qengine.loader.locate import ChildLocator, Placed
 from qengine.loader.quality import Place
 from qengine.sky.cells import LINE_END, ORDER
 from qengine.sky.healpix import center_vectors, max_radius_deg
+from qengine.storage.objects import Store
 
+_MEASURED = ("largest_deg", "strays", "only_left", "only_right")
 _TOLERANCE_DEG = 2 * max_radius_deg(ORDER) + 1e-9
 
 
@@ -60,8 +64,13 @@ def laid_out(table: Table, own: Side, other: Side, *, is_second: bool) -> Table:
     )  # fmt: skip
 
 
+Places = tuple[Int64Array, NDArray[np.bool_]]
+"""Cells of keys, and whether the keys are known."""
+
+
 class Separation:
-    """How far apart the places of pairs are; filled by several threads."""
+    """How far apart the places of pairs are, and how many have not two; filled by several threads. Of a table that is there already
+    the largest distance stays what it was, if no pair is farther apart: a bound."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -70,11 +79,21 @@ class Separation:
         self.only_left = 0
         self.only_right = 0
 
-    def add(self, left: tuple[Int64Array, NDArray[np.bool_]], right: tuple[Int64Array, NDArray[np.bool_]]) -> None:
-        """Add pairs, given as (cells, whether the key is known) of either side."""
+    @classmethod
+    def of(cls, previous: TableSnapshot | None) -> Separation:
+        """Return what is known of the pairs of a table that is there already."""
+        found = cls()
+        if previous is not None and previous.table.match is not None:
+            first = previous.table.match
+            found.largest_deg, found.strays, found.only_right = first.separation_deg, first.strays, first.orphans
+            second = previous.other.table.match if previous.other is not None else None
+            found.only_left = second.orphans if second is not None else 0
+        return found
+
+    def add(self, left: Places, right: Places, *, is_counted: bool = True) -> None:
+        """Add pairs, given as (cells, whether the key is known) of either side; only their distance unless `is_counted`."""
         (left_cells, left_known), (right_cells, right_known) = left, right
-        both = left_known & right_known
-        placed = both & (left_cells < LINE_END) & (right_cells < LINE_END)
+        placed = left_known & right_known & (left_cells < LINE_END) & (right_cells < LINE_END)
         largest = 0.0
         if placed.any():
             one, two = center_vectors(ORDER, left_cells[placed]), center_vectors(ORDER, right_cells[placed])
@@ -82,9 +101,27 @@ class Separation:
             largest = float(np.degrees(2 * np.arcsin(min(1.0, chord / 2)))) + _TOLERANCE_DEG
         with self._lock:
             self.largest_deg = max(self.largest_deg, largest)
-            self.strays += int(both.sum() - placed.sum())
-            self.only_left += int((left_known & ~right_known).sum())
-            self.only_right += int((right_known & ~left_known).sum())
+        if is_counted:
+            self.count(left, right, 1)
+
+    def count(self, left: Places, right: Places, sign: int) -> None:
+        """Count pairs without two places, or discount them (`sign` -1)."""
+        (left_cells, left_known), (right_cells, right_known) = left, right
+        both = left_known & right_known
+        placed = both & (left_cells < LINE_END) & (right_cells < LINE_END)
+        with self._lock:
+            self.strays += sign * int(both.sum() - placed.sum())
+            self.only_left += sign * int((left_known & ~right_known).sum())
+            self.only_right += sign * int((right_known & ~left_known).sum())
+
+    def words(self) -> dict[str, Any]:
+        """Return what was measured so far as JSON values."""
+        return {name: getattr(self, name) for name in _MEASURED}
+
+    def restore(self, words: Mapping[str, Any]) -> None:
+        """Go on from what `words` gave."""
+        for name in _MEASURED:
+            setattr(self, name, words[name])
 
     def measured(self, table: Table) -> Table:
         """Return the layout's definition with what was measured."""
@@ -114,3 +151,43 @@ class MatchLocator:
         right_keys = to_keys(rows.column(self.right_key), self.right_key)
         self.separation.add(self.left.directors.cells(left_keys), self.rights.cells(right_keys))
         return self.left.place(rows, place)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pairing:
+    """What a layout of a match table needs to know to follow its directors: their key indexes, as they were before the load and as
+    they are now, by the layout's own side and by the other, and the column with the other side's keys.
+
+    A pair whose two directors change in one load is counted in two steps, first with the old place of the right one.
+    """
+
+    own_before: KeyIndex | None
+    own_now: KeyIndex | None
+    other_before: KeyIndex | None
+    other_now: KeyIndex | None
+    other_key: str
+    is_second: bool
+    separation: Separation
+
+    def leave(self, rows: pa.Table, own_key: str, store: Store) -> None:
+        """Discount pairs that go for good."""
+        if not self.is_second:
+            self._count(self._places(rows, own_key, self.own_before, store), self._others(rows, self.other_before, store), -1)
+
+    def follow(self, rows: pa.Table, own_key: str, store: Store) -> None:
+        """Count pairs anew whose own director has changed."""
+        before, now = (self._places(rows, own_key, index, store) for index in (self.own_before, self.own_now))
+        others = self._others(rows, self.other_now if self.is_second else self.other_before, store)
+        self._count(before, others, -1)
+        self._count(now, others, 1)
+        self.separation.add(now, self._others(rows, self.other_now, store), is_counted=False)
+
+    def _count(self, own: Places, other: Places, sign: int) -> None:
+        left, right = (other, own) if self.is_second else (own, other)
+        self.separation.count(left, right, sign)
+
+    def _others(self, rows: pa.Table, index: KeyIndex | None, store: Store) -> Places:
+        return self._places(rows, self.other_key, index, store)
+
+    def _places(self, rows: pa.Table, column: str, index: KeyIndex | None, store: Store) -> Places:
+        return cells_of_keys(index, store, to_keys(rows.column(column).combine_chunks(), column))

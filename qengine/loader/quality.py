@@ -21,7 +21,14 @@ from qengine.errors import InputError
 
 INFINITE = 1
 BAD_DEC = 2
-REASONS = {INFINITE: "a coordinate is infinite", BAD_DEC: "declination outside [-90, 90]"}
+REPEATED = 3
+ALREADY_THERE = 4
+REASONS = {
+    INFINITE: "a coordinate is infinite",
+    BAD_DEC: "declination outside [-90, 90]",
+    REPEATED: "an earlier row of the load has the same key",
+    ALREADY_THERE: "a row with this key is in the table already",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,11 +21,13 @@ Progress = Callable[[str, int, int], None]
 
 class OnDuplicate(StrEnum):
     """What happens to a row whose key is in the table already: the load fails, the row is left out if it is the same in all
-    columns (and the load fails if it is not), or it takes the place of the old row."""
+    columns (and the load fails if it is not), it takes the place of the old row, or it is put aside. Of rows of one load with
+    the same key, the first one stays if others are put aside; otherwise the load fails."""
 
     ERROR = "error"
     SKIP_IDENTICAL = "skip-identical"
     REPLACE = "replace"
+    QUARANTINE = "quarantine"
 
 
 class ExtraColumns(StrEnum):

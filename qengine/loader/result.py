@@ -103,7 +103,7 @@ def report_of(
         seconds=seconds,
         filtered=sum(source.left_out for source in sources if isinstance(source, Filtered)),
         skipped=tally.skipped,
-        removed=sum(rows.num_rows for rows in first.kept.gone),
+        removed=first.kept.gone_rows,
     )
 
 
@@ -114,7 +114,7 @@ def tree_of(desk: Desk, made: Made, snapshot: TableSnapshot) -> TreePlan | None:
     if desk.table.kind is TableKind.REPLICATED or made.placement is None:
         return None
     director = desk.definition.director
-    is_new = desk.base is None and not len(made.kept.home)
+    is_new = desk.base is None
     written = list(made.written) if is_new else [*_carried(snapshot, desk.store)]
     tiles = leaf_tiles(snapshot.home.start, snapshot.home.stop)
     counts = publish.pixel_counts(made.placement.cells) if is_new else _counted(snapshot.home, desk.store)

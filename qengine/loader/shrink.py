@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from qengine.catalog.joining import take_parts
 from qengine.catalog.model import Int64Array, PartRole, Parts
 from qengine.loader.pool import in_order
 from qengine.loader.stored import INPUT, LOAD, conformed, input_codes, read_part
@@ -39,26 +39,22 @@ class Leaving:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Touches:
-    """Says whether a part has rows that go: those that leave, or those whose column `director_key` has one of the keys `follow`."""
+    """Says whether a part has rows that go: those that leave, or those that `moves` says to move, by their `columns`."""
 
     leaving: Leaving
     key: str
-    director_key: str = ""
-    follow: pa.Array | None = None
+    follows: tuple[str, ...] = ()
+    moves: Callable[[pa.Table, int], bool] | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Return the columns to look at."""
-        keys = (self.key if self.leaving.keys is not None else "", self.director_key if self.follow is not None else "")
-        return tuple(dict.fromkeys((LOAD, INPUT, *(name for name in keys if name))))
+        key = self.key if self.leaving.keys is not None else ""
+        return tuple(dict.fromkeys((LOAD, INPUT, *self.follows, *([key] if key else []))))
 
-    def any(self, rows: pa.Table) -> bool:
-        """Say whether one of the rows goes."""
-        if pc.any(leaves(rows, self.leaving, self.key)).as_py():
-            return True
-        if self.follow is None:
-            return False
-        return bool(pc.any(pc.is_in(pc.cast(rows.column(self.director_key), self.follow.type), self.follow)).as_py())
+    def any(self, rows: pa.Table, start: int) -> bool:
+        """Say whether one of the rows of a part whose range begins at `start` goes."""
+        return bool(pc.any(leaves(rows, self.leaving, self.key)).as_py()) or (self.moves is not None and self.moves(rows, start))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +68,13 @@ class Sifted:
 
 @dataclass(slots=True)
 class Shrunk:
-    """What is left of the parts of one role: those untouched, those written again, and what went."""
+    """What is left of some parts: which stay as they are, those written again, and the columns that are asked for of the rows that
+    went."""
 
-    parts: Parts
+    untouched: NDArray[np.bool_]
     written: list[Written] = field(default_factory=list)
-    moved: list[pa.Table] = field(default_factory=list)
     gone: list[pa.Table] = field(default_factory=list)
+    gone_rows: int = 0
 
 
 Sift = Callable[[pa.Table, int, int], Sifted]
@@ -112,9 +109,10 @@ def leaves(rows: pa.Table, leaving: Leaving, key: str) -> pa.ChunkedArray:
 
 def shrink(
     parts: Parts, role: PartRole, ranges: RangeSet, sift: Sift, *, touches: Touches, store: Store, folder: Path,
-    schema: pa.Schema, form: PartFormat, pool: ThreadPoolExecutor, ahead: int,
+    schema: pa.Schema, form: PartFormat, pool: ThreadPoolExecutor, ahead: int, gone: Sequence[str] = (), moved: Moved | None = None,
 ) -> Shrunk:  # fmt: skip
-    """Let rows go from the parts that meet `ranges`. `schema` is what stored rows have now."""
+    """Let rows go from the parts that meet `ranges`. `schema` is what stored rows have now; of rows that go for good the columns
+    `gone` are kept, and those that go somewhere else go to `moved`."""
     touched = np.flatnonzero(ranges.overlaps(parts.lowest, parts.highest + 1)) if len(parts) else np.empty(0, np.int64)
 
     look = pa.schema([schema.field(name) for name in touches.columns if name in schema.names])
@@ -122,7 +120,7 @@ def shrink(
     def work(i: int) -> tuple[int, Sifted, Written | None]:
         start, stop = int(parts.start[i]), int(parts.stop[i])
         # Most parts keep all of their rows, and a few columns are enough to see that.
-        if not touches.any(conformed(read_part(store, parts.uri[i].as_py(), look.names), look)):
+        if not touches.any(conformed(read_part(store, parts.uri[i].as_py(), look.names), look), start):
             return i, Sifted(None), None
         found = sift(conformed(read_part(store, parts.uri[i].as_py()), schema), start, stop)
         if found.stay is None or not found.stay.num_rows:
@@ -130,28 +128,45 @@ def shrink(
         file = write_part(found.stay.combine_chunks(), folder, form)
         return i, found, Written(role=role, start=start, stop=stop, file=file)
 
-    untouched = np.ones(len(parts), np.bool_)
-    shrunk = Shrunk(parts)
+    shrunk = Shrunk(np.ones(len(parts), np.bool_))
     for i, found, written in in_order(pool, work, touched.tolist(), ahead=ahead):
         if found.stay is None:
             continue
-        untouched[i] = False
+        shrunk.untouched[i] = False
         if written is not None:
             shrunk.written.append(written)
-        shrunk.moved += [found.moved] if found.moved is not None and found.moved.num_rows else []
-        shrunk.gone += [found.gone] if found.gone is not None and found.gone.num_rows else []
-    shrunk.parts = take_parts(parts, np.flatnonzero(untouched))
+        if found.moved is not None and moved is not None:
+            moved.put(found.moved)
+        if found.gone is not None:
+            shrunk.gone_rows += found.gone.num_rows
+            shrunk.gone.append(found.gone.select(list(gone)))
     return shrunk
 
 
-def write_moved(tables: Sequence[pa.Table], path: Path) -> tuple[Path, ...]:
-    """Keep rows on the way to another place in a file and return it; none if there are none."""
-    if not tables:
-        return ()
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, tables[0].schema) as writer:
-        for table in tables:
-            writer.write_table(table)
-    return (path,)
+class Moved:
+    """A file of rows on the way to another place, made when the first one comes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: pa.NativeFile | None = None
+        self._writer: pa.RecordBatchStreamWriter | None = None
+
+    def put(self, rows: pa.Table) -> None:
+        """Add rows."""
+        if not rows.num_rows:
+            return
+        if self._writer is None:
+            self._file = pa.OSFile(str(self.path), "wb")
+            self._writer = pa.ipc.new_stream(self._file, rows.schema)
+        self._writer.write_table(rows)
+
+    def close(self) -> Path | None:
+        """Return the finished file, None if there were no rows."""
+        if self._writer is None or self._file is None:
+            return None
+        self._writer.close()
+        self._file.close()
+        return self.path
 
 
 def one_column(tables: Sequence[pa.Table], name: str, arrow: pa.DataType) -> pa.Array:

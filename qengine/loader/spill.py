@@ -1,8 +1,10 @@
 """Rows on their way from input order to line order.
 
-Rows are put into numbered buckets and taken out bucket by bucket. Up to a budget they stay in memory, so a small load never
-touches the disk; beyond it all buckets are written out as Arrow IPC files, one file per bucket and flush. Rows of a bucket come
-back in the order in which they were put.
+Rows are put into numbered buckets and taken out bucket by bucket. Up to a budget they stay in memory; beyond it all buckets are
+written out as Arrow IPC files, one file per bucket and flush. Rows of a bucket come back in the order in which they were put.
+
+When all rows are in, a spill can be sealed: everything is in files then, whose size and digest are known, and another process can
+open it again (`Spill.opened`). Files of a sealed spill stay until they are forgotten.
 """
 
 from __future__ import annotations
@@ -10,12 +12,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from qengine.catalog.model import Int64Array
+from qengine.storage.digest import DigestingFile, FastDigest
 
 _SMALL_ROWS = 8192
 
@@ -37,6 +41,17 @@ def scatter(rows: pa.RecordBatch, bucket: Int64Array) -> list[Piece]:
     return [(int(grouped[a]), rows.slice(a, b - a)) for a, b in itertools.pairwise(edges)]
 
 
+@dataclass(frozen=True, slots=True)
+class SpillFile:
+    """A file of a spill: bucket, rows, bytes and digest (xxh3)."""
+
+    bucket: int
+    path: Path
+    rows: int
+    bytes: int
+    digest: str
+
+
 class Spill:
     """Buckets of rows that share `schema`, kept in memory up to `budget_bytes` and in `folder` beyond, written by the threads
     of `pool`."""
@@ -47,11 +62,22 @@ class Spill:
         self._schema = schema
         self._budget_bytes = budget_bytes
         self._held: dict[int, list[pa.RecordBatch]] = {}
-        self._files: dict[int, list[Path]] = {}
+        self._files: dict[int, list[SpillFile]] = {}
         self._held_bytes = 0
         self._flushes = 0
+        self._is_sealed = False
         self.held_rows: dict[int, int] = {}
         folder.mkdir(parents=True, exist_ok=True)
+
+    @classmethod
+    def opened(cls, files: Sequence[SpillFile], folder: Path, schema: pa.Schema, pool: ThreadPoolExecutor) -> Spill:
+        """Return a spill that was sealed."""
+        spill = cls(folder, schema, pool, budget_bytes=0)
+        spill._is_sealed = True
+        for one in files:
+            spill._files.setdefault(one.bucket, []).append(one)
+            spill.held_rows[one.bucket] = spill.held_rows.get(one.bucket, 0) + one.rows
+        return spill
 
     def put(self, pieces: Sequence[Piece]) -> None:
         """Add rows to their buckets. Not for several threads at once, nor from a thread of the pool."""
@@ -62,33 +88,51 @@ class Spill:
         if self._held_bytes > self._budget_bytes:
             self._flush()
 
+    def seal(self) -> list[SpillFile]:
+        """Bring all rows into files and return them."""
+        self._flush()
+        self._is_sealed = True
+        return [one for bucket in sorted(self._files) for one in self._files[bucket]]
+
     def buckets(self) -> list[int]:
         """Return the buckets that have rows, in order."""
         return sorted(self._held.keys() | self._files.keys())
 
     def take(self, bucket: int) -> pa.Table:
-        """Return the rows of a bucket and forget them. Different buckets may be taken by different threads."""
+        """Return the rows of a bucket; unless the spill is sealed, forget them. Different buckets may be taken by different
+        threads."""
         batches: list[pa.RecordBatch] = []
-        for path in self._files.pop(bucket, []):
+        for one in self._files.get(bucket, []):
             # Mapped: the pages are there already, and a copy into fresh memory costs as much as sorting it.
-            with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as reader:
+            with pa.memory_map(str(one.path)) as file, pa.ipc.open_stream(file) as reader:
                 batches.extend(reader)
-            path.unlink()
+        if not self._is_sealed:
+            self.forget(bucket)
         batches.extend(self._held.pop(bucket, []))
         return pa.Table.from_batches(batches, self._schema)
 
+    def forget(self, bucket: int) -> None:
+        """Remove the files of a bucket."""
+        for one in self._files.pop(bucket, []):
+            one.path.unlink(missing_ok=True)
+
     def _flush(self) -> None:
-        for bucket, path in zip(self._held, self._pool.map(self._write, self._held, self._held.values()), strict=True):
-            self._files.setdefault(bucket, []).append(path)
+        written = self._pool.map(self._write, self._held, self._held.values())
+        for bucket, one in zip(self._held, written, strict=True):
+            self._files.setdefault(bucket, []).append(one)
         self._held.clear()
         self._held_bytes = 0
         self._flushes += 1
 
-    def _write(self, bucket: int, batches: list[pa.RecordBatch]) -> Path:
+    def _write(self, bucket: int, batches: list[pa.RecordBatch]) -> SpillFile:
         path = self._folder / f"{bucket:06d}-{self._flushes:06d}.arrow"
         rows = pa.Table.from_batches(batches, self._schema)
         if rows.num_rows < _SMALL_ROWS * len(batches):
             rows = rows.combine_chunks()
-        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, self._schema) as writer:
-            writer.write_table(rows)
-        return path
+        with path.open("wb") as file:
+            sink = DigestingFile(file.fileno(), FastDigest())
+            stream = pa.PythonFile(sink, mode="w")
+            with pa.ipc.new_stream(stream, self._schema) as writer:
+                writer.write_table(rows)
+            stream.flush()
+        return SpillFile(bucket, path, rows.num_rows, sink.bytes, sink.hexdigest())

@@ -1,46 +1,49 @@
 """One table of a load at work: from the snapshot before and the inputs to the parts of the next snapshot.
 
-1. `locate` finds the cells of all new rows.
+1. `locate` finds the cells of all new rows; `fresh` proves that their keys are unique and indexes them.
 2. Rows that are to go leave their parts (`loader.shrink`): of replaced inputs, with keys that come anew, and children whose
    director is somewhere else by now; the latter go with the new rows. Keys that are there already are an error, or as asked.
 3. Targets: ranges that exist take their rows as further parts, between them are new tiles (`loader.gaps`).
-4. `distribute` puts every row into its bucket and every key into its key bucket; `keys` proves that keys are unique.
+4. `distribute` puts every row into its bucket.
 5. `write` sorts each bucket and writes its parts. Tiles that were there get copies of the new rows for their margins; new tiles get
    copies of all rows around them.
 
-A table that is new does the same with nothing before it. A match table is laid out anew as a whole, because how far its pairs are
-apart is a property of all of them.
+A table that is new does the same with nothing before it. Each of these steps is a stage (`loader.stages`): what a load that was
+killed has done is taken over.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qengine.catalog.joining import join_parts
-from qengine.catalog.model import Int64Array, PartRole, TableKind, TableSnapshot
+from qengine.catalog.model import HEALPIX, NO_PARTS, Int64Array, KeyIndex, PartRole, TableKind, TableSnapshot
 from qengine.errors import SchemaError
 from qengine.loader import children, keys, margin, write
-from qengine.loader.desk import Desk, Kept, Made
-from qengine.loader.distribute import Tally, distribute
+from qengine.loader.desk import Desk, Follow, Made
+from qengine.loader.distribute import Refuse, Skip, Tally, distribute
+from qengine.loader.filtered import Filtered
+from qengine.loader.fresh import Fresh, index_keys
 from qengine.loader.gaps import gap_tiles
-from qengine.loader.keep import changed_by, duplicates, kept_of, shrunk
-from qengine.loader.locate import ChildLocator, DirectorLocator, Locator, Placement, Rows, locate
+from qengine.loader.keep import changed_by, duplicates, find_again, kept_of, refusing, shrunk
+from qengine.loader.kept import Kept, index_of, index_words, written_of, written_words
+from qengine.loader.locate import ChildLocator, DirectorLocator, Locator, Placement, Rows, locate, placed_in
 from qengine.loader.match import MatchLocator, Separation
 from qengine.loader.partition import Targets, Tiles, child_buckets, director_buckets, snapped, tiles_of
+from qengine.loader.quality import REPEATED
 from qengine.loader.replicated import replicated_schema, write_replicated
-from qengine.loader.shrink import (
-    Leaving,
-    Touches,
-    sift_out,
-)
-from qengine.loader.spill import Spill
+from qengine.loader.request import OnDuplicate
+from qengine.loader.shrink import Leaving, Touches, sift_out
+from qengine.loader.spill import Spill, SpillFile
+from qengine.loader.stages import Stages
+from qengine.loader.steps import WriteLog, has_parts
 from qengine.loader.stored import read_ranges
 from qengine.loader.write import Layout, Written
 from qengine.sky.cells import LINE_END, RangeSet
@@ -54,10 +57,9 @@ class TableRun:
     """The work on one table, or on one layout of a match table."""
 
     def __init__(self, desk: Desk, separation: Separation) -> None:
-        shutil.rmtree(desk.scratch, ignore_errors=True)
-        desk.scratch.mkdir(parents=True)
         self.desk = desk
         self.separation = separation
+        self.stages = Stages(desk.scratch, desk.mark)
 
     def run(self) -> Made:
         """Write all files of the table."""
@@ -74,8 +76,9 @@ class TableRun:
             leaving = Leaving(codes=desk.work.codes, keys=None, ranges=RangeSet.whole())
             sift, touches = sift_out(leaving, desk.table.key), Touches(leaving=leaving, key="")
             form = PartFormat(sorted_by=())
-            done = shrunk(desk, base.home, PartRole.HOME, leaving.ranges, sift, touches, pool, schema, form)
-            kept = Kept(home=done.parts, written=done.written, gone=done.gone)
+            done = shrunk(desk, base.home, PartRole.HOME, leaving.ranges, sift, touches, pool, schema=schema, form=form)
+            kept = Kept.all_of(base)
+            kept.stays[PartRole.HOME], kept.written, kept.gone_rows = done.untouched, done.written, done.gone_rows
         written = tuple(
             write_replicated(
                 desk.work.sources, desk.shape, pool, folder=desk.parts_folder, part_rows=desk.limits.tile_rows,
@@ -89,46 +92,121 @@ class TableRun:
     # -- sharded --------------------------------------------------------------------------------------------------------------
 
     def _sharded(self, pool: ThreadPoolExecutor) -> Made:
-        desk, is_keyed = self.desk, self.desk.is_keyed
-        rows: list[Rows] = list(desk.work.sources)
-        locator = self._locator()
-        if desk.definition.previous is not None and desk.table.kind is TableKind.MATCH:
-            before = desk.definition.previous
-            everything = desk.stored(join_parts([before.home, before.orphan]))
-            rows.append(replace(everything, gone=desk.work.codes, is_placed=False))
-        placement = self._located(rows, locator, pool, "new", keeps_keys=desk.base is not None and is_keyed)
-        kept = kept_of(desk, placement, locator, pool)
-        has_rows = desk.base is not None and placement.keys is not None  # a compaction has none of its own
-        skip = duplicates(desk, placement, kept) if is_keyed and has_rows else None
-        if kept.stored:
-            rows += kept.stored
-            moved = self._located(kept.stored, locator, pool, "moved")
+        desk = self.desk
+        new: list[Rows] = list(desk.work.sources)
+        placement = self._located(new, "locate", pool)
+        fresh = self._indexed(placement, pool) if desk.is_keyed else None
+        kept = self._kept(placement, fresh, pool)
+        stored: list[Rows] = self._stored(kept)
+        if stored:
+            moved = self._located(stored, "relocate", pool)
             placement = replace(placement, cells=np.concatenate([placement.cells, moved.cells]))
         targets, bucket_start = self._partition(placement, kept)
         layout = self._layout(targets, bucket_start)
-
-        spill = self._spill("rows", desk.shape.schema, pool)
-        pairs = self._key_spill(pool) if is_keyed else None
-        tally = distribute(
-            rows, placement, desk.shape, pool, bucket_start=bucket_start, rows=spill, keys=pairs, key=desk.table.key,
-            quarantine=desk.quarantine, ahead=desk.limits.ahead, progress=desk.progress, skip=skip,
-        )  # fmt: skip
-        index = keys.write_index(pairs, desk.keys_folder, desk.store, name=desk.table.key) if pairs is not None else None
+        spill, tally, index = self._distributed([*new, *stored], placement, fresh, kept, layout, pool)
         written = [*kept.written, *self._write(spill, layout, kept, placement, pool)]
-        changed, ranges = changed_by(desk, placement, kept) if is_keyed else (None, RangeSet.empty())
+        follow = None
+        if desk.is_keyed and fresh is not None:
+            went, ranges = changed_by(desk, kept)
+            follow = Follow(keys=went, ranges=ranges, has_come=fresh.index.rows > 0)
         return Made(
             kept=kept, written=tuple(written), schema=desk.schema, tally=tally, targets=targets,
-            key_index=keys.joined_index(kept.index, index) if is_keyed else None, placement=placement, changed=changed,
-            ranges=ranges,
+            key_index=keys.joined_index(kept.index, index) if desk.is_keyed else None, placement=placement, follow=follow,
         )  # fmt: skip
 
-    def _located(
-        self, rows: Sequence[Rows], locator: Locator, pool: ThreadPoolExecutor, name: str, *, keeps_keys: bool = False
-    ) -> Placement:
-        desk, folder = self.desk, self.desk.scratch / name
-        folder.mkdir()
-        return locate(rows, locator, pool, folder=folder, ahead=desk.limits.ahead, progress=desk.progress, keeps_keys=keeps_keys)
+    # -- stages ---------------------------------------------------------------------------------------------------------------
 
+    def _located(self, rows: Sequence[Rows], stage: str, pool: ThreadPoolExecutor) -> Placement:
+        """Find the cells of rows."""
+        desk, stages = self.desk, self.stages
+        if (done := stages.find(stage)) is not None:
+            for source, count in zip(rows, done["left_out"], strict=True):
+                if isinstance(source, Filtered):
+                    source.left_out = count
+            self.separation.restore(done["separation"])
+            borders = pa.array(done["borders"], pa.string() if done["is_text"] else pa.int64())
+            return placed_in(stages.folder(stage), key_borders=borders, wrapped=done["wrapped"], unknown=done["unknown"])
+        folder = stages.begin(stage)
+        placement = locate(rows, self._locator, pool, folder=folder, ahead=desk.limits.ahead, progress=desk.progress)
+        found = {
+            "left_out": [source.left_out if isinstance(source, Filtered) else 0 for source in rows],
+            "separation": self.separation.words(), "borders": placement.key_borders.to_pylist(),
+            "is_text": pa.types.is_string(placement.key_borders.type), "wrapped": placement.wrapped, "unknown": placement.unknown,
+        }  # fmt: skip
+        stages.finish(stage, found, [stages.seal(path) for path in sorted(folder.iterdir())])
+        return placement
+
+    def _indexed(self, placement: Placement, pool: ThreadPoolExecutor) -> Fresh:
+        """Index the keys of the new rows; those that repeat one are put aside where the load says so."""
+        desk, stages, stage = self.desk, self.stages, "keys"
+        done = stages.find(stage)
+        if done is not None and (index := index_of(done["index"])) is not None and self._has_keys(index):
+            fresh = Fresh(index, np.load(stages.folder(stage) / "repeated.npy"))
+        else:
+            folder = stages.begin(stage)
+            fresh = index_keys(
+                placement, desk.key_type, pool, scratch=folder / "pairs", folder=desk.keys_folder, store=desk.store,
+                name=desk.table.key, budget_bytes=desk.limits.spill_bytes // 2, ahead=desk.limits.ahead,
+                keeps_first=desk.request.on_duplicate is OnDuplicate.QUARANTINE,
+            )  # fmt: skip
+            np.save(folder / "repeated.npy", fresh.repeated)
+            stages.finish(stage, {"index": index_words(fresh.index)}, [stages.seal(folder / "repeated.npy")])
+        placement.cells[fresh.repeated] = -REPEATED
+        return fresh
+
+    def _kept(self, placement: Placement, fresh: Fresh | None, pool: ThreadPoolExecutor) -> Kept:
+        """Let rows go from the parts of the snapshot before."""
+        desk, stages, stage = self.desk, self.stages, "keep"
+        if desk.base is None:
+            return Kept()
+        if (done := stages.find(stage)) is not None:
+            kept = Kept.restore(done, stages.folder(stage), desk.base, desk.store, desk.parts_folder)
+            if self._has_parts(kept.written) and (kept.index is None or self._has_keys(kept.index)):
+                self.separation.restore(done["separation"])
+                return kept
+        folder = stages.begin(stage)
+        kept = kept_of(desk, fresh, folder, pool)
+        words, files = kept.save(folder)
+        stages.finish(stage, words | {"separation": self.separation.words()}, [stages.seal(path) for path in files])
+        return kept
+
+    def _stored(self, kept: Kept) -> list[Rows]:
+        """Return rows that are there already and are written with the new ones."""
+        parts = join_parts([kept.rewritten(PartRole.HOME), kept.rewritten(PartRole.ORPHAN)]) if kept.base is not None else NO_PARTS
+        files = (kept.moved,) if kept.moved is not None else ()
+        return [self.desk.stored(parts, files)] if len(parts) or files else []
+
+    def _distributed(
+        self, rows: Sequence[Rows], placement: Placement, fresh: Fresh | None, kept: Kept, layout: Layout, pool: ThreadPoolExecutor
+    ) -> tuple[Spill, Tally, KeyIndex | None]:
+        """Put all rows into their buckets, and return the index of those keys that stay."""
+        desk, stages, stage = self.desk, self.stages, "distribute"
+        schema, folder = desk.shape.schema, stages.folder("distribute")
+        steps = self._steps(layout, pool)
+        if (done := stages.find(stage)) is not None:
+            files = [SpillFile(one[0], folder / one[1], *one[2:]) for one in done["files"]]
+            left = [one for one in files if one.bucket not in steps.known]
+            index = index_of(done["index"])
+            is_whole = stages.check(stages.sealed(one.path, one.bytes, one.digest) for one in left)
+            if is_whole and (index is None or self._has_keys(index)):
+                spill = Spill.opened(files, folder, schema, pool)
+                return spill, Tally.from_json(done["tally"]), index
+        stages.begin(stage)
+        index, skip, refuse = self._duplicates(fresh, kept)
+        spill = Spill(folder, schema, pool, budget_bytes=desk.limits.spill_bytes)
+        tally = distribute(
+            rows, placement, desk.shape, pool, bucket_start=layout.bucket_start, rows=spill, quarantine=desk.quarantine,
+            ahead=desk.limits.ahead, progress=desk.progress, skip=skip, refuse=refuse,
+        )  # fmt: skip
+        sealed = spill.seal()
+        found = {
+            "files": [[one.bucket, one.path.name, one.rows, one.bytes, one.digest] for one in sealed], "tally": tally.to_json(),
+            "index": None if index is None else index_words(index),
+        }  # fmt: skip
+        stages.finish(stage, found)
+        return spill, tally, index
+
+    @cached_property
     def _locator(self) -> Locator:
         table = self.desk.table
         if self.desk.definition.director is None:
@@ -189,25 +267,60 @@ class TableRun:
         )  # fmt: skip
 
     def _write(self, spill: Spill, layout: Layout, kept: Kept, placement: Placement, pool: ThreadPoolExecutor) -> list[Written]:
-        ahead, arcsec, progress = self.desk.limits.workers, self.desk.definition.margin_arcsec, self.desk.progress
+        """Write all buckets, and then margins."""
+        desk, stages, stage = self.desk, self.stages, "margins"
+        ahead, arcsec, progress = desk.limits.workers, desk.definition.margin_arcsec, desk.progress
+        steps = self._steps(layout, pool)
+        steps.begin()
         if arcsec <= 0:
-            return list(write.write_buckets(spill, layout, pool, ahead=ahead, rings=None, margin=None, progress=progress))
+            written = write.write_buckets(spill, layout, pool, ahead=ahead, rings=None, margin=None, progress=progress, steps=steps)
+            return list(written)
         targets = layout.targets
         fresh, known = self._margins(targets, placement)
         rings = margin.rings_of(targets, fresh, arcsec, pool)
         others = margin.rings_of(targets, known, arcsec, pool) if len(known) else None
-        copies = self._spill("margin", margin.margin_schema(self.desk.shape.schema), pool)
-        written = list(
+        schema = margin.margin_schema(desk.shape.schema)
+        copies = Spill(desk.scratch / "copies", schema, pool, budget_bytes=desk.limits.spill_bytes)
+        home = list(
             write.write_buckets(
-                spill, layout, pool, ahead=ahead, rings=rings, known=others, margin=copies, progress=progress, load=self.desk.number
+                spill, layout, pool, ahead=ahead, rings=rings, known=others, margin=copies, progress=progress, steps=steps,
+                load=desk.number,
             )
-        )
-        if len(kept.home) or kept.written:
+        )  # fmt: skip
+        if (done := stages.find(stage)) is not None:
+            edges = [written_of(one, desk.parts_folder) for one in done["written"]]
+            if self._has_parts(edges):
+                return home + edges
+        stages.begin(stage)
+        if len(kept.parts(PartRole.HOME)) or kept.written:
             around = RangeSet.from_ranges(rings.start, rings.stop)
             bucket = write.bucket_of_targets(layout)
             for rows in self._around(kept, around):
                 copies.put(margin.margin_pieces(rows, rings, bucket))
-        return written + list(write.write_margins(copies, layout, pool, ahead=ahead, progress=progress))
+        edges = list(write.write_margins(copies, layout, pool, ahead=ahead, progress=progress))
+        stages.finish(stage, {"written": [written_words(one) for one in edges]})
+        return home + edges
+
+    def _steps(self, layout: Layout, pool: ThreadPoolExecutor) -> WriteLog:
+        return WriteLog(self.stages, self.desk.parts_folder, pool, write.bucket_of_targets(layout))
+
+    def _has_parts(self, written: Sequence[Written]) -> bool:
+        return has_parts(one.file.path for one in written)
+
+    def _has_keys(self, index: KeyIndex) -> bool:
+        return has_parts(self.desk.store.path(uri) for uri in index.uri)
+
+    def _duplicates(self, fresh: Fresh | None, kept: Kept) -> tuple[KeyIndex | None, Skip | None, Refuse | None]:
+        """Return the index of those new keys that stay, and what says which rows are left out or put aside for what is there."""
+        desk = self.desk
+        if fresh is None or kept.index is None or not fresh.index.rows:
+            return (fresh.index if fresh is not None else None), None, None
+        again, cells = find_again(desk, kept.index, fresh.index)
+        if not len(again):
+            return fresh.index, None, None
+        skip = duplicates(desk, again, cells, kept)
+        refuse = None if skip is not None else refusing(again, desk.table.key)
+        return keys.without_keys(fresh.index, desk.store, again, desk.keys_folder), skip, refuse
 
     def _margins(self, targets: Targets, placement: Placement) -> tuple[Int64Array, Int64Array]:
         """Return the tiles that need a whole margin, and those near new rows, which need copies of these only."""
@@ -224,21 +337,13 @@ class TableRun:
 
     def _around(self, kept: Kept, ranges: RangeSet) -> list[pa.Table]:
         """Return the rows that stay where they are and lie in the ranges, sorted by cell a table each."""
-        found = list(read_ranges(kept.home, ranges, "_healpix_29", self.desk.store, self.desk.shape.schema))
+        found = list(read_ranges(kept.parts(PartRole.HOME), ranges, HEALPIX, self.desk.store, self.desk.shape.schema))
         for one in kept.written:
             if one.role is PartRole.HOME and ranges.overlaps(np.array([one.start]), np.array([one.stop]))[0]:
                 table = pq.read_table(one.file.path).select(self.desk.shape.schema.names)
                 inside = ranges.contains(table.column("_healpix_29").to_numpy())
                 found.append(table.filter(pa.array(inside)).replace_schema_metadata(None))
         return found
-
-    def _spill(self, name: str, schema: pa.Schema, pool: ThreadPoolExecutor) -> Spill:
-        return Spill(self.desk.scratch / name, schema, pool, budget_bytes=self.desk.limits.spill_bytes)
-
-    def _key_spill(self, pool: ThreadPoolExecutor) -> Spill:
-        return Spill(
-            self.desk.scratch / "keys", keys.index_schema(self.desk.key_type), pool, budget_bytes=self.desk.limits.spill_bytes // 2
-        )
 
 
 _NOTHING = Tiles(np.empty(0, np.int64), np.empty(0, np.int64))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -57,10 +58,26 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True)
-class _Bucket:
+class Step:
+    """What a bucket has become: its parts, copies of its rows for margins, and the number of its rows."""
+
     written: list[Written]
     margin: list[Piece] = field(default_factory=list)
     rows: int = 0
+
+
+class Steps(Protocol):
+    """The steps that are done, also by processes that are gone."""
+
+    @property
+    def known(self) -> frozenset[int]:
+        """Return the buckets that were written before."""
+
+    def step(self, bucket: int) -> Step:
+        """Return what a bucket has become that was written before."""
+
+    def add(self, bucket: int, step: Step) -> None:
+        """Note that a bucket is written."""
 
 
 def write_buckets(
@@ -73,13 +90,16 @@ def write_buckets(
     known: Rings | None = None,
     margin: Spill | None,
     progress: Progress,
+    steps: Steps,
     load: int = 0,
 ) -> Iterator[Written]:
     """Write all buckets of `rows` and yield their parts; copies of rows in `rings` go to `margin`. Tiles with rings in `known` have
-    their margins already: they get copies of the rows of this `load` only."""
+    their margins already: they get copies of the rows of this `load` only. What `steps` knows is not done again."""
     tile_bucket = bucket_of_targets(layout)
 
-    def work(bucket: int) -> _Bucket:
+    def work(bucket: int) -> Step:
+        if bucket in steps.known:
+            return steps.step(bucket)
         lowest, highest = layout.bounds(bucket)
         table = rows.take(bucket)
         table = sorted_on_line(layout.complete(table, lowest, highest), layout.keys)
@@ -87,11 +107,14 @@ def write_buckets(
         copies = margin_pieces(table, rings, tile_bucket) if rings is not None else []
         if known is not None:
             copies += margin_pieces(table.filter(pc.equal(table.column(LOAD), load)), known, tile_bucket)
-        return _Bucket(written, copies, table.num_rows)
+        return Step(written, copies, table.num_rows)
 
     total = sum(rows.held_rows.values())
     done = 0
-    for result in in_order(pool, work, rows.buckets(), ahead=ahead):
+    buckets = rows.buckets()
+    for bucket, result in zip(buckets, in_order(pool, work, buckets, ahead=ahead), strict=True):
+        steps.add(bucket, result)
+        rows.forget(bucket)
         if margin is not None:
             margin.put(result.margin)
         yield from result.written

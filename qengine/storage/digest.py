@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from typing import Protocol
+
 import xxhash
+
+
+class Digest(Protocol):
+    """What bytes are added to, piece by piece."""
+
+    def update(self, piece: bytes | memoryview, /) -> None: ...
+
+    def hexdigest(self) -> str: ...
 
 
 class FastDigest:
@@ -16,3 +27,31 @@ class FastDigest:
 
     def hexdigest(self) -> str:
         return self._state.hexdigest()
+
+
+class DigestingFile:
+    """A write-only file, for `pyarrow.PythonFile`, that knows digest and number of the bytes that went through it."""
+
+    closed = False
+
+    def __init__(self, handle: int, digest: Digest) -> None:
+        self._handle = handle
+        self._digest = digest
+        self.bytes = 0
+
+    def write(self, data: bytes) -> int:
+        view = memoryview(data)
+        self._digest.update(view)
+        self.bytes += len(view)
+        while view:
+            view = view[os.write(self._handle, view) :]
+        return len(data)
+
+    def flush(self) -> None:
+        """Do nothing: writes go straight to the file."""
+
+    def close(self) -> None:
+        """Do nothing: the file belongs to the caller, who still has to sync it."""
+
+    def hexdigest(self) -> str:
+        return self._digest.hexdigest()

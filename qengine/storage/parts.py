@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from qengine.catalog.model import HEALPIX
 from qengine.errors import IntegrityError
+from qengine.storage.digest import DigestingFile
 
 ROW_GROUP_ROWS = 65_536
 ROW_GROUP_BYTES = 64 << 20
@@ -67,11 +68,11 @@ def write_part(rows: pa.Table, folder: Path, form: PartFormat) -> PartFile:
     staged = folder / f".{uuid4().hex}.tmp"
     try:
         with staged.open("wb") as file:
-            sink = _HashingFile(file.fileno())
+            sink = DigestingFile(file.fileno(), hashlib.sha256())
             stream = pa.PythonFile(sink, mode="w")
             _write(rows, stream, form)
             stream.flush()
-        digest = sink.digest()
+        digest = sink.hexdigest()
         path = part_path(folder, digest)
         path.parent.mkdir(exist_ok=True)
         os.replace(staged, path)
@@ -172,31 +173,3 @@ def _encodings(schema: pa.Schema, dictionary: Sequence[str]) -> dict[str, str]:
         elif pa.types.is_integer(field.type) or pa.types.is_timestamp(field.type) or pa.types.is_date(field.type):
             found[field.name] = "DELTA_BINARY_PACKED"
     return found
-
-
-class _HashingFile:
-    """A write-only file that knows the sha256 of what went through it."""
-
-    closed = False
-
-    def __init__(self, handle: int) -> None:
-        self._handle = handle
-        self._hash = hashlib.sha256()
-        self.bytes = 0
-
-    def write(self, data: bytes) -> int:
-        view = memoryview(data)
-        self._hash.update(view)
-        self.bytes += len(view)
-        while view:
-            view = view[os.write(self._handle, view) :]
-        return len(data)
-
-    def flush(self) -> None:
-        """Do nothing: writes go straight to the file."""
-
-    def close(self) -> None:
-        """Do nothing: the file belongs to the caller, who still has to sync it."""
-
-    def digest(self) -> str:
-        return self._hash.hexdigest()

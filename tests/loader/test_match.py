@@ -187,7 +187,7 @@ def test_pairs_do_not_lose_their_directors_silently(site: Site) -> None:
     site.load(site.write("pair.parquet", pairs(objects, stars)), **MATCH)
     before = site.snapshot("pair")
     kept = {name: values[:-40] for name, values in objects.items()}
-    with pytest.raises(ConflictError, match=r"pairs or more of demo\.pair would lose a director"):
+    with pytest.raises(ConflictError, match=r"rows or more of demo\.pair would lose their director"):
         site.load(site.write("obj.parquet", kept), key="id")
     assert site.snapshot("pair").rows == before.rows
     site.load(site.write("obj.parquet", kept), key="id", allow_orphans=True)
