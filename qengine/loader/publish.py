@@ -38,9 +38,7 @@ from qengine.storage.hats import Leaf, catalogue_properties, write_collection, w
 STAGED = ".staged-"
 LOCK = ".load.lock"
 
-_MAP_ORDER = 6
-_SMALL_MAP_ORDER = 4
-_SMALL_ROWS = 100_000
+_MAP_ORDERS = (4, 8)
 _CHUNK = 1 << 22
 
 
@@ -144,8 +142,11 @@ def exclusive(
 
 
 def pixel_counts(cells: Int64Array) -> Int64Array:
-    """Return rows per pixel of the full-sky map, from the cells of all rows (any order; those off the sky do not count)."""
-    order = _SMALL_MAP_ORDER if len(cells) < _SMALL_ROWS else _MAP_ORDER
+    """Return rows per pixel of the full-sky map, from the cells of all rows (any order; those off the sky do not count).
+
+    The map is as fine as the rows can fill, between the orders 4 (3.7 degrees) and 8 (14 arcmin).
+    """
+    order = next((each for each in range(_MAP_ORDERS[1], _MAP_ORDERS[0], -1) if len(cells) >= 12 * 4**each), _MAP_ORDERS[0])
     counts = np.zeros(12 * 4**order, np.int64)
     for first in range(0, len(cells), _CHUNK):
         chunk = np.asarray(cells[first : first + _CHUNK])

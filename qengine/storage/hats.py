@@ -26,6 +26,7 @@ RELEASE_DATE = "2025-08-22"
 
 _FITS_BLOCK = 2880
 _FITS_CARD = 80
+_COARSE_ORDERS = (2, 4, 6)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +52,7 @@ def write_tree(
     properties: Mapping[str, str],
     point_map: NDArray[np.int64] | None = None,
 ) -> None:
-    """Write one HATS catalogue into `folder`, which must not exist: links, `partition_info.csv`, schema, map, properties.
+    """Write one HATS catalogue into `folder`, which must not exist: links, `partition_info.csv`, schema, maps, properties.
 
     `point_map` holds rows per NESTED pixel of the full sky. Properties come last: they are what makes it a catalogue.
     """
@@ -65,7 +66,7 @@ def write_tree(
     (folder / "partition_info.csv").write_text("\n".join(lines) + "\n")
     pq.write_metadata(schema, folder / "dataset" / "_common_metadata")
     if point_map is not None:
-        write_map(point_map, folder / "point_map.fits")
+        properties = {**properties, **_write_maps(point_map, folder)}
     for name in ("properties", "hats.properties"):
         write_properties(folder / name, properties)
 
@@ -134,6 +135,18 @@ def read_properties(path: Path) -> dict[str, str]:
             key, _, value = line.partition("=")
             found[key.strip()] = value.strip()
     return found
+
+
+def _write_maps(counts: NDArray[np.int64], folder: Path) -> dict[str, str]:
+    """Write the map under its old name and its new one, and coarser ones; return the properties that tell of them."""
+    write_map(counts, folder / "point_map.fits")
+    link(folder / "point_map.fits", folder / "skymap.fits")
+    order = (round(len(counts) / 12).bit_length() - 1) // 2
+    coarser = [each for each in _COARSE_ORDERS if each < order]
+    for each in coarser:
+        write_map(counts.reshape(12 * 4**each, -1).sum(axis=1), folder / f"skymap.{each}.fits")
+    alternatives = {"hats_skymap_alt_orders": " ".join(str(each) for each in coarser)} if coarser else {}
+    return {"hats_skymap_order": str(order), **alternatives}
 
 
 def write_map(counts: NDArray[np.int64], path: Path) -> None:

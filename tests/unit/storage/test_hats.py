@@ -46,12 +46,12 @@ def test_tree_has_what_readers_need(tmp_path: Path) -> None:
     write_tree(tmp_path / "t", leaves, SCHEMA, properties=properties, point_map=np.zeros(12, np.int64))
     files = {p.relative_to(tmp_path / "t").as_posix() for p in (tmp_path / "t").rglob("*") if p.is_file()}
     assert files == {
-        "properties", "hats.properties", "partition_info.csv", "point_map.fits", "dataset/_common_metadata",
+        "properties", "hats.properties", "partition_info.csv", "point_map.fits", "skymap.fits", "dataset/_common_metadata",
         "dataset/Norder=2/Dir=0/Npix=5/abababababababababababab.parquet", "dataset/Norder=1/Dir=0/Npix=9/abababababababababababab.parquet",
     }  # fmt: skip
     assert pq.read_schema(tmp_path / "t/dataset/_common_metadata").names == SCHEMA.names
     found = read_properties(tmp_path / "t/hats.properties")
-    assert found == {key: value for key, value in properties.items() if value}
+    assert found == {key: value for key, value in properties.items() if value} | {"hats_skymap_order": "0"}
     assert (found["hats_nrows"], found["hats_order"], found["hats_max_rows"]) == ("10", "2", "7")
     assert found["hats_cols_default"] == "ra dec"
     assert float(found["moc_sky_fraction"]) == pytest.approx(1 / 192 + 1 / 48, abs=1e-5)
@@ -88,3 +88,29 @@ def test_map_is_fits_that_astropy_reads(tmp_path: Path) -> None:
         assert np.array_equal(found[1].data["VALUE"], counts)
         header = found[1].header
     assert (header["ORDERING"], header["NSIDE"], header["INDXSCHM"]) == ("NESTED", 8, "IMPLICIT")
+
+
+def test_maps_are_sky_maps_of_several_orders(tmp_path: Path) -> None:
+    healpy = pytest.importorskip("healpy")
+    hats = pytest.importorskip("hats")
+    from hats.io.skymap import read_skymap
+
+    counts = np.random.default_rng(1).integers(0, 1000, 12 * 4**5)
+    schema = pa.schema([pa.field("_healpix_29", pa.int64()), *SCHEMA])
+    table = pa.table({field.name: pa.array([1], field.type) for field in schema}, schema=schema)
+    part = tmp_path / f"{'ab' * 32}.parquet"
+    pq.write_table(table, part)
+    leaves = [Leaf(order=0, index=0, parts=(part,), rows=1)]
+    words = catalogue_properties(
+        name="c", product="object", ra="ra", dec="dec", leaves=leaves, schema=schema, builder="test", created="2026-01-01T00:00UTC"
+    )
+    write_tree(tmp_path / "t", leaves, schema, properties=words, point_map=counts)
+    catalog = hats.read_hats(tmp_path / "t")
+    assert (catalog.catalog_info.skymap_order, catalog.catalog_info.skymap_alt_orders) == (5, [2, 4])
+    for order in (None, 5, 4, 3, 2, 1, 0):
+        expected = counts if order is None else counts.reshape(12 * 4**order, -1).sum(axis=1)
+        assert np.array_equal(read_skymap(catalog, order), expected), order
+    assert np.array_equal(healpy.read_map(tmp_path / "t/skymap.fits", nest=True, dtype=np.int64), counts)
+    assert np.array_equal(
+        healpy.read_map(tmp_path / "t/skymap.4.fits", nest=True, dtype=np.int64), counts.reshape(12 * 4**4, 4).sum(axis=1)
+    )
