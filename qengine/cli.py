@@ -139,10 +139,17 @@ def tables(
     store: StoreOption = None,
     url: UrlOption = None,
     show_all: Annotated[bool, typer.Option("--all", help="List TAP_SCHEMA and qengine_meta too.")] = False,
+    sky_map: Annotated[str, typer.Option("--map", metavar="TABLE", help="Draw where on the sky the rows of a table are.")] = "",
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="PNG file of the map.", show_default=False)] = None,
 ) -> None:
-    """List the tables that can be queried, or the columns of one."""
+    """List the tables that can be queried, or the columns of one; or draw a map of one."""
     from qengine import verbs
 
+    if sky_map:
+        from qengine import verbs_map
+
+        verbs_map.draw(verbs.needed(store), sky_map, output)
+        return
     with verbs.connected(store, url, 0) as client:
         verbs.tables(name, client, show_all=show_all)
 

@@ -6,6 +6,7 @@ degrees, cells are NESTED.
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
 
 import healpy
@@ -75,3 +76,16 @@ def max_radius_deg(order: int) -> float:
 def min_width_deg(order: int) -> float:
     """Return a distance so that everything within it of a pixel is in the pixel or its neighbours."""
     return MIN_WIDTH * float(np.degrees(healpy.nside2resol(2**order)))
+
+
+def pixels_of(pixels: int, ra: Float64Array, dec: Float64Array) -> Int64Array:
+    """Return which pixel of a full-sky map of so many pixels positions in degrees lie in."""
+    return np.asarray(healpy.ang2pix(healpy.npix2nside(pixels), ra, dec, nest=True, lonlat=True), np.int64)
+
+
+def read_map(path: str) -> Float64Array:
+    """Return a HEALPix FITS map as a full-sky map of counts in NESTED order, whether it is dense or sparse; unseen pixels are 0."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about order and scheme, which are in the header
+        found = np.asarray(healpy.read_map(path, nest=True, dtype=np.float64), np.float64)
+    return np.where(np.isfinite(found) & (found > 0), found, 0.0)
