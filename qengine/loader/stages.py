@@ -31,7 +31,7 @@ _MARK = "mark"
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """A file that is finished: its name, relative to the folder of the work, its size and its digest (xxh3)."""
+    """A file that is finished: its name, relative to the folder of the work if it is in there, its size and its digest (xxh3)."""
 
     name: str
     bytes: int
@@ -80,7 +80,7 @@ class Stages:
     def finish(self, stage: str, found: Mapping[str, Any], files: Sequence[Sealed] = ()) -> None:
         """Note that a stage is done: what it has found out (JSON values) and its files."""
         marker = self._folder / f"{stage}.json"
-        text = json.dumps({"found": dict(found), "files": [_listed(one) for one in files]})
+        text = _signed({"found": dict(found), "files": [(one.name, one.bytes, one.digest) for one in files]})
         if sum(one.bytes for one in files) >= _SYNC_BYTES:
             for one in files:
                 durable.sync_file(self._folder / one.name)
@@ -99,24 +99,19 @@ class Stages:
         path = self._folder / f"{stage}.jsonl"
         if not self._is_going_on or not path.is_file():
             return []
-        found = []
-        for line in path.read_text().split("\n")[:-1]:
-            try:
-                found.append(json.loads(line))
-            except ValueError:
-                break
-        return found
+        found = [_read(line) for line in path.read_bytes().split(b"\n")[:-1]]
+        return [line for line in found if line is not None]
 
     def keep_lines(self, stage: str, lines: Iterable[Mapping[str, Any]]) -> None:
         """Let the log hold just these lines."""
         self.folder(stage).mkdir(parents=True, exist_ok=True)
-        (self._folder / f"{stage}.jsonl").write_text("".join(json.dumps(dict(line)) + "\n" for line in lines))
+        (self._folder / f"{stage}.jsonl").write_text("".join(_signed(line) + "\n" for line in lines))
         self._known.add(stage)
 
     def add_line(self, stage: str, line: Mapping[str, Any]) -> None:
         """Note a step that is done."""
         with (self._folder / f"{stage}.jsonl").open("a") as file:
-            file.write(json.dumps(dict(line)) + "\n")
+            file.write(_signed(line) + "\n")
 
     # -- files ----------------------------------------------------------------------------------------------------------------
 
@@ -126,7 +121,7 @@ class Stages:
 
     def sealed(self, path: Path, size: int, digest: str) -> Sealed:
         """Return what a finished file is whose size and digest are known."""
-        return Sealed(path.relative_to(self._folder).as_posix(), size, digest)
+        return Sealed(path.relative_to(self._folder).as_posix() if path.is_relative_to(self._folder) else str(path), size, digest)
 
     def check(self, files: Iterable[Sealed]) -> bool:
         """Say whether all files are as they were."""
@@ -138,14 +133,30 @@ class Stages:
 
     def _words(self, stage: str) -> dict[str, Any] | None:
         try:
-            words: dict[str, Any] = json.loads((self._folder / f"{stage}.json").read_text())
-        except (OSError, ValueError):
+            return _read((self._folder / f"{stage}.json").read_bytes())
+        except OSError:
             return None
-        return words
 
 
-def _listed(one: Sealed) -> tuple[str, int, str]:
-    return (one.name, one.bytes, one.digest)
+def _signed(words: Mapping[str, Any]) -> str:
+    """Return JSON values as text that shows whether it has changed."""
+    text = json.dumps(dict(words))
+    return f"{_of(text.encode())} {text}"
+
+
+def _read(line: bytes) -> dict[str, Any] | None:
+    """Return the values that `_signed` wrote, None if the text is not whole."""
+    digest, _, text = line.partition(b" ")
+    if digest.decode(errors="replace") != _of(text):
+        return None
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def _of(text: bytes) -> str:
+    digest = FastDigest()
+    digest.update(text)
+    return digest.hexdigest()
 
 
 def _digest(path: Path) -> str:

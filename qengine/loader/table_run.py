@@ -203,7 +203,7 @@ class TableRun:
             "files": [[one.bucket, one.path.name, one.rows, one.bytes, one.digest] for one in sealed], "tally": tally.to_json(),
             "index": None if index is None else index_words(index),
         }  # fmt: skip
-        stages.finish(stage, found)
+        stages.finish(stage, found, [stages.seal(desk.quarantine)] if tally.quarantined else [])
         return spill, tally, index
 
     @cached_property

@@ -119,7 +119,8 @@ def write_buckets(
             margin.put(result.margin)
         yield from result.written
         done += result.rows
-        progress("write", done, total)
+        if bucket not in steps.known:
+            progress("write", done, total)
 
 
 def _write(table: pa.Table, layout: Layout, bounds: tuple[int, int]) -> Iterator[Written]:
