@@ -33,7 +33,8 @@ from qengine.loader.journal import held
 from qengine.loader.partition import Tiles
 from qengine.loader.write import Written
 from qengine.sky.cells import LINE_END, ORDER
-from qengine.storage.hats import Leaf, catalogue_properties, write_collection, write_tree
+from qengine.sky.healpix import read_map
+from qengine.storage.hats import SKYMAP, Leaf, catalogue_properties, write_collection, write_tree
 
 STAGED = ".staged-"
 LOCK = ".load.lock"
@@ -141,17 +142,28 @@ def exclusive(
         yield
 
 
-def pixel_counts(cells: Int64Array) -> Int64Array:
-    """Return rows per pixel of the full-sky map, from the cells of all rows (any order; those off the sky do not count).
+def map_order(rows: int) -> int:
+    """Return the order of the sky map of a table: as fine as its rows can fill, between 4 (3.7 degrees) and 8 (14 arcmin)."""
+    return next((each for each in range(_MAP_ORDERS[1], _MAP_ORDERS[0], -1) if rows >= 12 * 4**each), _MAP_ORDERS[0])
 
-    The map is as fine as the rows can fill, between the orders 4 (3.7 degrees) and 8 (14 arcmin).
-    """
-    order = next((each for each in range(_MAP_ORDERS[1], _MAP_ORDERS[0], -1) if len(cells) >= 12 * 4**each), _MAP_ORDERS[0])
+
+def pixel_counts(cells: Int64Array, order: int) -> Int64Array:
+    """Return rows per pixel of the full-sky map, from the cells of all rows (any order; those off the sky do not count)."""
     counts = np.zeros(12 * 4**order, np.int64)
     for first in range(0, len(cells), _CHUNK):
         chunk = np.asarray(cells[first : first + _CHUNK])
         np.add.at(counts, chunk[(chunk >= 0) & (chunk < LINE_END)] >> 2 * (ORDER - order), 1)
     return counts
+
+
+def read_counts(tree: Path, order: int) -> Int64Array | None:
+    """Return the map of a tree in an order, None if there is no tree, or no map that is as fine."""
+    path = tree / SKYMAP
+    if not path.is_file():
+        return None
+    counts = read_map(str(path)).astype(np.int64)
+    pixels = 12 * 4**order
+    return counts.reshape(pixels, -1).sum(axis=1) if len(counts) >= pixels else None
 
 
 def _leaves(parts: Sequence[Written], tiles: Tiles) -> list[Leaf]:

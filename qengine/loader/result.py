@@ -7,9 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from qengine.catalog.inputs import InputRecord
+from qengine.catalog.joining import take_parts
 from qengine.catalog.model import HEALPIX, Int64Array, PartRole, Parts, TableKind, TableSnapshot
 from qengine.loader import publish
 from qengine.loader.desk import Desk, Made
@@ -117,7 +119,8 @@ def tree_of(desk: Desk, made: Made, snapshot: TableSnapshot) -> TreePlan | None:
     is_new = desk.base is None
     written = list(made.written) if is_new else [*_carried(snapshot, desk.store)]
     tiles = leaf_tiles(snapshot.home.start, snapshot.home.stop)
-    counts = publish.pixel_counts(made.placement.cells) if is_new else _counted(snapshot.home, desk.store)
+    cells = made.placement.cells
+    counts = publish.pixel_counts(cells, publish.map_order(len(cells))) if is_new else _counted(desk, snapshot.home)
     return TreePlan(
         table=snapshot.table, written=tuple(written), schema=made.schema, tiles=tiles, margin_arcsec=snapshot.margin_arcsec,
         counts=counts, facts={"qengine_director_snapshot": str(director.number)} if director else {},
@@ -135,7 +138,26 @@ def _carried(snapshot: TableSnapshot, store: Store) -> list[Written]:
     return found
 
 
-def _counted(parts: Parts, store: Store) -> Int64Array:
-    """Return rows per pixel of the full-sky map, from the cells in the parts."""
-    cells = [pq.read_table(store.path(uri), columns=[HEALPIX]).column(0).to_numpy() for uri in parts.uri.to_pylist()]
-    return publish.pixel_counts(np.concatenate(cells) if cells else np.empty(0, np.int64))
+def _counted(desk: Desk, now: Parts) -> Int64Array:
+    """Return rows per pixel of the full-sky map: that of the snapshot before, less the cells in parts that went, and with those in
+    parts that came; or from the cells in all parts, where there is no such map."""
+    rows = int(now.rows.sum())
+    order = publish.map_order(rows)
+    if (
+        desk.base is not None
+        and (known := publish.read_counts(desk.folder / "snapshots" / str(desk.base.number), order)) is not None
+    ):
+        before = desk.base.home
+        went = take_parts(before, np.flatnonzero(~pc.is_in(before.uri, now.uri).to_numpy(zero_copy_only=False)))
+        came = take_parts(now, np.flatnonzero(~pc.is_in(now.uri, before.uri).to_numpy(zero_copy_only=False)))
+        counts = known - _in_parts(went, desk.store, order) + _in_parts(came, desk.store, order)
+        if int(counts.sum()) == rows and not (counts < 0).any():
+            return counts
+    return _in_parts(now, desk.store, order)
+
+
+def _in_parts(parts: Parts, store: Store, order: int) -> Int64Array:
+    counts = np.zeros(12 * 4**order, np.int64)
+    for uri in parts.uri.to_pylist():
+        counts += publish.pixel_counts(pq.read_table(store.path(uri), columns=[HEALPIX]).column(0).to_numpy(), order)
+    return counts

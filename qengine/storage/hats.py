@@ -23,6 +23,7 @@ from qengine.catalog.model import HEALPIX
 
 VERSION = "v1.0"
 RELEASE_DATE = "2025-08-22"
+SKYMAP = "skymap.fits"
 
 _FITS_BLOCK = 2880
 _FITS_CARD = 80
@@ -140,7 +141,7 @@ def read_properties(path: Path) -> dict[str, str]:
 def _write_maps(counts: NDArray[np.int64], folder: Path) -> dict[str, str]:
     """Write the map under its old name and its new one, and coarser ones; return the properties that tell of them."""
     write_map(counts, folder / "point_map.fits")
-    link(folder / "point_map.fits", folder / "skymap.fits")
+    link(folder / "point_map.fits", folder / SKYMAP)
     order = (round(len(counts) / 12).bit_length() - 1) // 2
     coarser = [each for each in _COARSE_ORDERS if each < order]
     for each in coarser:
