@@ -185,6 +185,8 @@ def _as_it_is(request: LoadRequest, previous: TableSnapshot) -> LoadRequest:
     open_words = {name: getattr(table, name) for name in _FROM_TABLE if getattr(request, name) in (None, "")}
     if request.schema is not None:
         open_words = {}
+    elif table.match is not None and not request.left and not request.right:
+        open_words |= {"left": f"{table.family}.{table.director_key}", "right": f"{table.match.family}.{table.match.key}"}
     if request.kind is not None and request.kind is not table.kind:
         raise ConflictError(f"{table.full_name} is a {table.kind.value}, not a {request.kind.value}", hint="load into a new table")
     return replace(request, **open_words)
