@@ -55,6 +55,16 @@ CatalogOption = Annotated[str, typer.Option("--into", help="Catalogue to load in
 LoaderOption = Annotated[
     str, typer.Option("--loader", envvar="QENGINE_LOADER", help="host:port of a running loader, instead of --store.")
 ]
+AuthorityOption = Annotated[
+    Path | None, typer.Option("--authority", envvar="QENGINE_LOADER_AUTHORITY", help="PEM file of the authority of the other side.")
+]
+CertificateOption = Annotated[
+    Path | None, typer.Option("--certificate", envvar="QENGINE_LOADER_CERTIFICATE", help="PEM file of our certificate.")
+]
+PrivateKeyOption = Annotated[
+    Path | None, typer.Option("--private-key", envvar="QENGINE_LOADER_PRIVATE_KEY", help="PEM file of its key.")
+]
+PeerOption = Annotated[str, typer.Option("--peer-name", help="Name in the loader's certificate, if that is not its address.")]
 TableOption = Annotated[str, typer.Option("--table", help="Name of the table.")]
 LangOption = Annotated[Lang, typer.Option("--lang", help="Language of the statement.")]
 InputsArgument = Annotated[
@@ -175,13 +185,22 @@ def begin(
     into: CatalogOption,
     store: StoreOption = None,
     loader: LoaderOption = "",
+    authority: AuthorityOption = None,
+    certificate: CertificateOption = None,
+    private_key: PrivateKeyOption = None,
+    peer_name: PeerOption = "",
     why: WhyOption = "",
     context: ContextOption = None,
 ) -> None:
     """Begin a load of a catalogue and print its id; contribute to it, then commit or abort it."""
     from qengine import verbs_load
 
-    verbs_load.begin(store, loader, into, context=verbs_load.context_of(why, context or ()))
+    verbs_load.begin(
+        store,
+        verbs_load.at(loader, verbs_load.tls_of(authority, certificate, private_key, peer_name)),
+        into,
+        context=verbs_load.context_of(why, context or ()),
+    )
 
 
 def contribute(
@@ -190,6 +209,10 @@ def contribute(
     inputs: InputsArgument = None,
     store: StoreOption = None,
     loader: LoaderOption = "",
+    authority: AuthorityOption = None,
+    certificate: CertificateOption = None,
+    private_key: PrivateKeyOption = None,
+    peer_name: PeerOption = "",
     collection: CollectionOption = None,
     dataset_type: TypeOption = "",
     where: WhereOption = "",
@@ -235,27 +258,53 @@ def contribute(
         options={"label": label, "format": input_format, "table": input_table},
         text={"delimiter": delimiter, "nulls": tuple(null_word or ()), "names": tuple(filter(None, names.split(",")))},
     )  # fmt: skip
-    verbs_load.contribute(store, loader, load, request, given, is_copying=copy)
+    verbs_load.contribute(
+        store,
+        verbs_load.at(loader, verbs_load.tls_of(authority, certificate, private_key, peer_name)),
+        load,
+        request,
+        given,
+        is_copying=copy,
+    )
 
 
 def commit(
     load: LoadArgument,
     store: StoreOption = None,
     loader: LoaderOption = "",
+    authority: AuthorityOption = None,
+    certificate: CertificateOption = None,
+    private_key: PrivateKeyOption = None,
+    peer_name: PeerOption = "",
     wait: WaitOption = 0.0,
     as_json: JsonOption = False,
 ) -> None:
     """Publish what was contributed to a load, all tables at once. Say it again if it was interrupted."""
     from qengine import verbs_load
 
-    verbs_load.commit(store, loader, load, wait_s=wait, as_json=as_json)
+    verbs_load.commit(
+        store,
+        verbs_load.at(loader, verbs_load.tls_of(authority, certificate, private_key, peer_name)),
+        load,
+        wait_s=wait,
+        as_json=as_json,
+    )
 
 
-def abort(load: LoadArgument, store: StoreOption = None, loader: LoaderOption = "", why: WhyOption = "") -> None:
+def abort(
+    load: LoadArgument,
+    store: StoreOption = None,
+    loader: LoaderOption = "",
+    why: WhyOption = "",
+    authority: AuthorityOption = None,
+    certificate: CertificateOption = None,
+    private_key: PrivateKeyOption = None,
+    peer_name: PeerOption = "",
+) -> None:
     """End a load without publishing, and remove what it has made."""
     from qengine import verbs_load
 
-    verbs_load.abort(store, loader, load, why=why)
+    verbs_load.abort(store, verbs_load.at(loader, verbs_load.tls_of(authority, certificate, private_key, peer_name)), load, why=why)
 
 
 def loads(
@@ -294,9 +343,9 @@ def sweep(store: StoreOption = None) -> None:
 def loader(
     store: StoreOption = None,
     listen: Annotated[str, typer.Option(help="host:port to listen on; port 0 takes a free one.")] = "127.0.0.1:8091",
-    authority: Annotated[Path | None, typer.Option(help="PEM file of the authority that signs contributors' certificates.")] = None,
-    certificate: Annotated[Path | None, typer.Option(help="PEM file of the loader's certificate.")] = None,
-    private_key: Annotated[Path | None, typer.Option(help="PEM file of its key.")] = None,
+    authority: AuthorityOption = None,
+    certificate: CertificateOption = None,
+    private_key: PrivateKeyOption = None,
 ) -> None:
     """Serve begin, contribute, commit and abort to other machines until Ctrl-C."""
     from qengine import verbs_load

@@ -75,6 +75,19 @@ class Given:
         return replace(request, inputs=self.inputs, options=InputOptions(csv=csv, **self.options))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remote:
+    """A loader on another machine, and the files of the connection to it."""
+
+    address: str
+    tls: TlsFiles | None
+
+
+def at(address: str, tls: TlsFiles | None) -> Remote | None:
+    """Return the loader at an address, None if none is named."""
+    return Remote(address=address, tls=tls) if address else None
+
+
 def request_of(
     *, kind: str | None, on_duplicate: str, extra_columns: str, missing_columns: str, schema: str, **words: Any
 ) -> LoadRequest:
@@ -119,10 +132,10 @@ def load(
     _tell_reports([report], as_json=as_json)
 
 
-def begin(store: Path | None, loader: str, catalog: str, *, context: Mapping[str, str]) -> None:
+def begin(store: Path | None, loader: Remote | None, catalog: str, *, context: Mapping[str, str]) -> None:
     """Begin a load and print its id."""
     if loader:
-        with closing(LoaderClient(loader)) as client:
+        with closing(LoaderClient(loader.address, tls=loader.tls)) as client:
             words = client.begin(catalog, {"by": who(), **context})
         found = (words.id, words.number, words.catalog)
     else:
@@ -134,13 +147,15 @@ def begin(store: Path | None, loader: str, catalog: str, *, context: Mapping[str
     tell(f"load {found[1]} of {found[2]} has begun; contribute to it, then commit or abort it")
 
 
-def contribute(store: Path | None, loader: str, load: str, request: LoadRequest, given: Given, *, is_copying: bool) -> None:
+def contribute(
+    store: Path | None, loader: Remote | None, load: str, request: LoadRequest, given: Given, *, is_copying: bool
+) -> None:
     """Add inputs to a load."""
     datasets = given.datasets
     sources = open_datasets(find_datasets(datasets)) if datasets is not None else None
     named = given.added_to(request)
     if loader:
-        with closing(LoaderClient(loader)) as client:
+        with closing(LoaderClient(loader.address, tls=loader.tls)) as client:
             if is_copying or sources is not None:
                 receipts = contribute_rows(client, load, named, sources)
             else:
@@ -154,11 +169,11 @@ def contribute(store: Path | None, loader: str, load: str, request: LoadRequest,
         tell(f"{receipt.request.catalog}.{receipt.request.table}: {_contribution(receipt)}")
 
 
-def commit(store: Path | None, loader: str, load: str, *, wait_s: float, as_json: bool) -> None:
+def commit(store: Path | None, loader: Remote | None, load: str, *, wait_s: float, as_json: bool) -> None:
     """Publish what was contributed to a load."""
     with _progress(as_json) as progress:
         if loader:
-            with closing(LoaderClient(loader)) as client:
+            with closing(LoaderClient(loader.address, tls=loader.tls)) as client:
                 words, found = client.commit(load, wait_s, progress)
             reports = tuple(LoadReport.from_json(one) for one in found)
             number, snapshot, catalog = words.number, words.snapshot, words.catalog
@@ -172,10 +187,10 @@ def commit(store: Path | None, loader: str, load: str, *, wait_s: float, as_json
         tell(f"load {number} is finished, {f'snapshot {snapshot} of {catalog}' if snapshot else 'nothing was new'}")
 
 
-def abort(store: Path | None, loader: str, load: str, *, why: str) -> None:
+def abort(store: Path | None, loader: Remote | None, load: str, *, why: str) -> None:
     """End a load without publishing."""
     if loader:
-        with closing(LoaderClient(loader)) as client:
+        with closing(LoaderClient(loader.address, tls=loader.tls)) as client:
             number = client.abort(load, why).number
     else:
         with _open(store, load) as begun:
@@ -198,13 +213,13 @@ def serve(store: Path | None, listen: str, *, tls: TlsFiles | None) -> None:
             server.stop(_GRACE_S)
 
 
-def tls_of(authority: Path | None, certificate: Path | None, key: Path | None) -> TlsFiles | None:
+def tls_of(authority: Path | None, certificate: Path | None, key: Path | None, peer_name: str = "") -> TlsFiles | None:
     """Return the files of a mutual TLS connection, None if none is named. Raise `ConfigError` if some are."""
     if authority is None and certificate is None and key is None:
         return None
     if authority is None or certificate is None or key is None:
         raise ConfigError("TLS needs all of --authority, --certificate and --private-key")
-    return TlsFiles(authority=authority, certificate=certificate, key=key)
+    return TlsFiles(authority=authority, certificate=certificate, key=key, peer_name=peer_name)
 
 
 def compact(

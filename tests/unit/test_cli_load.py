@@ -85,3 +85,26 @@ def test_wrong_words(tmp_path: Path, files: dict[str, Path], capsys: pytest.Capt
     assert "unknown" in say(capsys, "commit", "abc", *store, status=1)[1]
     assert "cannot be reached" in say(capsys, "commit", "abc", "--loader", "127.0.0.1:1", status=3)[1]
     assert "TLS needs" in say(capsys, "loader", "--authority", "x.pem", *store, status=1)[1]
+
+
+def test_a_loader_that_wants_certificates(tmp_path: Path, files: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    from qengine import app
+    from qengine.loader.service import Loader
+    from qengine.transport.loader_server import LoaderServer
+    from tests.contract.test_channel_tls import _authority, _member
+
+    _authority(tmp_path / "tls")
+    own, other = _member(tmp_path / "tls", "loader"), _member(tmp_path / "tls", "contributor")
+    store, registry = app.open_store(tmp_path / "store", create=True)
+    with registry:
+        server = LoaderServer(Loader(registry, store), "127.0.0.1:0", tls=own)
+        server.start()
+        try:
+            words = ("--authority", other.authority, "--certificate", other.certificate, "--private-key", other.key)
+            there = ("--loader", server.address, *words, "--peer-name", "worker.test")
+            load = say(capsys, "begin", "--into", "demo", *there)[0].strip()
+            assert "209 rows" in say(capsys, "contribute", load, files["obj"], "--table", "obj", "--key", "id", *there)[1]
+            assert "demo.obj: 209 rows" in say(capsys, "commit", load, *there)[1]
+            assert cli.run(["begin", "--into", "demo", "--loader", server.address]) != 0
+        finally:
+            server.stop(1.0)
