@@ -218,6 +218,8 @@ def _snapshot(desk: Desk, made: Made, separation: Separation) -> TableSnapshot:
     """Return the table as it will be published; its files are on disk for good."""
     definition, store = desk.definition, desk.store
     table = separation.measured(desk.table)
+    if desk.work.is_compact:
+        table = replace(table, dropped=())  # no part has these columns any more
     visible = table.bounded
     kept = made.kept
     carried = {role: kept.parts(role) for role in PartRole}

@@ -29,10 +29,12 @@ from qengine.loader.desk import Desk, Follow
 from qengine.loader.distribute import Refuse, Skip
 from qengine.loader.fresh import Fresh, key_chunks
 from qengine.loader.kept import Kept, moved_path
+from qengine.loader.locate import Placement
 from qengine.loader.quality import ALREADY_THERE
 from qengine.loader.request import OnDuplicate
 from qengine.loader.shrink import Leaving, Moved, Shrunk, Sift, Sifted, Touches, leaves, one_column, ranges_of, shrink, sift_out
 from qengine.loader.stored import read_ranges
+from qengine.loader.wear import join_margins, take_worn
 from qengine.sky.cells import BEYOND_END, LINE_END, RangeSet, beyond_cell
 from qengine.storage.parts import PartFormat
 
@@ -40,9 +42,9 @@ _SHOWN = 5
 _BEYOND = RangeSet.from_ranges(np.array([LINE_END]), np.array([BEYOND_END]))
 
 
-def kept_of(desk: Desk, fresh: Fresh | None, folder: Path, pool: ThreadPoolExecutor) -> Kept:
-    """Let rows go from the parts of the snapshot before, and return what stays. `fresh` are the keys of new rows; rows on the way
-    to another place are kept in `folder`."""
+def kept_of(desk: Desk, placement: Placement, fresh: Fresh | None, folder: Path, pool: ThreadPoolExecutor) -> Kept:
+    """Let rows go from the parts of the snapshot before, and return what stays. `placement` and `fresh` are places and keys of new
+    rows; rows on the way to another place are kept in `folder`."""
     base, work, table = desk.base, desk.work, desk.table
     if base is None:
         return Kept()
@@ -76,6 +78,8 @@ def kept_of(desk: Desk, fresh: Fresh | None, folder: Path, pool: ThreadPoolExecu
     if kept.index is not None and kept.gone is not None and desk.is_keyed:
         went = keys.sorted_keys(one_column([kept.gone], table.key, desk.key_type))
         kept.index = keys.without_keys(kept.index, desk.store, went, desk.keys_folder)
+    take_worn(desk, kept, placement.cells)
+    join_margins(desk, kept, pool)
     return kept
 
 

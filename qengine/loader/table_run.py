@@ -14,7 +14,7 @@ killed has done is taken over.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
@@ -45,12 +45,14 @@ from qengine.loader.spill import Spill, SpillFile
 from qengine.loader.stages import Stages
 from qengine.loader.steps import WriteLog, has_parts
 from qengine.loader.stored import read_ranges
+from qengine.loader.wear import freed
 from qengine.loader.write import Layout, Written
 from qengine.sky.cells import LINE_END, RangeSet
 from qengine.sky.coverage import ring
 from qengine.storage.parts import PartFormat
 
 _NEAR_ORDER = 10
+_CHUNK = 1 << 22
 
 
 class TableRun:
@@ -165,7 +167,7 @@ class TableRun:
                 self.separation.restore(done["separation"])
                 return kept
         folder = stages.begin(stage)
-        kept = kept_of(desk, fresh, folder, pool)
+        kept = kept_of(desk, placement, fresh, folder, pool)
         words, files = kept.save(folder)
         stages.finish(stage, words | {"separation": self.separation.words()}, [stages.seal(path) for path in files])
         return kept
@@ -237,12 +239,13 @@ class TableRun:
                 tiles = tiles_of(placement.cells, rows)
             targets = Targets.new(tiles)
         else:
-            cells = np.sort(placement.cells[(placement.cells >= 0) & (placement.cells < LINE_END)])
-            inside = Targets.of(fixed, _NOTHING)
-            at = inside.at(cells)
-            outside = cells[(at < 0) | ~inside.is_fixed[np.maximum(at, 0)]]
-            on_sky = fixed.start < LINE_END
-            targets = Targets.of(fixed, gap_tiles(outside, Tiles(fixed.start[on_sky], fixed.stop[on_sky]), rows))
+            free = freed(kept) if not self.desk.is_director else _NOTHING
+            taken = Targets.of(fixed, free)
+            outside = np.concatenate([_NOTHING.start, *(chunk[taken.at(chunk) < 0] for chunk in _on_sky(placement.cells))])
+            on_sky = taken.start < LINE_END
+            new = gap_tiles(np.sort(outside), Tiles(taken.start[on_sky], taken.stop[on_sky]), rows)
+            free = Tiles(np.concatenate([free.start, new.start]), np.concatenate([free.stop, new.stop]))
+            targets = Targets.of(fixed, free)
         if self.desk.is_director:
             on_sky = targets.start < LINE_END
             starts = director_buckets(
@@ -347,3 +350,10 @@ class TableRun:
 
 
 _NOTHING = Tiles(np.empty(0, np.int64), np.empty(0, np.int64))
+
+
+def _on_sky(cells: Int64Array) -> Iterator[Int64Array]:
+    """Yield the cells on the sky, some at a time."""
+    for first in range(0, len(cells), _CHUNK):
+        chunk = np.asarray(cells[first : first + _CHUNK])
+        yield chunk[(chunk >= 0) & (chunk < LINE_END)]

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from qengine.catalog.model import HEALPIX, TableKind
 from qengine.errors import ConflictError, DuplicateKeyError
+from qengine.loader.once import compact
 from qengine.loader.request import LoadReport, LoadRequest, OnDuplicate
 from qengine.loader.sources.open import InputOptions
 from qengine.loader.transaction import Transaction
@@ -138,7 +139,9 @@ def check_ranges(parts: Any) -> None:
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["add", "again", "merge", "child", "child again"]), st.integers(0, 2), st.integers(0, 10_000)),
+        st.tuples(
+            st.sampled_from(["add", "again", "merge", "child", "child again", "compact"]), st.integers(0, 2), st.integers(0, 10_000)
+        ),
         min_size=1,
         max_size=5,
     )
@@ -165,6 +168,11 @@ def test_any_sequence_of_loads_is_what_a_model_says(steps: list[tuple[str, int, 
             elif what == "merge":
                 ids = sorted(set(rng.integers(0, next_id, 8).tolist()))
                 model.put_objects(f"m{number}", model.rows(ids, seed), on_duplicate=OnDuplicate.REPLACE)
+            elif what == "compact":
+                compact("demo", [], model.site.registry, model.site.store)
+                assert all(
+                    len(np.unique(one.start)) == len(one) for one in (model.site.snapshot().home, model.site.snapshot("src").home)
+                )
             elif what == "child":
                 rows = {next_source + n: int(rng.integers(0, 60)) for n in range(20)}
                 next_source += 20
@@ -260,3 +268,19 @@ def test_replicated_tables_grow(site: Site) -> None:
     site.load(site.write("b.parquet", {"n": [4]}), **words)
     site.load(site.write("c.parquet", {"n": [5, 6]}), options=InputOptions(label="a"), **words)
     assert sorted(site.read(site.snapshot("small").home)["n"].to_pylist()) == [4, 5, 6]
+
+
+def test_ranges_that_grow_are_written_anew(site: Site) -> None:
+    model = Model(site)
+    for step in range(12):
+        model.put_objects(str(step), model.rows(list(range(5 * step, 5 * step + 5)), step))
+        home = site.snapshot().home
+        _, counts = np.unique(home.start, return_counts=True)
+        assert counts.max() <= 8
+    model.check()
+    compact("demo", ["obj"], site.registry, site.store)
+    model.check()
+    after = site.snapshot().home
+    assert len(np.unique(after.start)) == len(after)
+    compact("demo", ["obj"], site.registry, site.store)
+    assert site.snapshot().home.uri.to_pylist() == after.uri.to_pylist()
