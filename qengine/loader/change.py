@@ -218,7 +218,7 @@ def _snapshot(desk: Desk, made: Made, separation: Separation) -> TableSnapshot:
     """Return the table as it will be published; its files are on disk for good."""
     definition, store = desk.definition, desk.store
     table = separation.measured(desk.table)
-    if desk.work.is_compact:
+    if desk.work.is_compact and table.kind is not TableKind.REPLICATED:  # the parts of a replicated one stay
         table = replace(table, dropped=())  # no part has these columns any more
     visible = table.bounded
     kept = made.kept
