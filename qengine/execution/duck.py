@@ -45,7 +45,7 @@ BATCH_ROWS = 65536
 """Rows of a record batch that leaves the engine, at most."""
 
 _DAMAGE = ("magic bytes", "parquet", "thrift", "tprotocol", "snappy", "zstd", "lz4", "gzip", "corrupt", "no files found", "footer")
-_NO_SPACE = ("no space left", "disk quota", "max_temp_directory_size")
+_NO_SPACE = ("out of memory", "no space left", "disk quota", "max_temp_directory_size")
 _BUGS = frozenset({"Binder", "Parser", "Catalog", "Syntax", "INTERNAL", "FATAL", "Not implemented", "Dependency", "Connection"})
 _STATEMENT_BYTES = 64 << 20
 

@@ -19,6 +19,7 @@ slot, the in-process channel leaves the thread behind.
 from __future__ import annotations
 
 import re
+import resource
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -217,6 +218,13 @@ class TaskRunner:
             return self._rows(attempt, sql)
         finally:
             relations.close()
+            self._give_back()
+
+    def _give_back(self) -> None:
+        """Let the system have what the rows of a sky join took, if the process is large: malloc would keep it in pieces, and need
+        more for the next task's rows."""
+        if _resident_bytes() > self._settings.memory_bytes // 2:
+            pa.default_memory_pool().release_unused()
 
     def _rows(self, attempt: _Attempt, sql: str) -> tuple[list[pa.RecordBatch], SpoolWriter | PartitionWriter | None, TaskStats]:
         """Compute all rows and send them. Return those that are held back, or the files that have all rows instead."""
@@ -353,6 +361,13 @@ class TaskRunner:
             if not attempt.is_over:
                 fraction = self._engine.progress()
                 attempt.emit(Progress(task=task.id, attempt=task.attempt, epoch=task.epoch, fraction=fraction))
+
+
+def _resident_bytes() -> int:
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    except OSError:  # a system that does not say
+        return 0
 
 
 def catalog_root(path: Path) -> Path:

@@ -13,8 +13,9 @@ are computed. Rows without a finite position meet nobody.
 looking is worth it; a factor of four either way costs little. Rows whose radii differ much are taken by classes of radii within a
 factor of eight, each at its own order: a few rows with a degree do not make all others look at a degree.
 
-*Memory.* Pairs come in batches of `PAIRS`. What fits in `HELD_BYTES` becomes a table, and DuckDB knows its size; more becomes a
-stream that DuckDB pulls while it aggregates or writes, so that a radius of a degree in a dense field costs time and not memory.
+*Memory.* Pairs come in batches of `PAIRS`, or of fewer where rows are wide (`BATCH_BYTES`). What fits in `HELD_BYTES` becomes a
+table, and DuckDB knows its size; more becomes a stream that DuckDB pulls while it aggregates or writes, so that a radius of a
+degree in a dense field costs time and not memory. How many rows a task reads is the plan's choice (`CostModel.held_bytes`).
 """
 
 from __future__ import annotations
@@ -35,12 +36,16 @@ from qengine.sky.healpix import cells_of, neighbours_of_each
 PAIRS = 1 << 18
 """Candidates of a batch."""
 
+BATCH_BYTES = 16 << 20
+"""Size of a batch of wide candidates."""
+
 HELD_BYTES = 64 << 20
 """Candidates up to this size are held as a table."""
 
 MAX_RADIUS_DEG = 30.0
 """A circle must fit into a pixel of order 0 and its neighbours."""
 
+_LEAST_PAIRS = 1 << 10
 _GROUP_ROWS = 4096
 _SAMPLE_ROWS = 1 << 16
 _WIDTHS, _ROWS_PER_PIXEL = 6.0, 6.0
@@ -106,14 +111,16 @@ class SkyRelations:
 
     def add(self, join: SkyJoin) -> None:
         """Make the relations of one join."""
-        first, second = self.read(join.first), self.read(join.second)
+        # In one piece at once: later there would be both.
+        first, second = self.read(join.first).combine_chunks(), self.read(join.second).combine_chunks()
         sides = places(first, join.radius_deg), places(second, join.radius_deg)
-        near = index_pairs(*sides, join.comparison, has_distances=join.has_distance)
         payloads = _payload(first), _payload(second)
         if not join.is_wide:
             rows = payloads[0].append_column("qe row", pa.array(np.arange(first.num_rows, dtype=np.int64)))
             self._register(join.rows_name, rows)
             payloads = rows.select(["qe row"]), payloads[1]
+        capacity = min(max(BATCH_BYTES // max(sum(map(_row_bytes, payloads)), 1), _LEAST_PAIRS), PAIRS)
+        near = index_pairs(*sides, join.comparison, capacity=capacity, has_distances=join.has_distance)
         self._register(join.name, _held(self._batches(payloads, near, join)))
 
     def close(self) -> None:
@@ -156,6 +163,10 @@ def _payload(rows: pa.Table) -> pa.Table:
     names = [name for name in rows.column_names if not name.startswith(SKY_COLUMN)]
     # A relation needs a column, also where the SQL only counts its rows.
     return rows.select(names) if names else pa.table({"one": pa.nulls(rows.num_rows, pa.int8())})
+
+
+def _row_bytes(rows: pa.Table) -> int:
+    return int(rows.nbytes // max(rows.num_rows, 1))
 
 
 def _held(reader: pa.RecordBatchReader) -> pa.Table | pa.RecordBatchReader:

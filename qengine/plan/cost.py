@@ -57,7 +57,8 @@ class CostModel:
     spread over the slots in tasks of `least_task_s` or more.
 
     A task is made so small that its rows are about `result_bytes`: they wait in memory until the task is finished, and those of a
-    larger one on disk (`TaskLimits.hold_bytes`).
+    larger one on disk (`TaskLimits.hold_bytes`). One that joins by distance holds the rows that it reads in memory, about
+    `held_bytes` of them.
 
     Rows of a leaf that may be more than `exchange_bytes` are exchanged between workers where possible (0: always, negative:
     never), in partitions of about `partition_bytes`.
@@ -72,6 +73,7 @@ class CostModel:
     heavy_factor: float = 6.0
     part_bytes: int = 40_000
     result_bytes: int = 24 << 20
+    held_bytes: int = 128 << 20
     exchange_bytes: int = 32 << 20
     partition_bytes: int = 64 << 20
     rates: Rates = Rates()
@@ -82,9 +84,9 @@ class CostModel:
         trusted = min(max(share, 1 / MOST_TRUSTED), MOST_TRUSTED)
         return replace(self, rates=rates, scan_bytes_per_s=self.scan_bytes_per_s * trusted)
 
-    def task_bytes(self, total: int, *, is_heavy: bool, result: int = 0) -> int:
-        """Return how many bytes make one task of a fragment that reads `total` and puts out about `result` bytes of rows; heavy
-        fragments join by distance."""
+    def task_bytes(self, total: int, *, is_heavy: bool, result: int = 0, held: int = 0) -> int:
+        """Return how many bytes make one task of a fragment that reads `total`, puts out about `result` bytes of rows and holds
+        `held` of those that it reads; heavy fragments join by distance."""
         rate = self.scan_bytes_per_s / (self.heavy_factor if is_heavy else 1.0)
         share = total / (self.tasks_per_slot * max(self.slots, 1))
         target = min(max(share, self.min_task_s * rate), self.max_task_s * rate)
@@ -92,6 +94,8 @@ class CostModel:
         even = max(total / max(self.slots, 1), self.least_task_s * rate)
         if result > self.result_bytes:
             target = min(target, max(total * (self.result_bytes / result), self.least_task_s * rate))
+        if held > self.held_bytes:
+            target = min(target, total * (self.held_bytes / held))
         target = max(1, int(min(target, even)))
         tasks = -(-total // target)
         if self.slots < tasks < self.tasks_per_slot * self.slots:
@@ -99,7 +103,7 @@ class CostModel:
             return -(-total // (-(-tasks // self.slots) * self.slots))
         return target
 
-    def cuts(self, total: int, *, is_heavy: bool, result: int = 0) -> npt.NDArray[np.int64]:
+    def cuts(self, total: int, *, is_heavy: bool, result: int = 0, held: int = 0) -> npt.NDArray[np.int64]:
         """Return after how many bytes the second, third, .. task of a fragment begins; see `task_bytes`.
 
         Tasks are equal, but those of a short scan become smaller from round to round: of n tasks' time for each slot are made
@@ -107,7 +111,7 @@ class CostModel:
         which every slot can do its share within one task's time is cut into as many. A model that asks for tasks shorter than
         their dispatch wants many.
         """
-        target = self.task_bytes(total, is_heavy=is_heavy, result=result)
+        target = self.task_bytes(total, is_heavy=is_heavy, result=result, held=held)
         count = -(-total // target)
         rounds = count // max(self.slots, 1)
         fewer = next(m for m in range(1, rounds + 2) if m * (m + 1) // 2 >= rounds)

@@ -218,9 +218,11 @@ def _cut_tasks(
         return whole, np.array([size], np.int64), Estimate(parts=read, parts_total=read, row_groups=read, rows=most, bytes=size)
     pieces = _pieces(owner, work)
     sizes = pieces.bytes.copy()
+    held = int(pieces.rows.sum()) * _row_bytes(owner)
     for other in inputs:
         if other is not owner and other.reach is not Reach.WHOLE and len(sizes):
-            more = _pieces(other, work, is_fine=False)
+            more = _pieces(other, work)
+            held += int(more.rows.sum()) * _row_bytes(other)
             place = np.maximum(np.searchsorted(pieces.starts, more.starts, side="right") - 1, 0)
             np.add.at(sizes, place, more.bytes)
     estimate = Estimate(
@@ -234,11 +236,12 @@ def _cut_tasks(
         return np.zeros(1, np.int64), np.zeros(0, np.int64), estimate
     costs = sizes + pieces.is_border * cost.part_bytes
     total, result = int(costs.sum()), _result_bytes(leaf, work, estimate.rows)
-    target = cost.task_bytes(total, is_heavy=is_heavy, result=result)
+    held = held if is_heavy else 0
+    target = cost.task_bytes(total, is_heavy=is_heavy, result=result, held=held)
     beside = [i for i in inputs if i is not owner and i.reach is Reach.HOME]
     cuts = _cuts(owner, pieces, costs, slack * target, beside)
     costs = np.add.reduceat(costs, cuts)
-    number = np.searchsorted(cost.cuts(total, is_heavy=is_heavy, result=result), np.cumsum(costs) - costs, side="right")
+    number = np.searchsorted(cost.cuts(total, is_heavy=is_heavy, result=result, held=held), np.cumsum(costs) - costs, side="right")
     is_first = np.r_[True, number[1:] != number[:-1]]
     if begins is not None and is_first.sum() > 1:
         is_first |= np.isin(pieces.starts[cuts], begins)
@@ -246,6 +249,10 @@ def _cut_tasks(
     bounds = np.r_[pieces.starts[cuts][first], BEYOND_END].astype(np.int64)
     bounds[0] = 0
     return bounds, np.add.reduceat(costs, first), estimate
+
+
+def _row_bytes(i: LeafInput) -> int:
+    return sum(width(column.type) for column in i.table.table.columns if column.name in i.columns)
 
 
 def _result_bytes(leaf: Leaf, work: RangeSet, rows: int) -> int:
@@ -269,8 +276,8 @@ class _Pieces:
     row_groups: int
 
 
-def _pieces(i: LeafInput, work: RangeSet, *, is_fine: bool = True) -> _Pieces:
-    """Return the pieces of the input that meet the work; whole parts unless `is_fine` and the files have a line column."""
+def _pieces(i: LeafInput, work: RangeSet) -> _Pieces:
+    """Return the pieces of the input that meet the work; whole parts if they are many or have no line column."""
     fraction = used_fraction(i.table.table, i.columns)
     starts: list[Int64Array] = []
     sizes: list[Int64Array] = []
@@ -284,7 +291,7 @@ def _pieces(i: LeafInput, work: RangeSet, *, is_fine: bool = True) -> _Pieces:
             continue
         offset = parts.row_groups.offset
         per_part = offset[selected + 1] - offset[selected]
-        if not is_fine or not i.table.table.line_column or len(selected) > FINE_PARTS or not per_part.all():
+        if not i.table.table.line_column or len(selected) > FINE_PARTS or not per_part.all():
             starts.append(parts.start[selected])
             sizes.append(parts.bytes[selected])
             rows.append(parts.rows[selected])

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -16,6 +17,7 @@ from qengine.client.local import LocalClient
 from qengine.plan.physical import Finished, Partitioning, Task, TaskEvent
 from qengine.transport.grpc_channel import GrpcChannel
 from qengine.worker.settings import WorkerSettings
+from qengine.worker.slot import ROOM_BYTES
 from qengine.worker.supervise import WorkerProcess, start_worker
 from tests.faults.test_worker import children_of
 from tests.support.cluster import NO_BROADCASTS, service_settings
@@ -98,6 +100,34 @@ def test_queries_on_workers_with_little_memory(tmp_path: Path) -> None:
         with LocalClient(cluster(store, given, channels=channels)) as client:
             for name, text in STATEMENTS.items():
                 assert rows(client.query(text).to_arrow()) == rows(truth.execute(text).to_arrow_table()), name
+
+
+def test_wide_rows_near_each_other(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    count, wide = 600_000, [f"c{i}" for i in range(80)]
+    found = {
+        name: pa.table({
+            key: np.arange(count), "ra": rng.uniform(100, 101, count), "dec": rng.uniform(0, 1, count),
+            **{column: rng.uniform(0, 1, count) for column in wide},
+        })
+        for name, key in (("stars", "star"), ("spots", "spot"))
+    }  # fmt: skip
+    store = load_tables(tmp_path / "data", found, rows_per_tile=count)
+    settings = WorkerSettings(store_root=store, memory_bytes=MEMORY)
+    summed = " + ".join(f"MAX(a.{column}) + MIN(b.{column})" for column in wide)
+    near = "DISTANCE(a.ra, a.dec, b.ra, b.dec) < 0.002"
+    with start_worker(store, worker="a", settings=settings) as worker:
+        channels = [GrpcChannel(worker.address, worker=worker.worker)]
+        with LocalClient(cluster(store, ClusterSettings(), channels=channels)) as client:
+            query = f"SELECT COUNT(*) AS n, {summed} AS s FROM one.stars AS a JOIN two.spots AS b ON {near}"
+            assert client.query(query).to_arrow()["n"][0].as_py() > 1_000_000
+            rows = f"SELECT COUNT(*) AS n, COUNT(DISTINCT a.star) AS k FROM one.stars AS a JOIN two.spots AS b ON {near}"
+            wide_rows = sum(
+                batch.num_rows for batch in client.query(f"SELECT a.*, b.c1 FROM one.stars AS a JOIN two.spots AS b ON {near}")
+            )
+            assert wide_rows == client.query(rows).to_arrow()["n"][0].as_py()
+        # The rows that the kernel works on are beside what DuckDB has.
+        assert peak_of(worker) <= MEMORY + ROOM_BYTES // 2
 
 
 def rows(table: pa.Table) -> list[str]:
