@@ -25,6 +25,7 @@ class Duplicates(StrEnum):
     ERROR = "error"
     SKIP_IDENTICAL = "skip-identical"
     REPLACE = "replace"
+    QUARANTINE = "quarantine"
 
 
 class Extra(StrEnum):

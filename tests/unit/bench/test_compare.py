@@ -29,8 +29,8 @@ def test_ratios_and_targets(tmp_path: Path) -> None:
         tmp_path / "now.json",
         entry("aggregate_narrow", "bare", 0.100), entry("aggregate_narrow", "qengine", 0.109), entry("aggregate_narrow", "workers", 0.111),
         entry("cone_0.01667", "bare", 0.003), entry("cone_0.01667", "qengine", 0.012), entry("cone_0.01667", "workers", 0.017),
-        entry("cone_0.01667", "url", 0.018), entry("key_1", "qengine", 0.008), entry("key_2700", "qengine", 0.081),
-        entry("key_2700", "workers", 0.081), entry("plan_cone", None, 0.019),
+        entry("cone_0.01667", "url", 0.018), entry("key_1", "qengine", 0.008), entry("key_2700_field", "qengine", 0.081),
+        entry("key_2700_field", "workers", 0.081), entry("plan_cone", None, 0.019),
     )  # fmt: skip
     lines = table(groups(now), {})
     assert "1.09" in line(lines, "aggregate_narrow qengine")
@@ -39,8 +39,8 @@ def test_ratios_and_targets(tmp_path: Path) -> None:
     assert line(lines, "cone_0.01667 qengine").endswith("2x + 6 ms met")
     assert line(lines, "cone_0.01667 workers").endswith("5.67")
     assert line(lines, "cone_0.01667 url").endswith("2x + 11 ms MISSED")
-    assert line(lines, "key_2700 qengine").endswith("10x key_1 MISSED")
-    assert line(lines, "key_2700 workers").endswith("10x key_1 not measured")
+    assert line(lines, "key_2700_field qengine").endswith("10x key_1 MISSED")
+    assert line(lines, "key_2700_field workers").endswith("10x key_1 not measured")
     assert line(lines, "plan_cone qengine").endswith("20 ms met")
 
 
