@@ -10,8 +10,9 @@ the order of their cells if they are not; cells come from the file where the pos
 are computed. Rows without a finite position meet nobody.
 
 *Order of pixels.* A pixel should be several radii wide, so that few rows look at neighbours, and hold a handful of rows, so that
-looking is worth it; a factor of four either way costs little. Rows whose radii differ much are taken by classes of radii within a
-factor of eight, each at its own order: a few rows with a degree do not make all others look at a degree.
+looking is worth it; a factor of four either way costs little, but a dense field at the order of its empty surroundings costs its
+square. So each run of `RUN_ROWS` along the line has its own order. Rows whose radii differ much are taken by classes of radii
+within a factor of eight: a few rows with a degree do not make all others look at a degree.
 
 *Memory.* Pairs come in batches of `PAIRS`, or of fewer where rows are wide (`BATCH_BYTES`). What fits in `HELD_BYTES` becomes a
 table, and DuckDB knows its size; more becomes a stream that DuckDB pulls while it aggregates or writes, so that a radius of a
@@ -45,9 +46,11 @@ HELD_BYTES = 64 << 20
 MAX_RADIUS_DEG = 30.0
 """A circle must fit into a pixel of order 0 and its neighbours."""
 
+RUN_ROWS = 1 << 15
+"""Neighbours on the line that share an order of pixels."""
+
 _LEAST_PAIRS = 1 << 10
 _GROUP_ROWS = 4096
-_SAMPLE_ROWS = 1 << 16
 _WIDTHS, _ROWS_PER_PIXEL = 6.0, 6.0
 _CLASS_FACTOR = 8.0
 _COMPARISONS = {"": 0, "<": 1, ">": 2, "<>": 3}
@@ -89,7 +92,7 @@ class Places:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def of(self, selected: Int64Array) -> Places:
+    def of(self, selected: Int64Array | slice) -> Places:
         """Return some of the rows."""
         lon, lat = self.lon[selected], self.lat[selected]
         is_same = self.asked[0] is self.lon and self.asked[1] is self.lat
@@ -252,7 +255,13 @@ def _integers(column: pa.ChunkedArray) -> Int64Array:
 
 
 def index_pairs(
-    first: Places, second: Places, comparison: str = "", *, capacity: int = PAIRS, has_distances: bool = False
+    first: Places,
+    second: Places,
+    comparison: str = "",
+    *,
+    capacity: int = PAIRS,
+    has_distances: bool = False,
+    run_rows: int = RUN_ROWS,
 ) -> Iterator[Pairs]:
     """Yield batches of pairs: row numbers of both sides and, if wanted, their distances. All pairs within the radius, each once,
     and a few more.
@@ -266,7 +275,7 @@ def index_pairs(
     is_turned = first.has_radii or (not second.has_radii and len(first) < len(second))
     still, driving = (second, first) if is_turned else (first, second)
     code = _COMPARISONS[_FLIPPED[comparison] if is_turned else comparison]
-    for part in _classes(driving):
+    for part in (run for same in _classes(driving) for run in _runs(same, run_rows)):
         for found, found_driving, distances in _driven(still, part, code, capacity, has_distances=has_distances):
             rows = still.rows[found], part.rows[found_driving]
             yield (rows[1], rows[0], distances) if is_turned else (*rows, distances)
@@ -287,6 +296,11 @@ def _classes(driving: Places) -> Sequence[Places]:
     return [driving.of(np.flatnonzero(number == n)) for n in np.unique(number)]
 
 
+def _runs(driving: Places, rows: int) -> Iterator[Places]:
+    for start in range(0, len(driving), rows):
+        yield driving.of(slice(start, start + rows))
+
+
 def _driven(still: Places, driving: Places, code: int, capacity: int, *, has_distances: bool) -> Iterator[Pairs]:
     # Compiling or loading the kernel takes a moment; a worker that never joins on distance never does.
     from qengine.execution import skykernel
@@ -298,7 +312,8 @@ def _driven(still: Places, driving: Places, code: int, capacity: int, *, has_dis
             raise BugError("distances of a radius beyond the kernel's")
         yield from _all_pairs(len(still), len(driving), capacity)
         return
-    order = pixel_order(driving.cells, still.cells, widest)
+    first, last = np.searchsorted(still.cells, driving.cells[[0, -1]])
+    order = pixel_order(driving.cells, still.cells[first:last], widest)
     half_shift = ORDER - order
     rim = skykernel.rim_pixels(driving.cells, driving.radii_deg, half_shift)
     around = _around(order, rim)
@@ -352,5 +367,6 @@ def pixel_order(driving: Int64Array, still: Int64Array, radius_deg: float) -> in
 
 
 def _rows_per_pixel(cells: Int64Array, order: int) -> float:
-    cells = cells[len(cells) // 2 :][:_SAMPLE_ROWS]
+    middle = len(cells) // 2
+    cells = cells[max(middle - RUN_ROWS, 0) : middle + RUN_ROWS]
     return len(cells) / (1 + int(np.count_nonzero(np.diff(cells >> 2 * (ORDER - order)))))

@@ -53,10 +53,16 @@ def distances(one: pa.Table, two: pa.Table) -> Floats:
 
 
 def counts(
-    one: pa.Table, two: pa.Table, radius: float, *, capacity: int = skyjoin.PAIRS, comparison: str = ""
+    one: pa.Table,
+    two: pa.Table,
+    radius: float,
+    *,
+    capacity: int = skyjoin.PAIRS,
+    comparison: str = "",
+    run_rows: int = skyjoin.RUN_ROWS,
 ) -> NDArray[np.int64]:
     found = np.zeros((one.num_rows, two.num_rows), np.int64)
-    for pair in index_pairs(places(one, radius), places(two, radius), comparison, capacity=capacity):
+    for pair in index_pairs(places(one, radius), places(two, radius), comparison, capacity=capacity, run_rows=run_rows):
         np.add.at(found, pair[:2], 1)
     return found
 
@@ -79,13 +85,20 @@ def sky(seed: int, rows: int, radius: float) -> tuple[pa.Table, pa.Table]:
 
 @settings(max_examples=50, deadline=None)
 @given(
-    seed=st.integers(0, 2**32), rows=st.integers(1, 60), radius=RADII, capacity=st.sampled_from([40, 1000]), turned=st.booleans()
+    seed=st.integers(0, 2**32),
+    rows=st.integers(1, 60),
+    radius=RADII,
+    capacity=st.sampled_from([40, 1000]),
+    turned=st.booleans(),
+    run_rows=st.sampled_from([1, 7, skyjoin.RUN_ROWS]),
 )
-def test_every_pair_is_found_once_and_little_else(seed: int, rows: int, radius: float, capacity: int, turned: bool) -> None:
+def test_every_pair_is_found_once_and_little_else(
+    seed: int, rows: int, radius: float, capacity: int, turned: bool, run_rows: int
+) -> None:
     one, two = sky(seed, rows, radius)
     if turned:
         one, two = two, one.slice(0, max(1, rows // 3))
-    truth, found = distances(one, two), counts(one, two, radius, capacity=capacity)
+    truth, found = distances(one, two), counts(one, two, radius, capacity=capacity, run_rows=run_rows)
     assert found.max() <= 1
     assert (found[truth <= radius] == 1).all()
     # A box around a circle: nothing is farther than its corner; near a pole it is as wide as the sky.
