@@ -1,6 +1,6 @@
 """Many rows out: batches through the client beside DuckDB's own, and how much memory the coordinator takes for it.
 
-Nobody keeps the rows: a batch is counted and forgotten. The memory is that of a process of its own (`bench.export_once`) which
+Nobody keeps the rows: a batch is counted and forgotten. The memory is that of a process of its own (`bench.export_sources`) which
 writes Parquet; its workers are other processes.
 """
 
@@ -47,7 +47,7 @@ def test_export(
 def test_memory(benchmark: Any, engine: str, bench: Bench, tmp_path: Path) -> None:
     benchmark.group = "export_memory"
     out = bench.store.root.parent / "export.parquet"  # on the disk of the data: temporary directories may be in memory
-    command = [sys.executable, "-m", "bench.export_once", str(bench.store.root), str(out)]
+    command = [sys.executable, "-m", "bench.export_sources", str(bench.store.root), str(out)]
 
     def once() -> None:
         done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
