@@ -117,7 +117,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Progress and report as
 
 def add_to(app: typer.Typer) -> None:
     """Give an application these verbs."""
-    for verb in (load, begin, contribute, commit, abort, loads, compact, sweep, loader):
+    for verb in (load, begin, contribute, commit, abort, loads, compact, refresh, sweep, loader):
         app.command()(verb)
 
 
@@ -332,6 +332,22 @@ def compact(
 
     context = verbs_load.context_of(why, ())
     verbs_load.compact(store, catalog, tuple(tables or ()), context=context, wait_s=wait, as_json=as_json)
+
+
+def refresh(
+    catalog: Annotated[str, typer.Argument(help="A catalogue.", show_default=False)],
+    tables: Annotated[list[str] | None, typer.Argument(help="Match tables; all if none is named.", show_default=False)] = None,
+    allow_orphans: OrphansOption = False,
+    store: StoreOption = None,
+    why: WhyOption = "",
+    wait: WaitOption = 0.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Place the pairs of match tables anew whose directors in other catalogues have changed, so that joins with them are quick."""
+    from qengine import verbs_load
+
+    terms = {"context": verbs_load.context_of(why, ()), "wait_s": wait, "allow_orphans": allow_orphans}
+    verbs_load.refresh(store, catalog, tuple(tables or ()), as_json=as_json, **terms)
 
 
 def sweep(store: StoreOption = None) -> None:

@@ -25,6 +25,7 @@ from qengine.loader.feeds import load_answer, load_butler
 from qengine.loader.journal import Journal
 from qengine.loader.load import load as load_table
 from qengine.loader.once import compact as compact_tables
+from qengine.loader.once import refresh as refresh_pairs
 from qengine.loader.receipt import Receipt
 from qengine.loader.request import ExtraColumns, LoadReport, LoadRequest, MissingColumns, OnDuplicate, Progress
 from qengine.loader.service import Loader
@@ -230,6 +231,16 @@ def compact(
     with registry, _progress(as_json) as progress:
         reports = compact_tables(catalog, tables, registry, files, progress=progress, context=context, wait_s=wait_s)
     _tell_reports(reports, as_json=as_json)
+
+
+def refresh(store: Path | None, catalog: str, tables: tuple[str, ...], *, as_json: bool, **terms: Any) -> None:
+    """Place pairs anew whose directors in other catalogues have changed."""
+    files, registry = composition.open_store(needed(store))
+    with registry, _progress(as_json) as progress:
+        reports = refresh_pairs(catalog, tables, registry, files, progress=progress, **terms)
+    _tell_reports(reports, as_json=as_json)
+    if not reports and not as_json:
+        tell(f"{catalog}: all pairs lie where their directors are")
 
 
 def sweep(store: Path | None) -> None:

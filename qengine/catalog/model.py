@@ -123,7 +123,8 @@ class Match:
     `family`, and `key` is the column that holds their key. Wherever both directors have a position they are at most
     `separation_deg` apart. `strays` counts the pairs of two known directors of which one has no position, `orphans` the
     pairs whose own director is NULL or unknown while the other is known: their cells say nothing of where the other is.
-    `layout_of` is the name of the table that this is the second layout of, empty for the first.
+    `layout_of` is the name of the table that this is the second layout of, empty for the first. `own_places` and `places` name
+    what the places of the layout's own director and of the other one were, if these are in other catalogues (`catalog.pairs`).
     """
 
     family: str
@@ -132,6 +133,8 @@ class Match:
     strays: int = 0
     orphans: int = 0
     layout_of: str = ""
+    own_places: str = ""
+    places: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -133,7 +133,9 @@ def check_base(connection: sa.Connection, base: Mapping[str, str], families: Seq
     for _, manifests in choose(connection, {}) if families else ():
         for manifest in manifests:
             table = definition.from_json(manifest.definition)
-            joined = {table.family, *([table.match.family] if table.match is not None else [])} & set(families)
+            # (match tables of other catalogues know by which places they were made: `catalog.pairs`)
+            near = {family for family in families if family.partition(".")[0].lower() == table.schema.lower()}
+            joined = {table.family, *([table.match.family] if table.match is not None else [])} & near
             if joined and table.full_name.removesuffix(LAYOUT).lower() not in wanted:
                 raise ConflictError(f"{table.full_name} has joined {joined.pop()} since this load began", hint="commit again")
 

@@ -26,6 +26,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from qengine.catalog import pairs
 from qengine.catalog.model import Catalog
 from qengine.catalog.system_tables import with_rows
 from qengine.coordinator.dispatch import Dispatcher
@@ -256,7 +257,7 @@ class QueryService:
         try:
             parsed = parse(text, language)
             catalog = at_versions(parsed, self._registry.catalog(snapshots=snapshots), self._older)
-            catalog = with_rows(catalog, table_names(parsed))
+            catalog = with_rows(pairs.trusted(catalog), table_names(parsed))
             bound = bind(parsed, catalog)
             tree = optimize(capped(bound.tree, maxrec), catalog)
             plan, steps = self._planner.outline(tree, catalog, bound.columns)
@@ -287,9 +288,10 @@ class QueryService:
 
 
 def _explanation(planned: PlannedQuery, plan: PhysicalPlan, steps: tuple[ExplainedStep, ...]) -> Explanation:
+    notes = (*planned.bound.warnings, *pairs.warnings(planned.bound.tables, planned.catalog))
     return Explanation(
-        statement=planned.statement, language=planned.language, snapshots=planned.snapshots, warnings=planned.bound.warnings,
-        plan=plan, steps=steps, tree=planned.tree,
+        statement=planned.statement, language=planned.language, snapshots=planned.snapshots, warnings=notes, plan=plan, steps=steps,
+        tree=planned.tree,
     )  # fmt: skip
 
 

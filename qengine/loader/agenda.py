@@ -29,14 +29,14 @@ _LATER = {TableKind.CHILD: 1, TableKind.MATCH: 2}
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
     """What is to be done to one table: inputs to add, inputs whose rows go away, and how many were there already; or to write
-    ranges
-    with many or small parts anew (`is_compact`)."""
+    ranges with many or small parts anew (`is_compact`), or to place pairs anew (`is_refresh`)."""
 
     request: LoadRequest
     new: tuple[Contributed, ...]
     replaced: tuple[InputRecord, ...]
     skipped: int
     is_compact: bool = False
+    is_refresh: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +55,7 @@ class Agenda:
                 "new": [[one.label, one.version] for one in item.new],
                 "replaced": [[one.load, one.number] for one in item.replaced],
                 "is_compact": item.is_compact,
+                "is_refresh": item.is_refresh,
             }
             for item in self.items
         ]
@@ -76,7 +77,7 @@ class Agenda:
                 )
                 for number, one in enumerate(item.new)
             )
-            if inputs or item.is_compact:
+            if inputs or item.is_compact or item.is_refresh:
                 found.append(TableChange(request=item.request, inputs=inputs, replaced=item.replaced, is_compact=item.is_compact))
         return found
 
@@ -113,10 +114,12 @@ class Agenda:
         return {name.lower() for name in names}, tuple(sorted(families))
 
 
-def agenda_of(asked: Asked, live: Sequence[InputRecord], catalog: str, *, compact: Sequence[str] = ()) -> Agenda:
-    """Return what is to be done. `live` are the inputs whose rows are in the catalogue, `compact` tables to write anew where
-    they have
-    many or small parts."""
+def agenda_of(
+    asked: Asked, live: Sequence[InputRecord], catalog: str, *, compact: Sequence[str] = (), refresh: Sequence[str] = (),
+    allow_orphans: bool = False,
+) -> Agenda:  # fmt: skip
+    """Return what is to be done. `live` are the inputs whose rows are in the catalogue, `compact` tables to write anew where they
+    have many or small parts, `refresh` match tables to place anew."""
     known = {(one.table.lower(), one.label): one for one in live}
     items = []
     for table, (request, inputs) in asked.items():
@@ -134,6 +137,10 @@ def agenda_of(asked: Asked, live: Sequence[InputRecord], catalog: str, *, compac
         if table not in asked:
             request = LoadRequest(catalog=catalog, table=table)
             items.append(Item(request=request, new=(), replaced=(), skipped=0, is_compact=True))
+    for table in refresh:
+        if table not in asked and table not in compact:
+            request = LoadRequest(catalog=catalog, table=table, allow_orphans=allow_orphans)
+            items.append(Item(request=request, new=(), replaced=(), skipped=0, is_refresh=True))
     return Agenda(catalog=catalog, items=tuple(items))
 
 

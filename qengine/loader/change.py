@@ -25,7 +25,9 @@ from qengine.catalog.evolution import evolved_parts
 from qengine.catalog.inputs import InputRecord
 from qengine.catalog.joining import join_parts
 from qengine.catalog.model import LAYOUT, Catalog, Int64Array, PartRole, Table, TableKind, TableSnapshot
+from qengine.catalog.pairs import moved
 from qengine.errors import ConfigError, SchemaError
+from qengine.loader import children
 from qengine.loader.definition import Definition, define_for, without_parts
 from qengine.loader.desk import Desk, Follow, Made, Work
 from qengine.loader.filtered import Filtered
@@ -54,7 +56,8 @@ class InputSource:
 class TableChange:
     """What a table is to become: `inputs` are added as `request` says, and rows of the inputs `replaced` go away.
 
-    `is_compact` asks for ranges with many or small parts to be rewritten.
+    `is_compact` asks for ranges with many or small parts to be rewritten. (Pairs whose directors in other catalogues have changed
+    are placed anew whenever their table is changed, for whatever reason.)
     """
 
     request: LoadRequest
@@ -118,11 +121,12 @@ def change_tables(
             ranges=_ranges(change.replaced) if definition.table.kind is TableKind.DIRECTOR else RangeSet.whole(),
             is_compact=change.is_compact,
         )  # fmt: skip
-        separation = Separation.of(definition.previous)
+        is_moved = definition.previous is not None and bool(moved(definition.previous, catalog))
+        separation = Separation.of(definition.previous, is_moved=is_moved)
         layouts = [definition, *([definition.other] if definition.other is not None else [])]
         desks = [
             Desk.of(
-                _for_layout(work, layouts, number, base, follows, separation), each, store,
+                _for_layout(work, layouts, number, base, follows, separation, is_moved=is_moved), each, store,
                 folder / change.request.table / str(number), name=name, number=load, progress=report,
             )
             for number, each in enumerate(layouts)
@@ -158,8 +162,9 @@ def _check_upsert(request: LoadRequest, table: Table) -> None:
 
 
 def _for_layout(
-    work: Work, layouts: Sequence[Definition], number: int, base: Catalog, follows: Mapping[str, Follow], separation: Separation
-) -> Work:
+    work: Work, layouts: Sequence[Definition], number: int, base: Catalog, follows: Mapping[str, Follow], separation: Separation, *,
+    is_moved: bool,
+) -> Work:  # fmt: skip
     """Return the work as it is for one layout of a table: what it has to follow."""
     own = layouts[number]
     if own.director is None:
@@ -173,8 +178,11 @@ def _for_layout(
         own_before=before[0].key_index if before[0] is not None else None, own_now=own.director.key_index,
         other_before=before[1].key_index if before[1] is not None else None,
         other_now=other.director.key_index if other.director is not None else None, other_key=other.table.director_key,
-        is_second=number > 0, separation=separation,
+        is_second=number > 0, separation=separation, is_whole=is_moved,
     )  # fmt: skip
+    if is_moved:
+        arrow = children.family_key_type(own.director, own.columns.field(own.table.director_key))
+        work = replace(work, follow=Follow.whole(work.follow, arrow))
     return replace(work, pairing=pairing)
 
 

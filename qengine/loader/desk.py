@@ -35,11 +35,19 @@ from qengine.transport.version import qengine_version
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Follow:
     """Directors' rows that have changed: the `keys` of those that went (sorted), which may have come again, and the `ranges` where
-    they were; and whether any came, so that there can be orphans of them."""
+    they were; and whether any came, so that there can be orphans of them. If all rows may have moved, as nobody has said what
+    became of the director (`is_whole`), each row's place is looked up."""
 
     keys: pa.Array
     ranges: RangeSet
     has_come: bool
+    is_whole: bool = False
+
+    @classmethod
+    def whole(cls, known: Follow | None, arrow: pa.DataType) -> Follow:
+        """Return that every row may have moved, with what is `known` of keys that went."""
+        gone = known.keys if known is not None else pa.array([], arrow)
+        return cls(keys=gone, ranges=RangeSet.whole(), has_come=True, is_whole=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,13 +144,14 @@ class Desk:
     def mark(self) -> str:
         """Return what names all that the work depends on; work that was done for something else cannot go on."""
         director, base = self.definition.director, self.base
-        follow = self.work.follow
+        follow, pairing = self.work.follow, self.work.pairing
         words = [
             qengine_version(), self.number, repr(self.limits), str(self.schema), json.dumps(self.request.to_json(), default=str),
             [[one.name, one.identity.bytes] for one in self.work.sources], self.work.codes.to_pylist(), self.work.is_compact,
             [] if director is None else [director.home.digest.to_pylist(), director.key_index and director.key_index.digest],
             [] if base is None else [parts.digest.to_pylist() for parts in (base.home, base.orphan, base.margin)],
-            None if follow is None else [len(follow.keys), follow.has_come, follow.ranges.starts.tolist()],
+            None if pairing is None or pairing.other_now is None else pairing.other_now.digest,
+            None if follow is None else [len(follow.keys), follow.has_come, follow.is_whole, follow.ranges.starts.tolist()],
         ]  # fmt: skip
         return hashlib.sha256(repr(words).encode()).hexdigest()
 

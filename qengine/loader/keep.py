@@ -115,11 +115,14 @@ class Follower:
         self._index = director.key_index
         self._column = desk.table.director_key
         self._gone = keys.KeyLookup(follow.keys) if follow is not None else None
+        self._is_whole = follow is not None and follow.is_whole
         self._pairing = desk.work.pairing
         self._complete = children.position_filler(director, self._column, desk.store)
 
     def moves(self, rows: pa.Table, start: int) -> bool:
         """Say whether one of the rows of a part has a director that went, or an orphan one that came."""
+        if self._is_whole:
+            return True
         own = keys.to_keys(rows.column(self._column).combine_chunks(), self._column)
         if self._went(own).any():
             return True
@@ -136,7 +139,8 @@ class Follower:
         goes = leaves(rows, self._leaving, desk.table.key).to_numpy()
         own = keys.to_keys(rows.column(self._column).combine_chunks(), self._column)
         went = self._went(own)
-        affected = np.flatnonzero(((went | (start >= LINE_END)) & own.is_valid().to_numpy(zero_copy_only=False)) & ~goes)
+        is_seen = went | (start >= LINE_END) | self._is_whole
+        affected = np.flatnonzero((is_seen & own.is_valid().to_numpy(zero_copy_only=False)) & ~goes)
         before: Int64Array = rows.column(HEALPIX).to_numpy()
         cells = before.copy()
         found, is_known = self._cells(own.take(pa.array(affected)))
@@ -144,17 +148,26 @@ class Follower:
         cells[affected[is_known]] = found[is_known]
         cells[affected[~is_known]] = beyond_cell(lost) if len(lost) else 0
         if not desk.request.allow_orphans:
-            _check_orphans(desk.table.full_name.removesuffix(LAYOUT), lost.filter(pa.array(went[affected[~is_known]])))
+            was_known = went | (self._is_whole & (before < LINE_END))
+            _check_orphans(desk.table.full_name.removesuffix(LAYOUT), lost.filter(pa.array(was_known[affected[~is_known]])))
         if self._pairing is not None:
             self._pairing.leave(rows.filter(pa.array(goes)), self._column, desk.store)
             self._pairing.follow(rows.take(pa.array(affected)), self._column, desk.store)
+            self._pairing.stay(rows.filter(pa.array(~goes)), self._column, desk.store)
         moves = (cells != before) & ~goes
-        if not goes.any() and not moves.any() and not went.any():
+        if not goes.any() and not moves.any() and not went.any() and not self._has_moved(rows, start, stop):
             return Sifted(None)
         stays = rows.select(schema.names).filter(pa.array(~goes & ~moves))
         moved = rows.select(schema.names).take(pa.array(np.flatnonzero(moves)))
         moved = moved.set_column(0, schema.field(0), pa.array(cells[moves]))
         return Sifted(self._complete(stays, start, stop), moved=moved, gone=rows.filter(pa.array(goes)) if goes.any() else None)
+
+    def _has_moved(self, rows: pa.Table, start: int, stop: int) -> bool:
+        """Say whether a director has another position within the cell that it was in."""
+        if not self._is_whole:
+            return False
+        now = self._complete(rows.select(self._desk.shape.schema.names), start, stop)
+        return not all(now.column(name).equals(rows.column(name)) for name in (children.DIRECTOR_RA, children.DIRECTOR_DEC))
 
     def _went(self, own: pa.Array) -> NDArray[np.bool_]:
         return self._gone.find(own) >= 0 if self._gone is not None else np.zeros(len(own), np.bool_)

@@ -20,6 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from qengine.catalog.model import LAYOUT, Catalog, Int64Array, KeyIndex, Match, Table, TableSnapshot
+from qengine.catalog.pairs import places_of
 from qengine.errors import ConfigError
 from qengine.loader.children import find_director
 from qengine.loader.keys import KeyCells, cells_of_keys, to_keys
@@ -57,11 +58,17 @@ def laid_out(table: Table, own: Side, other: Side, *, is_second: bool) -> Table:
     director = own.director.table
     match = Match(
         family=other.director.table.family, key=other.column, layout_of=table.name if is_second else "",
+        own_places=_places(own, table), places=_places(other, table),
     )  # fmt: skip
     return replace(
         table, name=table.name + LAYOUT if is_second else table.name, family=director.family, director=director.name,
         director_key=own.column, match=match,
     )  # fmt: skip
+
+
+def _places(side: Side, table: Table) -> str:
+    # a director of the same catalogue is at the same snapshot, always
+    return places_of(side.director) if side.director.table.schema != table.schema else ""
 
 
 Places = tuple[Int64Array, NDArray[np.bool_]]
@@ -80,10 +87,10 @@ class Separation:
         self.only_right = 0
 
     @classmethod
-    def of(cls, previous: TableSnapshot | None) -> Separation:
-        """Return what is known of the pairs of a table that is there already."""
+    def of(cls, previous: TableSnapshot | None, *, is_moved: bool = False) -> Separation:
+        """Return what is known of the pairs of a table that is there already; nothing if a director `is_moved` without them."""
         found = cls()
-        if previous is not None and previous.table.match is not None:
+        if not is_moved and previous is not None and previous.table.match is not None:
             first = previous.table.match
             found.largest_deg, found.strays, found.only_right = first.separation_deg, first.strays, first.orphans
             second = previous.other.table.match if previous.other is not None else None
@@ -158,7 +165,9 @@ class Pairing:
     """What a layout of a match table needs to know to follow its directors: their key indexes, as they were before the load and as
     they are now, by the layout's own side and by the other, and the column with the other side's keys.
 
-    A pair whose two directors change in one load is counted in two steps, first with the old place of the right one.
+    A pair whose two directors change in one load is counted in two steps, first with the old place of the right one. If a director
+    of another catalogue has changed without the pairs, what they were counted by is not known any more: then `is_whole`, and all
+    that stay are counted from nothing, as they pass in the first layout.
     """
 
     own_before: KeyIndex | None
@@ -168,14 +177,22 @@ class Pairing:
     other_key: str
     is_second: bool
     separation: Separation
+    is_whole: bool = False
 
     def leave(self, rows: pa.Table, own_key: str, store: Store) -> None:
         """Discount pairs that go for good."""
-        if not self.is_second:
+        if not self.is_second and not self.is_whole:
             self._count(self._places(rows, own_key, self.own_before, store), self._others(rows, self.other_before, store), -1)
+
+    def stay(self, rows: pa.Table, own_key: str, store: Store) -> None:
+        """Count pairs that stay, wherever, if all are counted anew."""
+        if self.is_whole and not self.is_second:
+            self.separation.add(self._places(rows, own_key, self.own_now, store), self._others(rows, self.other_now, store))
 
     def follow(self, rows: pa.Table, own_key: str, store: Store) -> None:
         """Count pairs anew whose own director has changed."""
+        if self.is_whole:
+            return
         before, now = (self._places(rows, own_key, index, store) for index in (self.own_before, self.own_now))
         others = self._others(rows, self.other_now if self.is_second else self.other_before, store)
         self._count(before, others, -1)

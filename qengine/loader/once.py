@@ -16,6 +16,7 @@ from typing import Any
 
 from qengine.catalog.loads import UNFINISHED, Load, LoadState
 from qengine.catalog.model import LAYOUT
+from qengine.catalog.pairs import moved
 from qengine.catalog.registry import Registry
 from qengine.errors import ConfigError, ConflictError, LimitError, QEngineError, RegistryError
 from qengine.loader import leftovers
@@ -81,6 +82,35 @@ def compact(
         catalog, registry, store, context={"operation": "compact", "compact": sorted(named), **(context or {})}
     )
     return begun.commit(progress=progress, wait_s=wait_s).reports
+
+
+def refresh(
+    catalog: str, tables: Sequence[str], registry: Registry, store: Store, *, allow_orphans: bool = False,
+    progress: Progress | None = None, context: Mapping[str, Any] | None = None, wait_s: float = 0.0,
+) -> tuple[LoadReport, ...]:  # fmt: skip
+    """Place pairs anew whose directors in other catalogues have changed: of these match tables, or of all of the catalogue.
+
+    Without any such table nothing is done. Raise `ConfigError` for a table that is no match table, `ConflictError` if pairs have
+    lost a director and `allow_orphans` is not set.
+    """
+    published = registry.catalog()
+    pairs = {one.table.name.lower(): one for one in published if one.table.schema.lower() == catalog.lower() and one.table.match}
+    if unknown := [name for name in tables if name.lower() not in pairs]:
+        known = ", ".join(sorted(one.table.name for one in pairs.values())) or "none"
+        raise ConfigError(f"there is no match table {catalog}.{unknown[0]}", hint=f"match tables of {catalog}: {known}")
+    named = [pairs[name.lower()] for name in tables] or list(pairs.values())
+    stale = sorted(one.table.name for one in named if moved(one, published))
+    if not stale:
+        return ()
+    leftovers.heal(store.root, registry, catalog)
+    about = {"operation": "refresh", "refresh": stale, "allow_orphans": allow_orphans, **(context or {})}
+    begun = Transaction.begin(catalog, registry, store, context=about)
+    try:
+        return begun.commit(progress=progress, wait_s=wait_s).reports
+    except ConflictError as error:
+        with suppress(QEngineError, OSError):
+            begun.abort(str(error))
+        raise
 
 
 def _work(begun: Transaction, request: LoadRequest, progress: Progress | None, wait_s: float, opener: Opener | None) -> LoadReport:

@@ -158,7 +158,7 @@ class Transaction:
         try:
             self._load = self._registry.commit_load(self._load.id)
             found = gather(self.receipts())
-            with self._holding([*found, *self._compacted()], progress, wait_s) as held:
+            with self._holding([*found, *self._named_by("compact"), *self._named_by("refresh")], progress, wait_s) as held:
                 done = self._publish(found, progress)
                 if is_again:
                     leftovers.sweep(self._store.root, self._registry, self._load.catalog, held, but=self._load.id)
@@ -195,7 +195,10 @@ class Transaction:
         registry, root, load = self._registry, self._store.root, self._load
         digests = registry.manifest_digests()
         base = registry.catalog()
-        agenda = agenda_of(found, registry.inputs(load.catalog), load.catalog, compact=self._compacted())
+        agenda = agenda_of(
+            found, registry.inputs(load.catalog), load.catalog, compact=self._named_by("compact"),
+            refresh=self._named_by("refresh"), allow_orphans=bool(load.context.get("allow_orphans")),
+        )  # fmt: skip
         names, families = agenda.read_by(base)
         manifests = {name: digests.get(name, "") for name in names}
         self._journal.begin_work({"agenda": agenda.digest, "manifests": manifests})
@@ -261,9 +264,9 @@ class Transaction:
         with publish.exclusive(self._store.root, self._load.catalog, names, wait_s=wait_s, waiting=waiting):
             yield names
 
-    def _compacted(self) -> tuple[str, ...]:
-        """Return the tables that the load writes anew where they have many or small parts."""
-        return tuple(str(table) for table in self._load.context.get("compact", ()))
+    def _named_by(self, what: str) -> tuple[str, ...]:
+        """Return the tables that the load was begun for: to compact them, or to refresh their pairs."""
+        return tuple(str(table) for table in self._load.context.get(what, ()))
 
     def _reopen(self, error: str) -> None:
         # The first error is the one to report; what cannot be said to the registry is found out by whoever resumes.
