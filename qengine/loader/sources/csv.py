@@ -3,7 +3,8 @@
 Nothing needs to be configured: leading `#` lines are skipped (the last one is the header if the rest has none), the delimiter is
 the one of `, tab ; |` that splits all first lines into equally many fields, compression follows the name (`.gz`, `.bz2`, `.zst`),
 and types are inferred from the first block. What is not so may be declared by `CsvOptions`. A value later in the file that does not
-fit the type is an error that names row and column, never a silent NULL.
+fit the type is an error that names row and column, never a silent NULL. A blank line is nothing, but in a text of one column, where
+it is a row whose value is NULL (also at the end: what ends a text is the end of its last line).
 """
 
 from __future__ import annotations
@@ -155,6 +156,7 @@ class CsvSource(FileSource):
                 newlines_in_values=True,
                 quote_char=self._csv.quote or False,
                 escape_char=self._csv.escape or False,
+                ignore_empty_lines=self._skips_blank,
             ),
             convert_options=pacsv.ConvertOptions(
                 column_types=dict(types),
@@ -171,6 +173,10 @@ class CsvSource(FileSource):
     @property
     def _is_quoted_null(self) -> bool:
         return False
+
+    @property
+    def _skips_blank(self) -> bool:
+        return len(self._dialect.names) > 1
 
     @property
     def _codec(self) -> str:
@@ -285,6 +291,8 @@ def detect_dialect(sample: str, *, name: str, is_whole: bool, options: CsvOption
         raise InputError(f"{name}: the file is empty", hint="a header line is needed even when there are no rows")
     delimiter = wanted.delimiter or _delimiter(body or [comment_header])
     if wanted.names:
+        if len(wanted.names) == 1:  # without a header, blank lines behind the comments are rows
+            comments = max((number for number, line in enumerate(lines[:comments], 1) if line.startswith("#")), default=0)
         return Dialect(delimiter=delimiter, skipped=comments, names=_checked_names(wanted.names, name))
     first = _fields(body[0], delimiter) if body else []
     skipped = comments + 1

@@ -75,6 +75,10 @@ class EcsvSource(CsvSource):
     def _is_quoted_null(self) -> bool:
         return True
 
+    @property
+    def _skips_blank(self) -> bool:
+        return True  # astropy quotes what is empty, and takes no notice of blank lines
+
     def _options(self) -> Mapping[str, Any]:
         return {}
 
