@@ -32,6 +32,7 @@ FOREIGN_FUNCTIONS = {
     "STDEV": "write STDDEV(x)", "STD": "write STDDEV(x)", "VAR": "write VARIANCE(x)",
     "Q3C_RADIAL_QUERY": _CONE, "Q3C_JOIN": "write DISTANCE(a.ra, a.dec, b.ra, b.dec) < 0.001, in degrees", "Q3C_DIST": _CONE,
     "FGETNEARBYOBJEQ": _CONE, "CONE": _CONE, "INCIRCLE": _CONE, "ANGDIST": _CONE, "HAVERSINE": _CONE,
+    "UNNEST": "a list is opened in FROM: FROM t, UNNEST(t.list) AS u(x)",
     "ARCSEC": "divide by 3600: positions and radii are degrees", "ARCMIN": "divide by 60: positions and radii are degrees",
 }  # fmt: skip
 """Functions of other systems and what to write instead."""
@@ -46,6 +47,7 @@ _OTHERS = {
 _QUOTES = {
     "\u2018": "'", "\u2019": "'", "\u201a": "'", "\u201c": '"', "\u201d": '"', "\u201e": '"', "\u00b4": "'", "\u2032": "'",
 }  # fmt: skip
+_LAMBDA = "use a sub-query over the list: (SELECT LIST(u.x + 1) FROM UNNEST(t.list) AS u(x) WHERE u.x < 15)"
 _DASHES = "\u2010\u2011\u2012\u2013\u2014\u2212"
 
 
@@ -126,6 +128,8 @@ def check_neighbours(text: str, found: list[Token], index: int, language: Langua
         raise error_at(text, after, f"nothing stands before {after.text.upper()}", f"take the {after.text.upper()} out")
     if kind is TokenType.FARROW and not (index > 2 and _is_version(found, index - 3)):
         raise error_at(text, token, "'=>' is not an operator", "write >=")
+    if kind is TokenType.DASH and after.token_type is TokenType.GT and after.start == token.end + 1:
+        raise error_at(text, token, "'->' is not part of the language", _LAMBDA)
     if kind in _COMPARES and after.token_type in _COMPARES:
         written = text[token.start : after.end + 1]
         hint = {"=<": "write <=", "=>": "write >=", "><": "write <>", "<<": "shifts are not part of ADQL"}.get(written, "")

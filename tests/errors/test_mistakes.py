@@ -69,6 +69,8 @@ MISTAKES: list[tuple[str, str, str, tuple[int, int] | None, str]] = [
     ('adql', "SELECT id FROM star WHERE n = 'five'", 'type', (1, 27), 'texts stand in single quotes, numbers without'),
     ("adql", "SELECT SUM(MAX(n)) FROM star", "type", (1, 12), "compute the inner one in a sub-query"),
     ("adql", "SELECT id FROM star WHERE ROW_NUMBER() OVER (ORDER BY id) = 1", "type", (1, 27), "write the condition after QUALIFY"),
+    ("adql", "SELECT UNNEST(n) FROM star", "unknown_name", (1, 8), "a list is opened in FROM: FROM t, UNNEST(t.list) AS u(x)"),
+    ("adql", "SELECT list_filter(n, x -> x < 5) FROM star", "syntax", (1, 25), "use a sub-query over the list"),
     ("adql", "SELECT SQUARE(n) FROM star", "unknown_name", (1, 8), "write POWER(x, 2)"),
     ("adql", "SELECT AVERAGE(n) FROM star", "unknown_name", (1, 8), "write AVG(x)"),
     ("adql", "SELECT scisql_angSepp(ra, dec, 1, 2) FROM star", "unknown_name", (1, 8), "did you mean scisql_angSep or scisql_median or scisql_s2PtInCPoly?"),
