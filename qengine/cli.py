@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from qengine import cli_load, cli_releases, cli_schema
+from qengine import cli_load, cli_releases, cli_schema, cli_store
 from qengine.cli_load import CatalogOption, Lang, LangOption, StoreOption, TableOption
 from qengine.errors import ConfigError, QEngineError
 
@@ -31,6 +31,7 @@ app = typer.Typer(
 cli_load.add_to(app)
 cli_releases.add_to(app)
 cli_schema.add_to(app)
+cli_store.add_to(app)
 
 
 class Shape(StrEnum):
@@ -64,23 +65,6 @@ def attach(
     from qengine import verbs
 
     verbs.attach(store, path, into, table, key=key, is_replacing=replace)
-
-
-@app.command()
-def verify(
-    table: Annotated[str, typer.Argument(help="CATALOG.TABLE", show_default=False)],
-    store: StoreOption = None,
-    keys: Annotated[
-        bool, typer.Option("--keys", help="Prove that the key is unique, and join by it within tiles from then on.")
-    ] = False,
-    key: Annotated[str, typer.Option(help="Column with the key, where none was declared.")] = "",
-) -> None:
-    """Check what a table claims."""
-    from qengine import verbs
-
-    if not keys:
-        raise ConfigError("nothing to verify was named", hint="say --keys")
-    verbs.verify_keys(store, table, key)
 
 
 @app.command()

@@ -23,7 +23,6 @@ from qengine.client.remote import RemoteClient
 from qengine.client.result import Result
 from qengine.errors import ConfigError
 from qengine.loader.attach import attach as attach_catalog
-from qengine.loader.prove import prove_keys
 from qengine.loader.request import Progress as Report
 from qengine.tap.formats.choose import find_format
 from qengine.tap.formats.writer import ResultHeader
@@ -42,17 +41,6 @@ def attach(store: Path | None, path: Path, into: str, table: str, *, key: str, i
         found = registry.catalog().find(into, table)
     size = f": {found.rows:,} rows in {len(found.home):,} files" if found is not None else ""
     tell(f"{into}.{table}{size} (snapshot {number}, read where they lie)")
-
-
-def verify_keys(store: Path | None, name: str, key: str) -> None:
-    """Prove that the key of a table is unique."""
-    catalog, _, table = name.partition(".")
-    if not table:
-        raise ConfigError(f"{name!r} is not the name of a table", hint="say CATALOG.TABLE")
-    files, registry = composition.open_store(needed(store))
-    with registry, bars() as progress:
-        proof = prove_keys(catalog, table, registry, files, key=key, progress=progress)
-    tell(proof.to_text())
 
 
 def query(

@@ -156,6 +156,11 @@ class Registry:
         with self._database.reading() as connection:
             return published.all_manifests(connection, catalog)
 
+    def manifests_at(self, catalog: str, number: int) -> tuple[ManifestRef, ...]:
+        """Return the manifests of one snapshot of the catalogue."""
+        with self._database.reading() as connection:
+            return tuple(published.manifests_of(connection, catalog, number))
+
     def latest_manifests(self, catalog: str) -> tuple[ManifestRef, ...]:
         """Return the manifests of the latest snapshot of the catalogue."""
         with self._database.reading() as connection:
