@@ -196,6 +196,12 @@ class WorkerLostError(ClusterError):
     code = "worker_lost"
 
 
+class StoreUnavailableError(ClusterError):
+    """The object store does not answer, or does not allow what was asked of it."""
+
+    code = "store_unavailable"
+
+
 class RelationMissingError(ClusterError):
     """A worker does not have a relation that was put on it: it has been restarted since."""
 

@@ -47,9 +47,9 @@ OWNERS = {
     "felis": ("catalog/felis_schema.py",),
     "starlette": ("tap/", "portal/"),
     "uvicorn": ("tap/", "app.py", "cli.py"),
-    "typer": ("cli.py", "cli_releases.py", "cli_load.py", "cli_schema.py"),
+    "typer": ("cli.py", "cli_releases.py", "cli_load.py", "cli_schema.py", "cli_store.py"),
     "PIL": ("client/picture.py",),
-    "obstore": ("storage/remote.py",),
+    "obstore": ("storage/remote.py", "storage/bucket.py"),
     "lsst": ("loader/sources/butler.py", "pipeline/"),
 }
 """Library -> files (or folders, with a slash) that may import it."""

@@ -28,6 +28,7 @@ SKYMAP = "skymap.fits"
 _FITS_BLOCK = 2880
 _FITS_CARD = 80
 _COARSE_ORDERS = (2, 4, 6)
+_LINKED = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,16 +54,34 @@ def write_tree(
     properties: Mapping[str, str],
     point_map: NDArray[np.int64] | None = None,
 ) -> None:
-    """Write one HATS catalogue into `folder`, which must not exist: links, `partition_info.csv`, schema, maps, properties.
+    """Write one HATS catalogue into `folder`, which must not exist: links to the parts, and the face.
 
-    `point_map` holds rows per NESTED pixel of the full sky. Properties come last: they are what makes it a catalogue.
+    `point_map` holds rows per NESTED pixel of the full sky.
     """
     (folder / "dataset").mkdir(parents=True)
     for leaf in leaves:
         target = folder / leaf_folder(leaf.order, leaf.index)
         target.mkdir(parents=True)
         for part in leaf.parts:
-            link(part, target / f"{part.stem[:24]}.parquet")
+            link(part, target / link_name(part.stem))
+    write_face(folder, leaves, schema, properties=properties, point_map=point_map)
+
+
+def link_name(digest: str) -> str:
+    """Return the name of a part in a tree."""
+    return f"{digest[:_LINKED]}.parquet"
+
+
+def write_face(
+    folder: Path,
+    leaves: Sequence[Leaf],
+    schema: pa.Schema,
+    *,
+    properties: Mapping[str, str],
+    point_map: NDArray[np.int64] | None = None,
+) -> None:
+    """Write what tells readers of the leaves in `folder/dataset`: `partition_info.csv`, schema, maps, properties. These come last:
+    they are what makes it a catalogue."""
     lines = ["Norder,Npix,num_rows", *(f"{leaf.order},{leaf.index},{leaf.rows}" for leaf in leaves)]
     (folder / "partition_info.csv").write_text("\n".join(lines) + "\n")
     pq.write_metadata(schema, folder / "dataset" / "_common_metadata")

@@ -2,12 +2,16 @@
 
 A URI is a path relative to the root (`dp1/Object/parts/ab/abcd....parquet`) or absolute (a file of an attached catalogue, with
 or without `file://`). Relative URIs cannot leave the root. The store knows nothing of what is in its files.
+
+Where the files are for good is said by `catalog.files`: below the root, or in an object store (`storage.bucket`). In the second
+case a path that `Store.path` returns is that of a near copy, which is fetched when it is not there; what is written below the root
+gets into the store with `Store.keep`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
@@ -15,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 import xxhash
 
 from qengine.catalog import durable
+from qengine.catalog.files import Files, LocalFiles
 from qengine.errors import InputError
 
 _BLOCK = 1 << 20
@@ -22,15 +27,31 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Files under the directory `root`. The directory need not exist before the first write."""
+    """Files under the directory `root`, which need not exist before the first write; `far` are the files of an object store of
+    which it is the near copy."""
 
     root: Path
+    far: Files | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", Path(self.root).expanduser().absolute())
 
+    @property
+    def files(self) -> Files:
+        """Return where the files are for good."""
+        return self.far or LocalFiles(self.root)
+
+    @property
+    def is_far(self) -> bool:
+        """Return whether the root is a near copy of an object store."""
+        return self.far is not None
+
     def path(self, uri: str) -> Path:
-        """Return where `uri` lies. Raise `InputError` for a scheme that is not served, and for `..` in a relative URI."""
+        """Return where `uri` lies; what is in an object store is fetched if need be.
+
+        Raise `InputError` for a scheme that is not served, and for `..` in a relative URI; `StoreUnavailableError` or
+        `IntegrityError` if the file cannot be fetched. A file that does not exist is no error.
+        """
         if uri.startswith("file://"):
             return Path(unquote(urlsplit(uri).path))
         if "://" in uri:
@@ -40,7 +61,13 @@ class Store:
             return Path(relative)
         if not uri or ".." in relative.parts:
             raise InputError(f"{uri!r} is not a place in the store")
-        return self.root / relative
+        place = self.root / relative
+        return place if self.far is None else self.far.need(place)
+
+    def keep(self, paths: Iterable[Path]) -> None:
+        """Make finished files last; those that are not below the root are others' and left alone. See `catalog.files`."""
+        if self.far is not None:
+            self.far.keep([path for path in paths if path.is_relative_to(self.root)])
 
     def uri(self, path: Path) -> str:
         """Return the URI of `path`: relative when it lies under the root, else absolute."""
@@ -63,16 +90,19 @@ class Store:
         """Return the bytes in the file."""
         return self.path(uri).read_bytes()
 
-    def writing(self, uri: str) -> AbstractContextManager[Path]:
+    @contextmanager
+    def writing(self, uri: str) -> Iterator[Path]:
         """Yield a temporary path to write; the file takes its name durably when the block ends without an exception."""
-        return durable.writing(self.path(uri))
+        target = self.path(uri)
+        with durable.writing(target) as temporary:
+            yield temporary
+        self.keep([target])
 
     def write(self, uri: str, content: bytes | str) -> Path:
         """Write a small file, whole or not at all, and return its path."""
-        target = self.path(uri)
-        with durable.writing(target) as temporary:
+        with self.writing(uri) as temporary:
             temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        return target
+        return self.path(uri)
 
     def adopt(self, source: Path, uri: str) -> Path:
         """Move a finished file of the same file system to `uri` and return its path.
@@ -84,11 +114,15 @@ class Store:
             source.unlink()
         else:
             durable.place(source, target)
+            self.keep([target])
         return target
 
     def remove(self, uri: str) -> None:
         """Delete the file if it exists."""
-        self.path(uri).unlink(missing_ok=True)
+        if self.far is not None and "://" not in uri and not PurePosixPath(uri).is_absolute():
+            self.far.remove(self.root / uri)
+        else:
+            self.path(uri).unlink(missing_ok=True)
 
 
 def sha256_file(path: Path) -> str:

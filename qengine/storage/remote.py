@@ -1,8 +1,9 @@
 """Reading files wherever they lie: a path, `file://`, `s3://`, `gs://`, `az://`, `http://` or `https://`.
 
-Objects are read by byte ranges through `obstore`, whose only user this is. Credentials and endpoints come from the environment, as
-the vendors' own tools have them (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, `GOOGLE_APPLICATION_CREDENTIALS`, ...); an `http://`
-endpoint has to be allowed with `AWS_ALLOW_HTTP=true`. An address never holds a password, because it is recorded with the load.
+Objects are read by byte ranges through `obstore` (`storage.bucket` is the module for stores in object stores). Credentials and
+endpoints come from the environment, as the vendors' own tools have them (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`,
+`GOOGLE_APPLICATION_CREDENTIALS`, ...); an `http://` endpoint has to be allowed with `AWS_ALLOW_HTTP=true`. An address never holds a
+password, because it is recorded with the load.
 """
 
 from __future__ import annotations
