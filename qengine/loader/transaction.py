@@ -147,7 +147,7 @@ class Transaction:
     def receive(self, request: LoadRequest, sources: Sequence[Source] | None = None, *, contributor: str = "") -> Receipt:
         """Contribute; the caller holds the load."""
         request = self._named(request)
-        opened = tuple(sources) if sources is not None else open_inputs(request, self._types(request))
+        opened = tuple(sources) if sources is not None else open_inputs(request, self.types(request))
         return self._keep(receive(request, opened, contributor=contributor or who()))
 
     def publish(self, *, progress: Progress | None = None, wait_s: float = 0.0) -> Committed:
@@ -284,7 +284,7 @@ class Transaction:
         if load.state is not LoadState.OPEN:
             raise RegistryError(f"load {load.id} is {load.state.value} and cannot be {what}", hint="begin another load")
 
-    def _types(self, request: LoadRequest) -> dict[str, pa.DataType]:
+    def types(self, request: LoadRequest) -> dict[str, pa.DataType]:
         """Return the types of the columns of a table that is there: inputs without types of their own (CSV) are read with them."""
         found = self._registry.catalog().find(request.catalog, request.table)
         types = {column.name: to_arrow(column.type) for column in found.table.columns} if found is not None else {}
@@ -313,9 +313,13 @@ def beginning(
         yield Transaction(registry.open_load(spelled, about, name=name), registry, store)
 
 
-def open_inputs(request: LoadRequest, types: Mapping[str, pa.DataType] | None = None) -> tuple[Source, ...]:
-    """Return the sources that a request names. `types` are those of the columns of the table where nothing else declares them."""
-    return open_sources(request.inputs, types=declared_types(request) or types, options=request.options)
+def open_inputs(
+    request: LoadRequest, types: Mapping[str, pa.DataType] | None = None, *, needs_types: bool = True
+) -> tuple[Source, ...]:
+    """Return the sources that a request names. `types` are those of the columns of the table where nothing else declares them;
+    texts without rows may lack them unless `needs_types`."""
+    types = declared_types(request) or types
+    return open_sources(request.inputs, types=types, options=request.options, needs_types=needs_types)
 
 
 def _disk(error: OSError, load: str) -> QEngineError | OSError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import threading
 import time
 from collections.abc import Iterator
@@ -12,10 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from qengine.errors import ClusterError, ConflictError, IntegrityError, QEngineError, RegistryError
+from qengine.errors import ClusterError, ConflictError, InputError, IntegrityError, QEngineError, RegistryError
 from qengine.loader.contributor import contribute_addresses, contribute_rows
 from qengine.loader.request import LoadRequest
 from qengine.loader.service import Loader
+from qengine.loader.sources.csv import CsvOptions
+from qengine.loader.sources.open import InputOptions
 from qengine.transport.loader_client import LoaderClient
 from qengine.transport.loader_server import ContributionWords, LoaderServer, StreamWords
 from tests.loader.stores import Site, sky
@@ -151,3 +155,56 @@ def test_a_commit_excludes_contributors_and_other_commits(site: Site, client: Lo
     assert len(seen) == 2
     assert client.find(load.id).state == "finished"
     assert np.isclose(site.snapshot().rows, 609)
+
+
+def text(site: Site, name: str, lines: str) -> Path:
+    path = site.inputs / name
+    if name.endswith(".gz"):
+        path.write_bytes(gzip.compress(lines.encode()))
+    else:
+        path.write_text(lines)
+    return path
+
+
+def send(client: LoaderClient, **words: object) -> None:
+    load = client.begin("demo", {})
+    contribute_rows(client, load.id, request(**words))
+    client.commit(load.id, 0.0, lambda stage, at, total: None)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_texts_that_are_sent_are_read_with_the_types_of_the_table(site: Site, client: LoaderClient, suffix: str) -> None:
+    """A contributor does not see the table: what looks like an integer there may be a text, or a float, or NULL."""
+    known = pa.table(
+        {"id": [1, 2], "ra": [1.5, 2.5], "dec": [0.5, 0.5], "name": ["a", "b"], "flux": [0.5, None], "note": ["x", "y"]}
+    )
+    site.load(site.write("known.parquet", known), key="id")
+    send(client, inputs=(text(site, f"a.csv{suffix}", "id,ra,dec,name,flux,note\n3,3,1,007,7,\n4,4,1,1e3,,\n"),))
+    found = {row["id"]: row for row in site.read(site.snapshot().home).to_pylist()}
+    assert found[3]["name"] == "007"
+    assert found[4]["name"] == "1e3"
+    assert (found[3]["flux"], found[4]["flux"], found[3]["note"]) == (7.0, None, None)
+    send(client, inputs=(text(site, f"none.csv{suffix}", "id,ra,dec,name,flux,note\n"),))
+    assert site.snapshot().rows == 4
+    with pytest.raises(InputError, match=r"bad\.csv.*row 3, column 'flux'"):
+        send(client, inputs=(text(site, f"bad.csv{suffix}", "id,ra,dec,name,flux,note\n5,3,1,a,1,b\n6,3,1,a,bright,b\n"),))
+
+
+def test_texts_of_a_new_table_that_are_sent_together_agree_on_types(site: Site, client: LoaderClient) -> None:
+    first = text(site, "a.tsv", "id\tra\tdec\tflux\tname\n1\t1\t1\t1\t\n")
+    second = text(site, "b.tsv", "id\tra\tdec\tflux\tname\n2\t2.5\t1\t0.5\tb\n")
+    send(client, inputs=(first, second))
+    rows = sorted(site.read(site.snapshot().home).to_pylist(), key=lambda row: int(row["id"]))
+    assert [(row["ra"], row["flux"], row["name"]) for row in rows] == [(1.0, 1.0, None), (2.5, 0.5, "b")]
+    with pytest.raises(InputError, match=r"none\.csv: there are no rows"):
+        send(client, table="other", inputs=(text(site, "none.csv", "id,ra,dec\n"),))
+
+
+def test_how_a_text_is_cut_is_said_with_it(site: Site, client: LoaderClient) -> None:
+    path = text(site, "odd.txt", "1;2,5;3,5;-\n2;4,5;3,5;'a;b'\n")
+    cut = CsvOptions(delimiter=";", names=("id", "ra", "dec", "name"), nulls=("-",), quote="'", decimal=",")
+    send(client, inputs=(path,), options=InputOptions(csv=cut, label="odd"))
+    rows = sorted(site.read(site.snapshot().home).to_pylist(), key=lambda row: int(row["id"]))
+    assert [(row["ra"], row["name"]) for row in rows] == [(2.5, None), (4.5, "a;b")]
+    [one] = site.registry.inputs("demo")
+    assert (one.label, one.kind, one.sha256) == ("odd", "stream", hashlib.sha256(path.read_bytes()).hexdigest())

@@ -14,7 +14,7 @@ from typing import IO, Any, ClassVar
 import pyarrow as pa
 
 from qengine.errors import InputError
-from qengine.loader.sources.source import FILE, Identity, Recipe, fixed_width
+from qengine.loader.sources.source import FILE, STREAM, Identity, Recipe, fixed_width
 from qengine.storage import remote
 
 
@@ -50,7 +50,8 @@ class FileSource:
 
     @property
     def name(self) -> str:
-        return self._uri
+        # who has sent an input knows it by its label
+        return self._place.label if self._place.kind == STREAM else self._uri
 
     @property
     def schema(self) -> pa.Schema:

@@ -54,11 +54,13 @@ class InputOptions:
 
 
 def open_sources(
-    inputs: Sequence[str | Path], *, types: Mapping[str, pa.DataType] | None = None, options: InputOptions | None = None
-) -> tuple[Source, ...]:
+    inputs: Sequence[str | Path], *, types: Mapping[str, pa.DataType] | None = None, options: InputOptions | None = None,
+    needs_types: bool = True,
+) -> tuple[Source, ...]:  # fmt: skip
     """Return one source per file that `inputs` name, each file once, in the order given (directories and patterns sorted by name).
 
-    `types` are declared types of columns, used where the format has none of its own.
+    `types` are declared types of columns, used where the format has none of its own. Texts without rows, of which nothing says what
+    types their columns are of, are an error if that has to be known (`needs_types`).
     Raise `InputError` for a name that leads to no file and for a format that is not known.
     """
     wanted = options or InputOptions()
@@ -80,7 +82,7 @@ def open_sources(
     with ThreadPoolExecutor(_READERS, "open") as pool:
         found = pool.map(lambda one: one() if callable(one) else one, opened.values())
         sources = dict(zip(opened, found, strict=True))
-    return tuple((sources | _unified(sources, wanted, types or {})).values())
+    return tuple((sources | _unified(sources, wanted, types or {}, needs_types=needs_types)).values())
 
 
 def reopen(recipe: Recipe) -> Source:
@@ -120,13 +122,15 @@ def _opener(kind: str, place: Place, types: Mapping[str, pa.DataType] | None, wa
     return openers[kind]
 
 
-def _unified(sources: Mapping[str, Source], wanted: InputOptions, types: Mapping[str, pa.DataType]) -> dict[str, Source]:
+def _unified(
+    sources: Mapping[str, Source], wanted: InputOptions, types: Mapping[str, pa.DataType], *, needs_types: bool
+) -> dict[str, Source]:
     """Open texts again with common types: text has no types of its own, so files agree on the widest that was seen."""
     texts = {name: source for name, source in sources.items() if type(source) is CsvSource}
     if not texts or len({frozenset(source.schema.names) for source in texts.values()}) > 1:
         return {}
     common = csv.unify_types(list(texts.values()))
-    if not common and not any(source.rows for source in sources.values()):
+    if needs_types and not common and not any(source.rows for source in sources.values()):
         first = next(iter(texts))
         raise InputError(
             f"{first}: there are no rows, so that nothing says what types its columns are of", hint="declare them with --schema"
