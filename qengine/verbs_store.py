@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from qengine import app as composition
+from qengine.catalog.files import LocalFiles
 from qengine.catalog.model import TableKind, TableSnapshot
 from qengine.catalog.records import read_records
 from qengine.catalog.registry import Registry
@@ -61,7 +62,7 @@ def verify_keys(store: Path | None, name: str, key: str, *, snapshot: str) -> No
 def rebuild(store: Path | None) -> None:
     """Restore the registry from the store."""
     root = needed(store)
-    if not root.is_dir() or next(read_records(root), None) is None:
+    if not root.is_dir() or next(read_records(LocalFiles(root)), None) is None:
         raise ConfigError(f"{root} holds no snapshots to restore a registry from", hint="check --store")
     files, registry = composition.open_store(root, create=True)
     with registry:

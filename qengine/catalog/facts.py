@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
+from qengine.catalog.files import Files
 from qengine.catalog.loads import all_inputs, all_loads
 from qengine.catalog.migrations.tables import CATALOG_STATES, CATALOGS, EXPIRED, INPUTS, SNAPSHOTS, TAGS
 from qengine.catalog.quality import read_quality
@@ -15,7 +15,7 @@ from qengine.catalog.releases import ReleaseState
 from qengine.catalog.system_tables import Facts
 
 
-def read_facts(connection: sa.Connection, root: Path, names: Collection[str]) -> Facts:
+def read_facts(connection: sa.Connection, files: Files, names: Collection[str]) -> Facts:
     """Read what the system tables of these names need. A registry of an older version that cannot be migrated knows less."""
     known = set(sa.inspect(connection).get_table_names())
     has_loads = INPUTS.name in known
@@ -24,7 +24,7 @@ def read_facts(connection: sa.Connection, root: Path, names: Collection[str]) ->
         inputs=all_inputs(connection) if has_loads and "inputs" in names else (),
         snapshots=_snapshots(connection, known) if "snapshots" in names else (),
         tags=_tags(connection) if "tags" in names and TAGS.name in known else (),
-        quality=lambda loads: read_quality(root, loads),
+        quality=lambda loads: read_quality(files, loads),
     )
 
 

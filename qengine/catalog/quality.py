@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qengine.catalog import durable
+from qengine.catalog.files import Files
 from qengine.catalog.loads import Load, LoadState
 from qengine.catalog.types import BIGINT, DOUBLE, INTEGER, VARCHAR, SqlType, to_arrow
 from qengine.errors import RegistryError
@@ -62,20 +63,21 @@ def quality_path(root: Path, catalog: str, load: str) -> Path:
     return root / catalog / FOLDER / f"{load}.parquet"
 
 
-def write_quality(root: Path, catalog: str, load: str, rows: pa.Table) -> None:
+def write_quality(files: Files, catalog: str, load: str, rows: pa.Table) -> None:
     """Write the file, whole or not at all; the same load may write it again."""
-    path = quality_path(root, catalog, load)
+    path = quality_path(files.root, catalog, load)
     path.parent.mkdir(parents=True, exist_ok=True)
     with durable.writing(path) as temporary:
         pq.write_table(rows, temporary, compression="zstd")
+    files.keep([path])
 
 
-def read_quality(root: Path, loads: Sequence[Load]) -> pa.Table:
+def read_quality(files: Files, loads: Sequence[Load]) -> pa.Table:
     """Return the quality of those of the loads that have finished. Raise `RegistryError` for a file that cannot be read."""
     found = [SCHEMA.empty_table()]
     for load in loads:
-        path = quality_path(root, load.catalog, load.id)
-        if load.state is not LoadState.FINISHED or not load.catalog or not path.is_file():
+        path = quality_path(files.root, load.catalog, load.id)
+        if load.state is not LoadState.FINISHED or not load.catalog or not files.need(path).is_file():
             continue
         try:
             # of another version: what it does not have is NULL

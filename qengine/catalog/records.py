@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from qengine.catalog import definition, durable
+from qengine.catalog.files import Files
 from qengine.catalog.inputs import InputRecord
 from qengine.catalog.loads import Load, LoadState
 from qengine.catalog.manifest import read_definition, read_header
@@ -63,7 +64,7 @@ def record_path(root: Path, catalog: str, number: int) -> Path:
     return root / catalog / FOLDER / f"{number:06d}.json"
 
 
-def write_record(root: Path, record: SnapshotRecord) -> None:
+def write_record(files: Files, record: SnapshotRecord) -> None:
     """Write the record, whole or not at all."""
     words = {
         "catalog": record.catalog,
@@ -76,28 +77,38 @@ def write_record(root: Path, record: SnapshotRecord) -> None:
         "restored": [list(name) for name in record.restored],
         "expired": record.expired,
     }
-    with durable.writing(record_path(root, record.catalog, record.number)) as temporary:
+    path = record_path(files.root, record.catalog, record.number)
+    with durable.writing(path) as temporary:
         temporary.write_text(json.dumps(words, indent=1))
+    files.keep([path])
 
 
-def read_records(root: Path, catalog: str = "") -> Iterator[SnapshotRecord]:
+def read_records(files: Files, catalog: str = "") -> Iterator[SnapshotRecord]:
     """Yield the snapshots of every catalogue in the store, or of one, oldest first.
 
     A catalogue without records gets one snapshot per number that its manifests carry, each with the newest manifest so far of
     every table. Raise `RegistryError` if a record cannot be read or names a manifest that is gone.
     """
-    for folder in sorted(path for path in root.iterdir() if path.is_dir() and path.name == (catalog or path.name)):
+    root = files.root
+    if catalog:
+        names = {catalog}
+    elif files.is_far:
+        names = {path.relative_to(root).parts[0] for path, _ in files.listed(root)}
+    else:
+        names = {path.name for path in root.iterdir() if path.is_dir()}
+    for folder in (root / name for name in sorted(names)):
+        files.follow(folder / FOLDER)
         records = sorted((folder / FOLDER).glob("[0-9]*.json"))
         if records:
-            yield from (_read(root, path) for path in records)
+            yield from (_read(files, path) for path in records)
         else:
-            yield from _from_manifests(root, folder)
+            yield from _from_manifests(files, folder)
 
 
-def _read(root: Path, path: Path) -> SnapshotRecord:
+def _read(files: Files, path: Path) -> SnapshotRecord:
     try:
         words = json.loads(path.read_text())
-        manifests = tuple(_ref(root, root / entry["uri"], entry["digest"]) for entry in words["tables"])
+        manifests = tuple(_ref(files, files.root / entry["uri"], entry["digest"]) for entry in words["tables"])
         return SnapshotRecord(
             words["catalog"], words["number"], words["load"], manifests,
             made_by=_load(words["made_by"], words["number"]) if words.get("made_by") else None,
@@ -109,19 +120,20 @@ def _read(root: Path, path: Path) -> SnapshotRecord:
         raise RegistryError(f"record {path} cannot be read: {error}", hint="remove it to restore the other snapshots") from error
 
 
-def _from_manifests(root: Path, folder: Path) -> Iterator[SnapshotRecord]:
-    found = [(read_header(path), path) for path in sorted(folder.glob("*/manifests/[0-9]*.parquet"))]
+def _from_manifests(files: Files, folder: Path) -> Iterator[SnapshotRecord]:
+    names = sorted(path for path, _ in files.listed(folder) if path.match("*/manifests/[0-9]*.parquet"))
+    found = [(read_header(files.need(path)), path) for path in names]
     newest: dict[str, ManifestRef] = {}
     for number in sorted({header.number for header, _ in found}):
         for header, path in found:
             if header.number == number:
-                newest[header.table] = _ref(root, path, durable.sha256(path))
+                newest[header.table] = _ref(files, path, durable.sha256(path))
         yield SnapshotRecord(folder.name, number, "", _by_name(newest.values()))
 
 
-def _ref(root: Path, path: Path, digest: str) -> ManifestRef:
-    table = read_definition(path)
-    return ManifestRef(table.name, path.relative_to(root).as_posix(), digest, definition.to_json(table))
+def _ref(files: Files, path: Path, digest: str) -> ManifestRef:
+    table = read_definition(files.need(path))
+    return ManifestRef(table.name, path.relative_to(files.root).as_posix(), digest, definition.to_json(table))
 
 
 def _by_name(manifests: Iterable[ManifestRef]) -> tuple[ManifestRef, ...]:

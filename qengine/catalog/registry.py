@@ -17,6 +17,7 @@ Manifests are read once per process, after a check of their digest. All methods 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
 import uuid
@@ -28,6 +29,7 @@ import sqlalchemy as sa
 from qengine.catalog import definition, durable, loads, published
 from qengine.catalog.database import Database
 from qengine.catalog.facts import read_facts
+from qengine.catalog.files import Files, LocalFiles
 from qengine.catalog.inputs import InputRecord
 from qengine.catalog.loads import Load, LoadState
 from qengine.catalog.manifest import read_manifest, write_manifest
@@ -40,7 +42,7 @@ from qengine.catalog.records import ManifestRef, SnapshotRecord, read_records, r
 from qengine.catalog.releases import Releases, check_may_change, restore_release
 from qengine.catalog.system_tables import Facts, described
 from qengine.catalog.tap_schema import tap_schema
-from qengine.errors import ConflictError, RegistryError, SchemaError
+from qengine.errors import ConflictError, RegistryError, SchemaError, StoreUnavailableError
 
 __all__ = ["Load", "LoadState", "Registry", "SnapshotEntry"]
 
@@ -50,22 +52,24 @@ _KEPT_CATALOGS = 8
 class Registry:
     """What is published in one store. Open it with `Registry.open`."""
 
-    def __init__(self, store_root: Path, database: Database) -> None:
-        self._root = store_root
+    def __init__(self, files: Files, database: Database) -> None:
+        self._files = files
+        self._root = files.root
         self._database = database
         self._lock = threading.Lock()
         self._catalogs: dict[tuple[int, tuple[tuple[str, int], ...]], Catalog] = {}
         self._manifests: dict[str, TableSnapshot] = {}
 
     @classmethod
-    def open(cls, store_root: Path, *, url: str | None = None) -> Registry:
+    def open(cls, store_root: Path, *, url: str | None = None, far: Files | None = None) -> Registry:
         """Open the registry of a store, making or migrating it where needed.
 
-        `url` is SQLAlchemy's for a database elsewhere (`postgresql+psycopg://...`); the default is `<store>/registry.sqlite`. Raise
-        `RegistryError` if it cannot be opened or was made by a newer qengine.
+        `url` is SQLAlchemy's for a database elsewhere (`postgresql+psycopg://...`); the default is `<store>/registry.sqlite`.
+        `far` are the files of an object store of which `store_root` is the near copy. Raise `RegistryError` if it cannot be opened
+        or was made by a newer qengine.
         """
         root = Path(store_root).expanduser().absolute()
-        return cls(root, Database.open(root, url))
+        return cls(far or LocalFiles(root), Database.open(root, url))
 
     def close(self) -> None:
         """Close all connections to the database."""
@@ -82,7 +86,7 @@ class Registry:
     @property
     def releases(self) -> Releases:
         """Tags, states, expiry, leases and budgets of the catalogues."""
-        return Releases(self._root, self._database)
+        return Releases(self._files, self._database)
 
     def catalog(self, *, snapshots: Mapping[str, int | str] | None = None) -> Catalog:
         """Return all published tables and TAP_SCHEMA, each catalogue at its latest snapshot or at the one that `snapshots` names by
@@ -190,7 +194,7 @@ class Registry:
     def facts(self, names: Collection[str]) -> Facts:
         """Return what the system tables of these names need, read at one moment."""
         with self._database.reading() as connection:
-            return read_facts(connection, self._root, names)
+            return read_facts(connection, self._files, names)
 
     def rates(self) -> Mapping[str, float]:
         """Return the measured rates by name; empty before anything was measured, or where an old registry cannot be written to."""
@@ -280,7 +284,7 @@ class Registry:
                     replaced=tuple((one.load, one.table, one.number) for one in replaced),
                 )  # fmt: skip
                 written.append(record_path(self._root, catalog, latest + 1))
-                write_record(self._root, record)
+                write_record(self._files, record)
                 self._insert(connection, record, is_new=row is None)
                 loads.insert_inputs(connection, inputs)
                 loads.replace_inputs(connection, replaced, about.number)
@@ -290,6 +294,9 @@ class Registry:
                 # Only before the commit is it certain that nobody refers to these files.
                 for path in written:
                     path.unlink(missing_ok=True)
+                    # what cannot be removed is found by the next sweep
+                    with contextlib.suppress(StoreUnavailableError):
+                        self._files.remove(path)
                 raise
         return latest + 1
 
@@ -302,10 +309,12 @@ class Registry:
             known = {self._root / manifest.uri for manifest in published.all_manifests(connection, catalog)}
             known |= {record_path(self._root, catalog, number) for number in range(1, latest + 1)}
             folder = self._root / catalog
-            for path in (*folder.glob("*/manifests/*"), *folder.glob(f"{RECORDS}/*")):
-                if path not in known:
-                    path.unlink(missing_ok=True)
-                    removed += 1
+            folders = {folder / RECORDS, *folder.glob("*/manifests"), *(path.parent for path in known)}
+            found = {*folder.glob("*/manifests/*"), *folder.glob(f"{RECORDS}/*")}
+            found |= {path for each in folders for path, _ in self._files.listed(each)}
+            for path in found - known:
+                self._files.remove(path)
+                removed += 1
         return removed
 
     def rebuild(self) -> int:
@@ -314,7 +323,7 @@ class Registry:
         Loads and their inputs that the database knows are kept, and those that only records know are restored. A catalogue whose
         records are lost gets a snapshot per number that its manifests carry.
         """
-        found = list(read_records(self._root))
+        found = list(read_records(self._files))
         latest: dict[str, int] = {}
         for record in found:
             latest[record.catalog] = max(record.number, latest.get(record.catalog, 0))
@@ -328,7 +337,7 @@ class Registry:
                 if record.made_by is not None:
                     loads.restore(connection, record.made_by, record.inputs, record.replaced, record.restored)
             for name in latest:
-                restore_release(connection, self._root, name)
+                restore_release(connection, self._files, name)
         return len(found)
 
     # -- inside ---------------------------------------------------------------------------------------------------------------
@@ -344,7 +353,7 @@ class Registry:
     def _snapshot(self, manifest: ManifestRef, number: int) -> TableSnapshot:
         read = self._manifests.get(manifest.digest)
         if read is None:
-            path = self._root / manifest.uri
+            path = self._files.need(self._root / manifest.uri)
             if not path.is_file():
                 raise RegistryError(f"manifest {path} is missing", hint="restore it from a copy of the store")
             if durable.sha256(path) != manifest.digest:
@@ -361,6 +370,7 @@ class Registry:
         path = folder / f"{snapshot.number:06d}-{digest[:16]}.parquet"
         written.append(path)
         durable.place(draft, path)
+        self._files.keep([path])
         text = definition.to_json(snapshot.table)
         return ManifestRef(snapshot.table.name, path.relative_to(self._root).as_posix(), digest, text)
 

@@ -18,13 +18,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
 from qengine.catalog import durable, loads, published
 from qengine.catalog.database import Database, now, utc
+from qengine.catalog.files import Files
 from qengine.catalog.loads import LoadState
 from qengine.catalog.migrations.tables import BUDGETS, CATALOG_STATES, CATALOGS, EXPIRED, LEASES, SNAPSHOT_TABLES, SNAPSHOTS, TAGS
 from qengine.catalog.records import InputName, SnapshotRecord, read_records, write_record
@@ -77,8 +77,8 @@ class History:
 class Releases:
     """Tags, states, expiry, leases and budgets in one registry."""
 
-    def __init__(self, root: Path, database: Database) -> None:
-        self._root = root
+    def __init__(self, files: Files, database: Database) -> None:
+        self._files = files
         self._database = database
 
     # -- which snapshot is meant ----------------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ class Releases:
             made = now()
             values = {"catalog": row.name, "folded_name": name.lower(), "name": name, "number": number, "doi": doi, "note": note}
             connection.execute(sa.insert(TAGS).values(**values, made=made))
-            _write_release(connection, self._root, row.name)
+            _write_release(connection, self._files, row.name)
         return Tag(catalog=row.name, name=name, number=number, doi=doi, note=note, made=utc(made))
 
     def untag(self, catalog: str, name: str) -> None:
@@ -135,7 +135,7 @@ class Releases:
             if known.doi:
                 raise ConflictError(f"{name} has the DOI {known.doi}", hint="what a DOI names has to stay")
             connection.execute(sa.delete(TAGS).where(TAGS.c.catalog == row.name, TAGS.c.folded_name == name.lower()))
-            _write_release(connection, self._root, row.name)
+            _write_release(connection, self._files, row.name)
 
     def states(self) -> Mapping[str, CatalogState]:
         """Return the states of the catalogues that are not simply released."""
@@ -160,7 +160,7 @@ class Releases:
             connection.execute(sa.delete(CATALOG_STATES).where(CATALOG_STATES.c.catalog == row.name))
             values = {"catalog": row.name, "state": state.value, "groups": json.dumps(sorted(groups)), "changed": now()}
             connection.execute(sa.insert(CATALOG_STATES).values(values))
-            _write_release(connection, self._root, row.name)
+            _write_release(connection, self._files, row.name)
 
     # -- expiry ---------------------------------------------------------------------------------------------------------------
 
@@ -204,10 +204,10 @@ class Releases:
             )
             left = set(connection.execute(has_tables).scalars())
             chosen = {number: one for number, one in gone.items() if one.id in left}
-            for record in read_records(self._root, row.name) if chosen else ():
+            for record in read_records(self._files, row.name) if chosen else ():
                 if record.number in chosen:
                     at = utc(chosen[record.number].at).isoformat()
-                    write_record(self._root, replace(record, manifests=(), expired=at))
+                    write_record(self._files, replace(record, manifests=(), expired=at))
             ids = [one.id for one in chosen.values()]
             connection.execute(sa.delete(SNAPSHOT_TABLES).where(SNAPSHOT_TABLES.c.snapshot_id.in_(ids)))
         return tuple(sorted(chosen))
@@ -254,12 +254,12 @@ class Releases:
             manifests = tuple(published.manifests_of(connection, row.name, number))
             context = {"kind": "rollback", "to": number, "why": why}
             load = loads.insert_load(connection, row.name, context)
-            lived, lives = (_live(self._root, row.name, n) for n in (row.latest, number))
+            lived, lives = (_live(self._files, row.name, n) for n in (row.latest, number))
             record = SnapshotRecord(
                 row.name, row.latest + 1, load.id, manifests, made_by=replace(load, snapshot=row.latest + 1),
                 replaced=tuple(sorted(lived - lives)), restored=tuple(sorted(lives - lived)),
             )  # fmt: skip
-            write_record(self._root, record)
+            write_record(self._files, record)
             connection.execute(sa.update(CATALOGS).where(CATALOGS.c.name == row.name).values(latest=record.number))
             published.insert_snapshot(connection, record)
             loads.mark_inputs(connection, record.replaced, load.number)
@@ -277,10 +277,12 @@ def check_may_change(connection: sa.Connection, catalog: str) -> None:
         raise ConflictError(f"{catalog} is frozen: it does not change any more", hint="load into a new catalogue")
 
 
-def restore_release(connection: sa.Connection, root: Path, catalog: str) -> None:
+def restore_release(connection: sa.Connection, files: Files, catalog: str) -> None:
     """Give a catalogue of a rebuilt registry its tags and its state, as its file in the store says."""
-    path = root / catalog / _FILE
-    if not path.is_file():
+    path = files.root / catalog / _FILE
+    if files.is_far:
+        path.unlink(missing_ok=True)  # the near copy may be older
+    if not files.need(path).is_file():
         return
     try:
         words = json.loads(path.read_text())
@@ -298,13 +300,15 @@ def restore_release(connection: sa.Connection, root: Path, catalog: str) -> None
         connection.execute(sa.insert(CATALOG_STATES).values(state))
 
 
-def _write_release(connection: sa.Connection, root: Path, catalog: str) -> None:
+def _write_release(connection: sa.Connection, files: Files, catalog: str) -> None:
     """Keep tags and state of a catalogue in the store, too: a lost registry is rebuilt from there."""
     tags = connection.execute(sa.select(TAGS).where(TAGS.c.catalog == catalog).order_by(TAGS.c.folded_name)).mappings()
     state = connection.execute(sa.select(CATALOG_STATES).where(CATALOG_STATES.c.catalog == catalog)).mappings().one_or_none()
     words = {"tags": [dict(tag) for tag in tags], "state": None if state is None else dict(state)}
-    with durable.writing(root / catalog / _FILE) as temporary:
+    path = files.root / catalog / _FILE
+    with durable.writing(path) as temporary:
         temporary.write_text(json.dumps(words, indent=1, default=_text, ensure_ascii=False))
+    files.keep([path])
 
 
 def _text(value: object) -> str:
@@ -356,10 +360,10 @@ def _leased(connection: sa.Connection, catalog: str) -> frozenset[int]:
     return frozenset(connection.execute(query).scalars())
 
 
-def _live(root: Path, catalog: str, number: int) -> set[InputName]:
+def _live(files: Files, catalog: str, number: int) -> set[InputName]:
     """Return the inputs whose rows are in a snapshot, from the records of all snapshots up to it."""
     alive: set[InputName] = set()
-    for record in sorted((one for one in read_records(root, catalog) if one.number <= number), key=lambda one: one.number):
+    for record in sorted((one for one in read_records(files, catalog) if one.number <= number), key=lambda one: one.number):
         alive |= {(one.load, one.table, one.number) for one in record.inputs} | set(record.restored)
         alive -= set(record.replaced)
     return alive

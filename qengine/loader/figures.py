@@ -228,5 +228,5 @@ def assess(results: Sequence[TableResult], base: Catalog, load: Load, store: Sto
         raise InputError(
             "; ".join(fatal), hint="look at the inputs, or change the thresholds: [tables.NAME.quality] of sharding.toml"
         )
-    write_quality(store.root, load.catalog, load.id, pa.concat_tables([SCHEMA.empty_table(), *(one.rows for one in found)]))
+    write_quality(store.files, load.catalog, load.id, pa.concat_tables([SCHEMA.empty_table(), *(one.rows for one in found)]))
     return tuple(str(one) for one in broken)
