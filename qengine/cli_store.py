@@ -14,6 +14,7 @@ registry_app = typer.Typer(help="The registry of a store.", no_args_is_help=True
 def add_to(app: typer.Typer) -> None:
     """Give an application these verbs."""
     app.command()(verify)
+    app.command()(export)
     app.add_typer(registry_app, name="registry")
 
 
@@ -43,6 +44,20 @@ def verify(
         verbs_store.verify_keys(store, name, key, snapshot=snapshot)
     elif not verbs_store.verify_files(store, name, snapshot=snapshot, repair=repair, as_json=as_json):
         raise typer.Exit(1)
+
+
+def export(
+    name: Annotated[str, typer.Argument(help="CATALOG or CATALOG.TABLE", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A directory that does not exist yet.", show_default=False)],
+    store: StoreOption = None,
+    snapshot: Annotated[str, typer.Option(help="Number, tag or time of a snapshot; the latest one if not said.")] = "",
+    nest: Annotated[list[str] | None, typer.Option(help="A child that becomes a nested column of its director; repeat it.")] = None,
+    index: Annotated[list[str] | None, typer.Option(help="A column of the director to write an index table of; repeat it.")] = None,
+) -> None:
+    """Write a snapshot as HATS collections that need nothing else, with checksums."""
+    from qengine import verbs_store
+
+    verbs_store.export(store, name, output, snapshot=snapshot, nest=tuple(nest or ()), index=tuple(index or ()))
 
 
 @registry_app.command()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from qengine import app as composition
 from qengine.catalog.files import LocalFiles
@@ -11,22 +14,21 @@ from qengine.catalog.model import TableKind, TableSnapshot
 from qengine.catalog.records import read_records
 from qengine.catalog.registry import Registry
 from qengine.errors import ConfigError
+from qengine.loader.export import ExportRequest
+from qengine.loader.export import export as write_export
 from qengine.loader.prove import prove_keys
 from qengine.loader.verify import Report, restore_manifests, verify_children
 from qengine.loader.verify import verify_files as check_files
 from qengine.verbs import bars, needed, tell
+
+_HELD_S = 86_400.0
 
 
 def verify_files(store: Path | None, name: str, *, snapshot: str, repair: Path | None, as_json: bool) -> bool:
     """Check files of a catalogue, or of one table, print a report, and say whether all is well now."""
     files, registry = composition.open_store(needed(store))
     with registry, bars() as progress:
-        catalog, _, table = name.partition(".")
-        known = registry.snapshots(catalog)
-        if not known:
-            raise ConfigError(f"there is no catalogue {catalog}", hint="qengine tables lists them")
-        catalog = known[-1].catalog
-        number = registry.releases.resolve(catalog, snapshot) if snapshot else known[-1].number
+        catalog, table, number = _named(registry, name, snapshot)
         manifests = [
             m for m in registry.manifests_at(catalog, number) if not table or m.table.split("@")[0].lower() == table.lower()
         ]
@@ -59,6 +61,24 @@ def verify_keys(store: Path | None, name: str, key: str, *, snapshot: str) -> No
                 raise ConfigError(f"{found.table.full_name} is a {found.table.kind.value} table: it has no keys to prove")
 
 
+def export(store: Path | None, name: str, output: Path, *, snapshot: str, nest: tuple[str, ...], index: tuple[str, ...]) -> None:
+    """Write a catalogue, or one table of it, as HATS collections."""
+    files, registry = composition.open_store(needed(store))
+    with registry, bars() as progress:
+        catalog, table, number = _named(registry, name, snapshot)
+        history = registry.releases.history(catalog)
+        tags = [tag for tag in history.tags if tag.number == number]
+        about = {"tags": [tag.name for tag in tags], "doi": [tag.doi for tag in tags if tag.doi]}
+        request = ExportRequest(
+            tables=tuple(_tables(registry, catalog, table, number)), target=output, catalog=catalog, snapshot=number,
+            nested=tuple(one for child in nest for one in _tables(registry, catalog, child.removeprefix(f"{catalog}."), number)),
+            indexed=index, about=tuple(about.items()),
+        )  # fmt: skip
+        with _held(registry, catalog, number):
+            report = write_export(request, files, progress=progress)
+    tell(report.to_text())
+
+
 def rebuild(store: Path | None) -> None:
     """Restore the registry from the store."""
     root = needed(store)
@@ -69,6 +89,27 @@ def rebuild(store: Path | None) -> None:
         count = registry.rebuild()
         names = sorted({found.table.schema for found in registry.catalog() if found.facts is None and found.inline is None})
     tell(f"{count:,} snapshots of {', '.join(names) or 'no catalogue'} are known again ({files.root})")
+
+
+@contextmanager
+def _held(registry: Registry, catalog: str, number: int) -> Iterator[None]:
+    """Lease a snapshot, so that nothing that it needs is collected; should this process die, for a day."""
+    holder = uuid4().hex
+    registry.releases.hold(holder, [(catalog, number)], seconds=_HELD_S)
+    try:
+        yield
+    finally:
+        registry.releases.hold(holder, (), seconds=0.0)
+
+
+def _named(registry: Registry, name: str, snapshot: str) -> tuple[str, str, int]:
+    """Return catalogue, table (or nothing) and number of the snapshot."""
+    catalog, _, table = name.partition(".")
+    known = registry.snapshots(catalog)
+    if not known:
+        raise ConfigError(f"there is no catalogue {catalog}", hint="qengine tables lists them")
+    catalog = known[-1].catalog
+    return catalog, table, registry.releases.resolve(catalog, snapshot) if snapshot else known[-1].number
 
 
 def _tables(registry: Registry, catalog: str, table: str, number: int) -> list[TableSnapshot]:

@@ -35,10 +35,8 @@ from qengine.errors import ConfigError, IntegrityError
 from qengine.loader import keys
 from qengine.loader.pool import in_order
 from qengine.loader.request import Progress
+from qengine.storage.hats import link_name
 from qengine.storage.objects import Store
-
-LINKED = 24
-"""Characters of a part's digest that are its name in HATS trees."""
 
 _BATCH_ROWS = 1 << 17
 _THREADS = 2
@@ -264,15 +262,15 @@ class Copies:
         if self._by_name is None:
             self._by_name = {}
             for path in self.root.rglob("*.parquet"):
-                self._by_name.setdefault(path.stem[:LINKED], []).append(path)
-        yield from self._by_name.get(digest[:LINKED], [])
+                self._by_name.setdefault(path.name, []).append(path)
+        yield from [*self._by_name.get(link_name(digest), ()), *self._by_name.get(f"{digest}.parquet", ())]
 
 
 def _relink(part: Path, digest: str) -> None:
     """Give the links of a part in the HATS trees of its table the new file."""
     if part.parent.parent.name != "parts":
         return
-    for place in list(part.parent.parent.parent.glob(f"**/Npix=*/{digest[:LINKED]}.parquet")):
+    for place in list(part.parent.parent.parent.glob(f"**/Npix=*/{link_name(digest)}")):
         draft = place.with_name(f".{place.name}.{uuid4().hex}.tmp")
         try:
             os.link(part, draft)
