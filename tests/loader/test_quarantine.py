@@ -68,7 +68,7 @@ def accounts(site: Site, report: LoadReport, given: int, before: int = 0) -> Non
     assert index.rows == len(keys)
     found, cells = find_keys(index, site.store, pa.array(sorted(keys), pa.int64()))
     assert dict(zip(found.to_pylist(), cells.tolist(), strict=True)) == {
-        row["id"]: row["_healpix_29"] for row in there if row["id"]
+        row["id"]: row["_healpix_29"] for row in there if row["id"] is not None
     }
 
 
