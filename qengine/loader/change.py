@@ -223,10 +223,10 @@ def _ranges(replaced: Sequence[InputRecord]) -> RangeSet:
 
 
 def _snapshot(desk: Desk, made: Made, separation: Separation) -> TableSnapshot:
-    """Return the table as it will be published; its files are on disk for good."""
+    """Return the table as it will be published; its files are in the store for good."""
     definition, store = desk.definition, desk.store
     table = separation.measured(desk.table)
-    if desk.work.is_compact and table.kind is not TableKind.REPLICATED:  # the parts of a replicated one stay
+    if desk.work.is_compact:
         table = replace(table, dropped=())  # no part has these columns any more
     visible = table.bounded
     kept = made.kept
@@ -246,7 +246,12 @@ def _snapshot(desk: Desk, made: Made, separation: Separation) -> TableSnapshot:
     if snapshot.rows != expected:
         raise SchemaError(f"{table.full_name}: {expected:,} rows should be stored, but {snapshot.rows:,} are")
     index = made.key_index.uri if made.key_index else ()
-    sync_parts([*(part.file.path for part in made.written), *(store.path(uri) for uri in index)])
+    files = [*(part.file.path for part in made.written), *(store.root / uri for uri in index)]
+    if store.is_far:
+        # what is carried over is in the object store, and need not be here
+        files = [path for path in dict.fromkeys([*files, desk.quarantine]) if path.is_file()]
+    sync_parts([path for path in files if path != desk.quarantine])
+    store.keep(files)
     return snapshot
 
 

@@ -1,4 +1,8 @@
-"""Replicated tables: small, whole on every worker, without a place on the line. Their rows keep the order of the inputs."""
+"""Replicated tables: small, whole on every worker, without a place on the line. Their rows keep the order of the inputs.
+
+Each load adds parts. A compaction puts them together (`write_again`) if there are more than the rows need, or if some still have
+a column that was dropped.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +13,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from qengine.catalog.model import PartRole
+from qengine.catalog.model import PartRole, Parts
 from qengine.loader.distribute import InputTally, Shape, Tally, conform
 from qengine.loader.locate import Numbered, numbered
 from qengine.loader.pool import in_order
 from qengine.loader.request import Progress
 from qengine.loader.sources.source import Source
-from qengine.loader.stored import INPUT, LOAD
+from qengine.loader.stored import INPUT, LOAD, StoredRows
 from qengine.loader.write import Written
 from qengine.sky.cells import BEYOND_END
+from qengine.storage.objects import Store
 from qengine.storage.parts import PartFormat, write_part
 
 
@@ -39,18 +44,50 @@ def write_replicated(
         hidden = [pa.array(np.full(rows.num_rows, number, np.int32)) for number in (shape.load, batch.source)]
         return pa.record_batch([*hidden, *rows.columns], schema=schema), nan, batch.source
 
+    def arrived() -> Iterator[pa.RecordBatch]:
+        for rows, nan, source in in_order(pool, work, numbered(sources, shape.columns.names), ahead=ahead):
+            tally.nan.update(nan)
+            tally.read += rows.num_rows
+            tally.of_input.setdefault(source, InputTally()).read += rows.num_rows
+            yield rows
+            progress("read", tally.read, max(tally.read, expected))
+
+    yield from _written(arrived(), schema, folder, part_rows)
+
+
+def is_worn(parts: Parts, dropped: Sequence[str], part_rows: int) -> bool:
+    """Say whether a compaction has something to do."""
+    return len(parts) > 0 and (bool(dropped) or len(parts) > max(1, -(-int(parts.rows.sum()) // part_rows)))
+
+
+def write_again(
+    parts: Parts, shape: Shape, store: Store, *, name: str, folder: Path, part_rows: int, progress: Progress
+) -> Iterator[Written]:
+    """Write the rows of the parts, with the loads and inputs that they came by, into as few parts as need be, and yield these."""
+    schema = replicated_schema(shape.columns)
+    stored = StoredRows(name=name, schema=schema, store=store, parts=parts)
+
+    def there() -> Iterator[pa.RecordBatch]:
+        done = 0
+        for batch in stored.batches(schema.names):
+            yield batch.select(schema.names)
+            done += batch.num_rows
+            progress("compact", done, stored.rows)
+
+    yield from _written(there(), schema, folder, part_rows)
+
+
+def _written(rows: Iterator[pa.RecordBatch], schema: pa.Schema, folder: Path, part_rows: int) -> Iterator[Written]:
+    """Write batches into parts of about `part_rows` rows."""
+
     def flush(held: list[pa.RecordBatch]) -> Written:
         table = pa.Table.from_batches(held, schema).combine_chunks()
         return Written(role=PartRole.HOME, start=0, stop=BEYOND_END, file=write_part(table, folder, PartFormat(sorted_by=())))
 
     held: list[pa.RecordBatch] = []
-    for rows, nan, source in in_order(pool, work, numbered(sources, shape.columns.names), ahead=ahead):
-        tally.nan.update(nan)
-        tally.read += rows.num_rows
-        tally.of_input.setdefault(source, InputTally()).read += rows.num_rows
-        held.append(rows)
-        progress("read", tally.read, max(tally.read, expected))
-        if sum(batch.num_rows for batch in held) >= part_rows:
+    for batch in rows:
+        held.append(batch)
+        if sum(each.num_rows for each in held) >= part_rows:
             yield flush(held)
             held = []
     if held:

@@ -187,6 +187,8 @@ class LoadReport:
         if self.skipped_inputs and not self.read:
             what = _inputs(self.skipped_inputs)
             return f"{self.catalog}.{self.table}: nothing new, {what} there already (snapshot {self.snapshot})"
+        if not (self.input_bytes or self.parts or self.removed or self.replaced_inputs):
+            return f"{self.catalog}.{self.table}: nothing to do (snapshot {self.snapshot})"
         rate = self.stored / self.seconds if self.seconds > 0 else 0.0
         lines = [
             f"{self.catalog}.{self.table}: {self.stored:,} rows in {self.tiles:,} tiles, {self.parts:,} parts, {_size(self.bytes)} "

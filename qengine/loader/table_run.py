@@ -38,7 +38,7 @@ from qengine.loader.locate import ChildLocator, DirectorLocator, Locator, Placem
 from qengine.loader.match import MatchLocator, Separation
 from qengine.loader.partition import Targets, Tiles, child_buckets, director_buckets, snapped, tiles_of
 from qengine.loader.quality import REPEATED
-from qengine.loader.replicated import replicated_schema, write_replicated
+from qengine.loader.replicated import is_worn, replicated_schema, write_again, write_replicated
 from qengine.loader.request import OnDuplicate
 from qengine.loader.shrink import Leaving, Touches, sift_out
 from qengine.loader.spill import Spill, SpillFile
@@ -81,6 +81,12 @@ class TableRun:
             done = shrunk(desk, base.home, PartRole.HOME, leaving.ranges, sift, touches, pool, schema=schema, form=form)
             kept = Kept.all_of(base)
             kept.stays[PartRole.HOME], kept.written, kept.gone_rows = done.untouched, done.written, done.gone_rows
+            if desk.work.is_compact and is_worn(base.home, desk.table.dropped, desk.limits.tile_rows):
+                again = write_again(
+                    base.home, desk.shape, desk.store, name=desk.table.full_name, folder=desk.parts_folder,
+                    part_rows=desk.limits.tile_rows, progress=desk.progress,
+                )  # fmt: skip
+                kept.stays[PartRole.HOME][:], kept.written = False, list(again)
         written = tuple(
             write_replicated(
                 desk.work.sources, desk.shape, pool, folder=desk.parts_folder, part_rows=desk.limits.tile_rows,
