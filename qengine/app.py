@@ -29,6 +29,7 @@ from qengine.coordinator.merge import Merger, MergeSettings
 from qengine.coordinator.rates import RateKeeper
 from qengine.coordinator.service import QueryService, ServiceSettings
 from qengine.errors import ConfigError
+from qengine.storage import place
 from qengine.storage.keyindex import KeyReader
 from qengine.storage.objects import Store
 from qengine.transport.channel import WorkerChannel
@@ -56,15 +57,16 @@ class ClusterSettings:
     service: ServiceSettings = field(default_factory=ServiceSettings)
 
 
-def open_store(root: Path | str, *, create: bool = False, registry_url: str | None = None) -> tuple[Store, Registry]:
-    """Return store and registry under `root`. Raise `ConfigError` if there is none and `create` is not set."""
-    path = Path(root).expanduser().resolve()
-    if create:
-        path.mkdir(parents=True, exist_ok=True)
-    elif not path.is_dir() or (registry_url is None and not (path / "registry.sqlite").is_file()):
-        # Opening a registry makes one, which must not happen in a directory that was named by mistake.
-        raise ConfigError(f"there is no store at {root}", hint="qengine load makes one, or check --store")
-    return Store(path), Registry.open(path, url=registry_url)
+def open_store(
+    root: Path | str, *, create: bool = False, registry_url: str | None = None, is_rebuilding: bool = False
+) -> tuple[Store, Registry]:
+    """Return store and registry under `root`, a directory or `s3://bucket/prefix` (`storage.place`).
+
+    Raise `ConfigError` if there is none and `create` is not set.
+    """
+    url = registry_url or place.registry_url(root)
+    store = place.open_place(root, url=url, create=create, is_rebuilding=is_rebuilding)
+    return store, Registry.open(store.root, url=url, far=store.far)
 
 
 @contextlib.asynccontextmanager

@@ -102,7 +102,7 @@ def budget(store: Path | None, catalog: str, size: str) -> None:
                 raise ConfigError(f"{size!r} is no amount of bytes", hint="for example 500GB, or none")
             registry.releases.set_budget(catalog, int(limit.bytes) if limit is not None and limit.bytes is not None else None)
         for name, allowed in sorted(registry.releases.budgets().items()):
-            used = garbage.used_bytes(files.root / name if name else files.root)
+            used = garbage.taken_bytes(files.files, files.root / name if name else files.root)
             print(f"{name or 'the whole store'}: {used / 1e9:,.3f} GB of {allowed / 1e9:,.3f} GB")
 
 

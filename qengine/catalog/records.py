@@ -93,7 +93,7 @@ def read_records(files: Files, catalog: str = "") -> Iterator[SnapshotRecord]:
     if catalog:
         names = {catalog}
     elif files.is_far:
-        names = {path.relative_to(root).parts[0] for path, _ in files.listed(root)}
+        names = {path.relative_to(root).parts[0] for path, _ in files.listed(root) if path.parent != root}
     else:
         names = {path.name for path in root.iterdir() if path.is_dir()}
     for folder in (root / name for name in sorted(names)):

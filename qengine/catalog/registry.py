@@ -21,7 +21,7 @@ import contextlib
 import dataclasses
 import threading
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -82,6 +82,17 @@ class Registry:
         self.close()
 
     # -- reading --------------------------------------------------------------------------------------------------------------
+
+    @property
+    def files(self) -> Files:
+        """Where the files of the store are for good."""
+        return self._files
+
+    @contextlib.contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Keep everybody from beginning a load and from publishing until the block ends; reading goes on."""
+        with self._database.writing():
+            yield
 
     @property
     def releases(self) -> Releases:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from qengine.catalog.registry import Registry
 from qengine.errors import LimitError
-from qengine.loader.collect import used_bytes
+from qengine.loader.collect import taken_bytes
 
 
 def check_room(root: Path, registry: Registry, catalog: str, more: int) -> None:
@@ -19,7 +19,7 @@ def check_room(root: Path, registry: Registry, catalog: str, more: int) -> None:
     for name, allowed in registry.releases.budgets().items():
         if name and name.lower() != catalog.lower():
             continue
-        used = used_bytes(root / catalog) if name else used_bytes(root)
+        used = taken_bytes(registry.files, root / catalog if name else root)
         if used + more > allowed:
             raise LimitError(
                 f"{name or 'the store'} may take {_shown(allowed)}, and {_shown(used)} are used"

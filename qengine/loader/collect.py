@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from qengine.catalog.files import Files
 from qengine.catalog.model import LAYOUT
 from qengine.catalog.records import ManifestRef
 from qengine.catalog.registry import Registry
@@ -50,18 +51,25 @@ def collect(root: Path, registry: Registry, catalog: str, *, grace: timedelta = 
     trees: dict[str, set[int]] = {}
     for manifest in registry.manifests(catalog):
         trees.setdefault(_table_of(manifest), set()).add(_number_of(manifest))
-    before = used_bytes(root / catalog)
+    before = taken_bytes(registry.files, root / catalog)
     files = removed = 0
     busy = []
-    for folder in sorted(path for path in (root / catalog).iterdir() if path.is_dir() and not path.name.startswith("_")):
+    known = {root / catalog / manifest.table.removesuffix(LAYOUT) for manifest in registry.manifests(catalog)}
+    here = {path for path in (root / catalog).glob("*") if path.is_dir() and not path.name.startswith("_")}
+    for folder in sorted(known | here if registry.files.is_far else here):
         try:
             with exclusive(root, catalog, [folder.name]):
                 removed += _remove_trees(folder, trees.get(folder.name.lower(), set()))
                 files += sweep(root, registry, catalog, [folder.name])
         except ConflictError:
             busy.append(folder.name)
-    freed = max(0, before - used_bytes(root / catalog))
+    freed = max(0, before - taken_bytes(registry.files, root / catalog))
     return Collected(snapshots=gone, files=files, trees=removed, bytes=freed, busy=tuple(busy))
+
+
+def taken_bytes(files: Files, folder: Path) -> int:
+    """Return the bytes of all files of a store below a folder: on the disk, or in the object store."""
+    return sum(size for _, size in files.listed(folder)) if files.is_far else used_bytes(folder)
 
 
 def used_bytes(folder: Path) -> int:

@@ -7,6 +7,9 @@ next gives it the name, unless a later snapshot has its own tree by then.
 that this process holds (`publish.exclusive`) and that no unfinished load has written to: an open load may be resumed, and its
 parts are work that is done. Journals of loads that have ended, or that never came to be, are removed unless somebody is at work
 on them.
+
+*Object stores.* Other machines may load into the same store: their journals and locks are not seen here, but the registry knows
+their loads. A table is swept only if no load of its catalogue goes on elsewhere, and nobody can begin one until it is done.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from qengine.catalog.files import Files
 from qengine.catalog.loads import UNFINISHED, Load, LoadState
 from qengine.catalog.manifest import read_header
 from qengine.catalog.quality import quality_path
@@ -27,6 +31,7 @@ from qengine.loader.journal import Journal, journals
 from qengine.loader.publish import LOCK, STAGED, Tree, exclusive, reveal_tree
 
 _FOLDERS = ("parts", "keys")
+_ELSEWHERE = "*"
 _BUSY_S = 1.0
 
 
@@ -47,7 +52,7 @@ def heal(root: Path, registry: Registry, catalog: str) -> tuple[str, ...]:
                 if load is not None and load.state is LoadState.FINISHED:
                     finish(root, registry, load, journal)
                 else:
-                    discard(root, catalog, journal)
+                    discard(registry.files, catalog, journal)
         except ConflictError:
             continue
         healed.append(journal.folder.name)
@@ -71,14 +76,14 @@ def finish(root: Path, registry: Registry, load: Load, journal: Journal, *, is_h
     journal.clean()
 
 
-def discard(root: Path, catalog: str, journal: Journal) -> None:
+def discard(files: Files, catalog: str, journal: Journal) -> None:
     """Remove what a load has made that is not published, but for parts. The caller holds the load."""
-    name = journal.folder.name
+    name, root = journal.folder.name, files.root
     for staged in (root / catalog).glob(f"*/snapshots/{STAGED}{name}*"):
         shutil.rmtree(staged, ignore_errors=True)
     for quarantine in (root / catalog).glob(f"*/quarantine/{name}.parquet"):
-        quarantine.unlink(missing_ok=True)
-    quality_path(root, catalog, name).unlink(missing_ok=True)
+        files.remove(quarantine)
+    files.remove(quality_path(root, catalog, name))
     journal.remove()
 
 
@@ -87,19 +92,35 @@ def sweep(root: Path, registry: Registry, catalog: str, tables: Iterable[str], *
 
     Tables to which another unfinished load has contributed are left alone.
     """
-    busy = _busy(root, registry, catalog, but)
+    files = registry.files
     removed = 0
-    for table in tables:
-        if table.lower() in busy:
-            continue
-        folder = root / catalog / table
-        kept = _referenced(root, registry, catalog, table)
-        for name in _FOLDERS:
-            for path in (folder / name).rglob("*"):
-                if path.is_file() and path.relative_to(root).as_posix() not in kept:
-                    path.unlink(missing_ok=True)
-                    removed += 1
+    with registry.quiet() if files.is_far else nullcontext():
+        busy = _busy(root, registry, catalog, but)
+        for table in tables:
+            if table.lower() in busy or _ELSEWHERE in busy:
+                continue
+            kept = _referenced(root, registry, catalog, table)
+            for name in _FOLDERS:
+                for path in _found(files, root / catalog / table / name):
+                    if path.relative_to(root).as_posix() not in kept:
+                        files.remove(path)
+                        removed += 1
     return removed + registry.forget_unpublished(catalog)
+
+
+def forget(root: Path, registry: Registry, catalog: str, tables: Iterable[str], *, but: str = "") -> None:
+    """Remove near copies of parts: they are in the object store, and a load needs its own only. The caller holds the tables."""
+    busy = _busy(root, registry, catalog, but) if registry.files.is_far else set()
+    for table in tables:
+        if table.lower() not in busy:
+            registry.files.forget(root / catalog / table / _FOLDERS[0])
+
+
+def _found(files: Files, folder: Path) -> set[Path]:
+    """Return all files below a folder, here and for readers elsewhere."""
+    here = {path for path in folder.rglob("*") if path.is_file()}
+    # what is being fetched has a name with a dot
+    return {path for path in here if path.name[0] != "."} | {path for path, _ in files.listed(folder)} if files.is_far else here
 
 
 def sweep_idle(root: Path, registry: Registry, catalog: str) -> int:
@@ -113,12 +134,16 @@ def sweep_idle(root: Path, registry: Registry, catalog: str) -> int:
 
 
 def _busy(root: Path, registry: Registry, catalog: str, but: str) -> set[str]:
-    """Return the names of tables that other unfinished loads have contributed to, in lower case."""
+    """Return the names of tables that other unfinished loads have contributed to, in lower case. One of another machine, whose
+    journal is not here, may have contributed to any."""
     unfinished = [load for load in registry.loads() if load.state in UNFINISHED and load.id != but and load.catalog == catalog]
     found: set[str] = set()
     for load in unfinished:
+        journal = Journal.of(root, catalog, load.id)
+        if registry.files.is_far and not journal.folder.is_dir():
+            found.add(_ELSEWHERE)
         try:
-            found |= {str(words["request"]["table"]).lower() for words in Journal.of(root, catalog, load.id).receipts()}
+            found |= {str(words["request"]["table"]).lower() for words in journal.receipts()}
         except (QEngineError, KeyError):
             continue
     return found
@@ -129,7 +154,7 @@ def _referenced(root: Path, registry: Registry, catalog: str, table: str) -> set
     found: set[str] = set()
     for manifest in registry.manifests(catalog):
         if manifest.table.partition("@")[0].lower() == table.lower():
-            path = root / manifest.uri
+            path = registry.files.need(root / manifest.uri)
             index = read_header(path).key_index
             found.update(index.uri if index is not None else ())
             found.update(pq.read_table(path, columns=["uri"]).column(0).to_pylist())

@@ -98,7 +98,9 @@ def _prove(
         assert found.key_index is not None
         _compare(index, found.key_index, store, f"{found.table.full_name}: key {name}")
         return KeyProof(key=name, rows=found.rows, nulls=nulls, snapshot=found.number, is_new=False)
-    sync_parts([store.path(uri) for uri in index.uri])
+    made = [store.path(uri) for uri in index.uri]
+    sync_parts(made)
+    store.keep(made)
     proven = replace(found, table=replace(found.table, key=name, is_key_proven=True), key_index=index)
     number = registry.publish(load, found.table.schema, [proven], base=base)
     return KeyProof(key=name, rows=found.rows, nulls=nulls, snapshot=number, is_new=True)

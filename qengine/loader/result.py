@@ -110,10 +110,11 @@ def report_of(
 
 
 def tree_of(desk: Desk, made: Made, snapshot: TableSnapshot) -> TreePlan | None:
-    """Return the HATS tree of all parts: of a match table, that of its first layout. A table without places has none."""
+    """Return the HATS tree of all parts: of a match table, that of its first layout. A table without places has none, nor has one
+    in an object store, where a file cannot have two names (an export makes trees)."""
     from qengine.loader.change import TreePlan
 
-    if desk.table.kind is TableKind.REPLICATED or made.placement is None:
+    if desk.table.kind is TableKind.REPLICATED or made.placement is None or desk.store.is_far:
         return None
     director = desk.definition.director
     is_new = desk.base is None

@@ -162,6 +162,7 @@ class Transaction:
                 done = self._publish(found, progress)
                 if is_again:
                     leftovers.sweep(self._store.root, self._registry, self._load.catalog, held, but=self._load.id)
+                leftovers.forget(self._store.root, self._registry, self._load.catalog, held, but=self._load.id)
                 return done
         except OSError as error:
             reported = _disk(error, self._load.id)
@@ -179,7 +180,7 @@ class Transaction:
         tables = sorted({one.request.table for one in self.receipts()})
         self._registry.abort_load(load.id, why)
         has_work = self._journal.work.exists()
-        leftovers.discard(self._store.root, load.catalog, self._journal)
+        leftovers.discard(self._store.files, load.catalog, self._journal)
         if has_work:
             with suppress(ConflictError), publish.exclusive(self._store.root, load.catalog, tables):
                 leftovers.sweep(self._store.root, self._registry, load.catalog, tables, but=load.id)

@@ -240,15 +240,21 @@ class BucketFiles:
         Two registries would give the same number to different snapshots, and each would sweep the other's parts.
         """
         words = json.dumps({"registry": registry}, indent=1).encode()
-        if is_taking_over:
+        known = self.owner()
+        if is_taking_over and known != registry:
             self.bucket.put(_CLAIM, words)
-        elif not self.bucket.put(_CLAIM, words, is_new=True):
-            known = json.loads(self.bucket.read(_CLAIM) or b"{}").get("registry", "")
-            if known != registry:
-                raise ConfigError(
-                    f"{self.place} belongs to another registry ({known}), not to {registry}",
-                    hint="use that one; if it is lost, `qengine registry rebuild` makes one from the store",
-                )
+        elif known is None and not self.bucket.put(_CLAIM, words, is_new=True):
+            known = self.owner()  # somebody was faster
+        if not is_taking_over and known not in (None, registry):
+            raise ConfigError(
+                f"{self.place} belongs to another registry ({known}), not to {registry}",
+                hint="use that one; if it is lost, `qengine registry rebuild` makes one from the store",
+            )
+
+    def owner(self) -> str | None:
+        """Return the name of the store's registry, None if it has none yet."""
+        words = self.bucket.read(_CLAIM)
+        return None if words is None else str(json.loads(words)["registry"])
 
     def _fetch(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
