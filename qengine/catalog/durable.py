@@ -27,6 +27,12 @@ def writing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def forget_unfinished(path: Path) -> None:
+    """Remove what writers of `path` that died have left; nobody may be writing it."""
+    for dead in path.parent.glob(f".{path.name}.*.tmp"):
+        dead.unlink(missing_ok=True)
+
+
 def place(source: Path, target: Path) -> None:
     """Give the finished file `source` the name `target` on the same file system, durably; an existing `target` is replaced."""
     target.parent.mkdir(parents=True, exist_ok=True)

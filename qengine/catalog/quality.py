@@ -67,6 +67,7 @@ def write_quality(files: Files, catalog: str, load: str, rows: pa.Table) -> None
     """Write the file, whole or not at all; the same load may write it again."""
     path = quality_path(files.root, catalog, load)
     path.parent.mkdir(parents=True, exist_ok=True)
+    durable.forget_unfinished(path)
     with durable.writing(path) as temporary:
         pq.write_table(rows, temporary, compression="zstd")
     files.keep([path])
