@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from qengine.catalog import durable
 from qengine.catalog.files import Files
 from qengine.catalog.loads import UNFINISHED, Load, LoadState
 from qengine.catalog.manifest import read_header
@@ -83,7 +84,9 @@ def discard(files: Files, catalog: str, journal: Journal) -> None:
         shutil.rmtree(staged, ignore_errors=True)
     for quarantine in (root / catalog).glob(f"*/quarantine/{name}.parquet"):
         files.remove(quarantine)
-    files.remove(quality_path(root, catalog, name))
+    quality = quality_path(root, catalog, name)
+    durable.forget_unfinished(quality)
+    files.remove(quality)
     journal.remove()
 
 
