@@ -30,11 +30,14 @@ from qengine.coordinator.rates import RateKeeper
 from qengine.coordinator.service import QueryService, ServiceSettings
 from qengine.errors import ConfigError
 from qengine.storage import place
+from qengine.storage.bucket import is_bucket
+from qengine.storage.cache import CacheSettings, PartCache
 from qengine.storage.keyindex import KeyReader
 from qengine.storage.objects import Store
 from qengine.transport.channel import WorkerChannel
 from qengine.transport.grpc_channel import GrpcChannel
 from qengine.worker.local import in_process_channel
+from qengine.worker.settings import WorkerSettings
 from qengine.worker.supervise import WorkerProcess, start_worker
 
 if TYPE_CHECKING:
@@ -47,12 +50,14 @@ _GC_THRESHOLDS = (20_000, 20, 50)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterSettings:
     """`workers` is how many worker processes to start; 0 runs everything in this process. `addresses` are workers that run already
-    (then none is started). `slots` is how many tasks a worker runs at once."""
+    (then none is started). `slots` is how many tasks a worker runs at once. `cache` is for the
+    parts of an object store, on the disk of each worker."""
 
     workers: int = 0
     slots: int = 1
     addresses: tuple[str, ...] = ()
     registry_url: str | None = None
+    cache: CacheSettings = field(default_factory=CacheSettings)
     dispatch: DispatchSettings = field(default_factory=DispatchSettings)
     service: ServiceSettings = field(default_factory=ServiceSettings)
 
@@ -80,7 +85,7 @@ async def cluster(
         stack.enter_context(registry)
         work_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="qengine-coordinator-")))
         if channels is None:
-            channels = _channels(store.root, settings, stack, work_dir)
+            channels = _channels(store, settings, stack, work_dir)
         merger = Merger(MergeSettings(temp_dir=work_dir / "merge"))
         epoch = time.time_ns()
         rates = RateKeeper(registry)
@@ -94,27 +99,31 @@ async def cluster(
         await rates.close()
 
 
-def _channels(root: Path, settings: ClusterSettings, stack: contextlib.ExitStack, work_dir: Path) -> list[WorkerChannel]:
+def _channels(store: Store, settings: ClusterSettings, stack: contextlib.ExitStack, work_dir: Path) -> list[WorkerChannel]:
     if settings.addresses:
         return [GrpcChannel(address) for address in settings.addresses]
+    root, address = place.parts_place(store)
     if settings.workers:
+        given = WorkerSettings(store_root=root, far=address, cache_bytes=settings.cache.bytes)
         started: list[WorkerProcess] = [
-            stack.enter_context(start_worker(root, worker=f"w{number}", slots=settings.slots)) for number in range(settings.workers)
+            stack.enter_context(start_worker(root, worker=f"w{number}", slots=settings.slots, settings=given))
+            for number in range(settings.workers)
         ]
         return [GrpcChannel(process.address) for process in started]
     # Scans leave one slot to interactive queries, so that one more than there are cores keeps all cores busy.
     slots = max(len(os.sched_getaffinity(0)), settings.slots) + 1
-    return [in_process_channel(root, slots=slots, work_dir=work_dir / "local")]
+    cache = PartCache(root, address, settings.cache) if address else None
+    return [in_process_channel(root, slots=slots, work_dir=work_dir / "local", cache=cache)]
 
 
 def connect(store_or_url: Path | str, workers: int = 0) -> LocalClient | RemoteClient:
-    """Connect to a store (a directory) or to a running service (an http URL).
+    """Connect to a store (a directory, or `s3://bucket/prefix`) or to a running service (an http URL).
 
     A store is served by this process, or by `workers` worker processes on this machine that live as long as the connection. Use the
     client as a context manager.
     """
     text = str(store_or_url)
-    if "://" in text:
+    if "://" in text and not is_bucket(text):
         if workers:
             raise ConfigError("workers belong to a store, not to a running service", hint="leave out workers with a URL")
         return RemoteClient(text)
@@ -131,7 +140,7 @@ def serve(
 
     With `addresses` of running workers (`qengine worker`), which must see the same store, none is started.
 
-    Settings come from the TOML file that QENGINE_CONFIG names and from the environment: sections tap, dispatch and service.
+    Settings come from the TOML file that QENGINE_CONFIG names and from the environment: sections tap, cache, dispatch and service.
     """
     # The web framework takes long to import, and only a service needs it.
     from qengine.tap.service import TapSettings
@@ -142,6 +151,7 @@ def serve(
     settings = ClusterSettings(
         workers=workers,
         addresses=addresses,
+        cache=config.fill("cache", CacheSettings),
         dispatch=config.fill("dispatch", DispatchSettings),
         service=config.fill("service", ServiceSettings),
     )

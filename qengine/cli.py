@@ -183,15 +183,18 @@ def worker(
     store: StoreOption = None,
     listen: Annotated[str, typer.Option(help="host:port of the gRPC front; port 0 takes a free one.")] = "127.0.0.1:0",
     slots: Annotated[int, typer.Option(min=1, help="Tasks that run at once, each in a process.")] = 1,
+    cache_gb: Annotated[float, typer.Option(min=0.0, help="Disk for parts of a store in an object store, in GB.")] = 64.0,
 ) -> None:
     """Run one worker, for coordinators that are given its address."""
     # A worker needs no planner, and must not load one.
+    from qengine.storage.place import cache_place
     from qengine.worker.server import main as run_worker
     from qengine.worker.settings import WorkerSettings
 
     if store is None:
         raise ConfigError("no store is named", hint="use --store DIR, or set QENGINE_STORE")
-    run_worker(WorkerSettings(store_root=store.expanduser().resolve(), listen=listen, slots=slots))
+    root, far = cache_place(store)
+    run_worker(WorkerSettings(store_root=root, far=far, cache_bytes=int(cache_gb * 1e9), listen=listen, slots=slots))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -22,9 +22,10 @@ import re
 import resource
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -58,6 +59,7 @@ from qengine.plan.physical import (
     TaskStats,
     partition_of,
 )
+from qengine.storage.cache import PartCache
 
 Emit = Callable[[TaskEvent], None]
 """Takes an event; called by the running thread and by the watchdog, never by both at once."""
@@ -99,7 +101,7 @@ class TaskRunner:
     `settings.roots` is replaced: the runner's engine reads below `store_root`, the spool and `attached`. When a task names an
     absolute file elsewhere, `is_attach_open` says whether the engine is opened again with that catalogue's root added (about 10 ms,
     once per catalogue and slot), or the task is refused. It is opened again, too, for a task that may have less memory than
-    `settings.memory_bytes`, or more than the one before.
+    `settings.memory_bytes`, or more than the one before. `cache` has the parts of an object store, below `store_root`.
     """
 
     def __init__(
@@ -111,8 +113,10 @@ class TaskRunner:
         spool: Spool,
         attached: Sequence[Path] = (),
         is_attach_open: bool = True,
+        cache: PartCache | None = None,
     ) -> None:
         self._store_root = store_root.resolve()
+        self._cache = cache
         self._verifier = verifier
         self._spool = spool
         self._is_attach_open = is_attach_open
@@ -164,8 +168,13 @@ class TaskRunner:
 
     def _compute(self, attempt: _Attempt) -> None:
         task = attempt.task
-        cpu = time.thread_time() if self._settings.threads == 1 else time.process_time()
         paths = self._resolve(task)
+        with self._holding(attempt, paths):
+            self._compute_from(attempt, paths)
+
+    def _compute_from(self, attempt: _Attempt, paths: Mapping[str, tuple[PartRef, Path]]) -> None:
+        task = attempt.task
+        cpu = time.thread_time() if self._settings.threads == 1 else time.process_time()
         digests = self._verifier.open(paths.values())
         schemas = {uri: self._verifier.schema(part, path) for uri, (part, path) in paths.items() if part.digest}
         try:
@@ -280,6 +289,13 @@ class TaskRunner:
         with attempt.lock:
             attempt.is_over = True
         attempt.emit(event)
+
+    def _holding(self, attempt: _Attempt, paths: Mapping[str, tuple[PartRef, Path]]) -> AbstractContextManager[None]:
+        """Have the parts of an object store on the disk, and keep them there while the attempt runs."""
+        if self._cache is None:
+            return nullcontext()
+        parts = [(uri, part.bytes) for uri, (part, path) in paths.items() if path == self._store_root / uri]
+        return self._cache.hold(parts, must_stop=lambda: attempt.must_stop)
 
     # -- files and the engine -------------------------------------------------------------------------------------------------
 

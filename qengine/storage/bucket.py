@@ -281,10 +281,22 @@ def _may_be_plain() -> bool:
 def _alone(path: Path) -> Iterator[None]:
     """Hold the lock of a file that may have to be fetched."""
     lock = path.with_name(f".{path.name}.lock")
-    with lock.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            # Who waits for this one finds the file; who comes after makes a lock of his own, and finds it too.
-            lock.unlink(missing_ok=True)
+    while True:
+        with lock.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # Who had it before has removed it: whoever came then has made another one.
+            if not is_same(file.fileno(), lock):
+                continue
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+            return
+
+
+def is_same(file: int, path: Path) -> bool:
+    """Return whether the open file still has this name."""
+    try:
+        return path.stat().st_ino == os.fstat(file).st_ino
+    except FileNotFoundError:
+        return False

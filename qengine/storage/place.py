@@ -54,6 +54,19 @@ def near_folder(address: str, purpose: str = "near") -> Path:
     return base.expanduser().absolute() / purpose / (re.sub(r"[^A-Za-z0-9]+", "-", address.removeprefix("s3://")) + f"-{mark}")
 
 
+def parts_place(store: Store) -> tuple[Path, str]:
+    """Return where workers of this machine find the parts of a store: its directory, or a cache and the address that fills it."""
+    return (store.root, "") if store.far is None else (near_folder(store.files.place, "cache"), store.files.place)
+
+
+def cache_place(address: Path | str) -> tuple[Path, str]:
+    """Return the directory of a store or of a cache, and the address that fills the cache."""
+    if not is_bucket(address):
+        return Path(address).expanduser().resolve(), ""
+    far = bucket_address(address)
+    return near_folder(far, "cache"), far
+
+
 def _open_bucket(address: str, url: str | None, *, create: bool, is_rebuilding: bool) -> Store:
     near = near_folder(address)
     has_registry = url is not None or (near / _REGISTRY).is_file()

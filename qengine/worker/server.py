@@ -178,7 +178,7 @@ class Worker:
             version=qengine_version(),
             slots=self._settings.slots,
             running=tuple(str(attempt.head.task) for attempt in self._attempts.values()),
-            store=str(self._settings.store_root),
+            store=self._settings.far or str(self._settings.store_root),
             ahead=self._settings.slots,
             mark=str(self._mark),
         )
@@ -316,7 +316,9 @@ async def serve_worker(settings: WorkerSettings) -> None:
 
     Raise `ConfigError` if the store does not exist, the address is taken, or slots do not start.
     """
-    if not settings.store_root.is_dir():
+    if settings.far:
+        settings.store_root.mkdir(parents=True, exist_ok=True)
+    elif not settings.store_root.is_dir():
         raise ConfigError(f"there is no store at {settings.store_root}")
     work_dir = settings.work_dir or Path(tempfile.mkdtemp(prefix=f"qengine-{settings.worker}-"))
     work_dir.mkdir(parents=True, exist_ok=True)

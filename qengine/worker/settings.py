@@ -9,6 +9,7 @@ from typing import Any
 
 from qengine.execution.duck import EngineSettings
 from qengine.execution.verify import Verify
+from qengine.storage.cache import CacheSettings, PartCache
 from qengine.transport.tls import TlsFiles
 
 OWN_BYTES = 448 << 20
@@ -25,7 +26,8 @@ class WorkerSettings:
     `memory_bytes` with a DuckDB of `threads` threads and `temp_bytes` of disk, which has what the process does not need for itself
     (`OWN_BYTES`). `work_dir` keeps spools, temporary files and the
     list of verified parts: a fresh temporary directory if None. `parent_fd` is an inherited pipe whose end means that the parent
-    has died. `drain_s` is how long running attempts may go on after SIGTERM.
+    has died. `far` is the address of an object store (`s3://bucket/prefix`): then `store_root` is a cache of its parts, of about
+    `cache_bytes`; credentials come from the environment. `drain_s` is how long running attempts may go on after SIGTERM.
     """
 
     store_root: Path
@@ -41,6 +43,8 @@ class WorkerSettings:
     work_dir: Path | None = None
     tls: TlsFiles | None = None
     parent_fd: int | None = None
+    far: str = ""
+    cache_bytes: int = CacheSettings().bytes
     drain_s: float = 30.0
 
     def engine(self, work_dir: Path) -> EngineSettings:
@@ -48,6 +52,10 @@ class WorkerSettings:
         return EngineSettings(
             threads=self.threads, memory_bytes=memory_bytes, temp_dir=work_dir / "temp", temp_bytes=self.temp_bytes
         )
+
+    def cache(self) -> PartCache | None:
+        """Return the cache of a store that is not on this machine."""
+        return PartCache(self.store_root, self.far, CacheSettings(bytes=self.cache_bytes)) if self.far else None
 
     def to_json(self) -> str:
         """Return the settings as one line, for the command line of a process."""

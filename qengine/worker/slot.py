@@ -62,6 +62,7 @@ class Slot:
             spool=Spool(work_dir / "spool"),
             attached=settings.attached,
             is_attach_open=settings.is_attach_open,
+            cache=settings.cache(),
         )
 
     def serve(self) -> None:
