@@ -4,6 +4,7 @@
 #   make demo       real stars, served and queried; ARGS=--once exits after the queries
 #   make test       lint, types, and the default tests
 #   make test-all   the slow tests too
+#   make postgres   those tests whose registry is in PostgreSQL (a server of their own; part of make test where it is installed)
 #   make lint       ruff and mypy
 #   make bench      benchmarks beside bare DuckDB on the same files
 #   make golden     write the golden EXPLAIN texts again (review the difference)
@@ -16,7 +17,7 @@ STAMP := $(VENV)/.installed
 JOBS ?= 2
 ARGS ?=
 
-.PHONY: setup demo test test-all lint bench golden proto clean
+.PHONY: setup demo test test-all postgres lint bench golden proto clean
 .DEFAULT_GOAL := test
 
 setup: $(STAMP)
@@ -41,6 +42,9 @@ test: lint
 
 test-all: lint
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "slow or not slow" $(ARGS)
+
+postgres: $(STAMP)
+	$(BIN)/python -m pytest -k postgresql -rs tests/unit/catalog tests/loader $(ARGS)
 
 bench: $(STAMP)
 	@mkdir -p bench/data

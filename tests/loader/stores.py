@@ -18,13 +18,14 @@ from qengine.storage.objects import Store
 
 
 class Site:
-    """A store with its registry, and a folder for inputs."""
+    """A store with its registry (in the store, or at `url`), and a folder for inputs."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, url: str | None = None) -> None:
+        self.url = url
         self.inputs = root / "in"
         self.inputs.mkdir(parents=True)
         self.store = Store(root / "store")
-        self.registry = Registry.open(self.store.root)
+        self.registry = Registry.open(self.store.root, url=url)
 
     def write(self, name: str, columns: dict[str, Any] | pa.Table) -> Path:
         path = self.inputs / name

@@ -20,6 +20,7 @@ from qengine.loader.request import LoadRequest
 from qengine.storage.hats import read_properties
 from qengine.storage.objects import Store, sha256_file
 from tests.loader.stores import Site, sky
+from tests.support.postgres import ON_BOTH
 from tests.unit.catalog.snapshots import snapshot
 
 
@@ -75,6 +76,7 @@ def failing(kind: str) -> dict[str, Any]:
     return columns
 
 
+@ON_BOTH
 @pytest.mark.parametrize("kind", ["key", "ra"])
 def test_a_failed_load_leaves_the_catalogue_and_other_tables_as_they_were(site: Site, kind: str) -> None:
     site.load(site.write("good.parquet", sky(100)), key="id")
@@ -92,8 +94,8 @@ def test_a_failed_load_leaves_the_catalogue_and_other_tables_as_they_were(site: 
     assert not {name for name in site.files() if name in left}
 
 
-def _load_and_die(root: Path, path: Path, stage: str) -> None:
-    registry = Registry.open(root)
+def _load_and_die(root: Path, url: str | None, path: Path, stage: str) -> None:
+    registry = Registry.open(root, url=url)
 
     def progress(name: str, done: int, total: int) -> None:
         if name == stage:
@@ -107,10 +109,11 @@ def _load_and_die(root: Path, path: Path, stage: str) -> None:
     )
 
 
-@pytest.mark.parametrize("stage", ["locate", "read", "write", "margin"])
+@ON_BOTH
+@pytest.mark.parametrize("stage", ["locate", "margin"])
 def test_a_killed_load_can_be_repeated(site: Site, stage: str) -> None:
     path = site.write("a.parquet", sky(300))
-    process = multiprocessing.get_context("spawn").Process(target=_load_and_die, args=(site.store.root, path, stage))
+    process = multiprocessing.get_context("spawn").Process(target=_load_and_die, args=(site.store.root, site.url, path, stage))
     process.start()
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
@@ -137,6 +140,7 @@ def test_two_loads_of_one_table_exclude_each_other(site: Site) -> None:
     assert site.snapshot().rows == 309
 
 
+@ON_BOTH
 def test_loads_of_different_tables_both_commit(site: Site) -> None:
     path = site.write("a.parquet", sky(300))
     small = site.write("b.parquet", {"x": [1]})
@@ -153,6 +157,7 @@ def test_loads_of_different_tables_both_commit(site: Site) -> None:
     assert read_properties(site.store.root / "demo/obj/collection.properties")["hats_primary_table_url"] == "snapshots/2"
 
 
+@ON_BOTH
 def test_a_load_that_was_overtaken_is_refused_and_can_be_repeated(site: Site) -> None:
     """Somebody who holds no lock (on another machine, without common locks) has published the table meanwhile."""
     path = site.write("a.parquet", sky(300))

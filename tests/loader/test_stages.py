@@ -18,6 +18,9 @@ from qengine.loader.transaction import Transaction
 from tests.loader.stores import Site, sky
 from tests.loader.test_kill import Bench, state_of
 from tests.support.kill import HAS_COMPILER
+from tests.support.postgres import ON_BOTH
+
+NewSite = Callable[[Path], Site]
 
 STAGES = ("locate", "read", "write", "margin")
 CHILD: dict[str, Any] = {"table": "src", "kind": TableKind.CHILD, "director": "obj", "director_key": "oid", "key": "sid"}
@@ -74,8 +77,10 @@ def parts(site: Site) -> dict[str, Any]:
 
 @pytest.mark.parametrize("make", [family, append])
 @pytest.mark.parametrize(("until", "times"), [("read", 1), ("write", 1), ("margin", 1), ("locate", 2), ("read", 2), ("write", 2)])
-def test_finished_stages_are_not_done_again(tmp_path: Path, make: Callable[[Site], Transaction], until: str, times: int) -> None:
-    undisturbed, disturbed = Site(tmp_path / "one"), Site(tmp_path / "two")
+def test_finished_stages_are_not_done_again(
+    tmp_path: Path, make_site: NewSite, make: Callable[[Site], Transaction], until: str, times: int
+) -> None:
+    undisturbed, disturbed = make_site(tmp_path / "one"), make_site(tmp_path / "two")
     everything = Watch()
     make(undisturbed).commit(progress=everything)
     if everything.seen.count(until) < times:
@@ -90,6 +95,7 @@ def test_finished_stages_are_not_done_again(tmp_path: Path, make: Callable[[Site
     assert parts(disturbed) == parts(undisturbed)
 
 
+@ON_BOTH
 def test_parts_that_are_written_stay(site: Site) -> None:
     load = family(site)
     with pytest.raises(PowerCut):
@@ -101,8 +107,8 @@ def test_parts_that_are_written_stay(site: Site) -> None:
 
 
 @pytest.mark.parametrize("what", ["locate/cells", "distribute/*.arrow", "write.jsonl", "locate.json"])
-def test_what_has_changed_is_done_again(tmp_path: Path, what: str) -> None:
-    undisturbed, disturbed = Site(tmp_path / "one"), Site(tmp_path / "two")
+def test_what_has_changed_is_done_again(tmp_path: Path, make_site: NewSite, what: str) -> None:
+    undisturbed, disturbed = make_site(tmp_path / "one"), make_site(tmp_path / "two")
     family(undisturbed).commit()
     load = family(disturbed)
     with pytest.raises(PowerCut):
@@ -115,8 +121,8 @@ def test_what_has_changed_is_done_again(tmp_path: Path, what: str) -> None:
     assert parts(disturbed) == parts(undisturbed)
 
 
-def test_a_part_that_has_changed_is_written_again(tmp_path: Path) -> None:
-    undisturbed, disturbed = Site(tmp_path / "one"), Site(tmp_path / "two")
+def test_a_part_that_has_changed_is_written_again(tmp_path: Path, make_site: NewSite) -> None:
+    undisturbed, disturbed = make_site(tmp_path / "one"), make_site(tmp_path / "two")
     family(undisturbed).commit()
     load = family(disturbed)
     with pytest.raises(PowerCut):
@@ -211,6 +217,7 @@ def test_a_load_that_is_killed_after_a_stage_does_the_rest(tmp_path: Path) -> No
         assert state_of(killed) == expected
 
 
+@ON_BOTH
 def test_rows_are_put_aside_once(site: Site) -> None:
     """Of a table that puts rows aside, the file of these is there after a resumed load too."""
     objects = sky(300)

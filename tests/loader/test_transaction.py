@@ -30,6 +30,9 @@ from qengine.loader.transaction import Transaction
 from qengine.storage.hats import read_properties
 from qengine.storage.objects import Store
 from tests.loader.stores import Site, sky
+from tests.support.postgres import ON_BOTH, NewDatabase
+
+pytestmark = ON_BOTH
 
 CHILD = {"kind": TableKind.CHILD, "director": "obj", "director_key": "oid", "key": "sid"}
 
@@ -79,13 +82,13 @@ def test_tables_of_a_family_are_published_at_once(site: Site) -> None:
         begun.abort()
 
 
-def test_the_order_of_contributions_does_not_matter(site: Site, tmp_path: Path) -> None:
+def test_the_order_of_contributions_does_not_matter(site: Site, database: NewDatabase, tmp_path: Path) -> None:
     whole = pa.table(sky(300))
     files = [site.write(f"{at}.parquet", whole.slice(at * 103, 103)) for at in range(3)]
     digests = []
     for number, order in enumerate(([0, 1, 2], [2, 0, 1])):
         store = Store(tmp_path / f"store{number}")
-        with Registry.open(store.root) as registry:
+        with Registry.open(store.root, url=database()) as registry:
             begun = Transaction.begin("demo", registry, store)
             for at in order:
                 begun.contribute(request(files[at]))
@@ -192,13 +195,13 @@ def test_two_loads_of_one_table_wait_or_conflict(site: Site) -> None:
     assert third.commit().reports[0].skipped_inputs == 1
 
 
-def _commit_and_hang(root: Path, name: str, reached: Event) -> None:
+def _commit_and_hang(root: Path, url: str | None, name: str, reached: Event) -> None:
     def progress(stage: str, done: int, total: int) -> None:
         if stage == "write":
             reached.set()
             time.sleep(60)
 
-    with Registry.open(root) as registry:
+    with Registry.open(root, url=url) as registry:
         Transaction.open(name, registry, Store(root)).commit(progress=progress)
 
 
@@ -206,7 +209,7 @@ def killed(site: Site, begun: Transaction) -> None:
     """Commit in a process that dies when parts are being written."""
     context = multiprocessing.get_context("spawn")
     reached = context.Event()
-    process = context.Process(target=_commit_and_hang, args=(site.store.root, begun.id, reached))
+    process = context.Process(target=_commit_and_hang, args=(site.store.root, site.url, begun.id, reached))
     process.start()
     assert reached.wait(60)
     assert process.pid is not None
@@ -245,9 +248,9 @@ def test_work_of_an_unfinished_load_is_not_swept(site: Site) -> None:
     assert not list((site.store.root / "demo/_loads").iterdir())
 
 
-def _load_on_a_small_disk(root: Path, path: Path, limit: int, told: Any) -> None:
+def _load_on_a_small_disk(root: Path, url: str | None, path: Path, limit: int, told: Any) -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    with Registry.open(root) as registry:
+    with Registry.open(root, url=url) as registry:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
         try:
             load(request(path, rows_per_tile=100_000), registry, Store(root))
@@ -262,7 +265,7 @@ def test_a_full_disk_is_told_and_the_load_can_go_on(site: Site) -> None:
     before = published(site)
     context = multiprocessing.get_context("spawn")
     told = context.Queue()
-    process = context.Process(target=_load_on_a_small_disk, args=(site.store.root, path, 400_000, told))
+    process = context.Process(target=_load_on_a_small_disk, args=(site.store.root, site.url, path, 400_000, told))
     process.start()
     error = told.get(timeout=60)
     process.join(20)
@@ -325,7 +328,7 @@ def test_readers_see_whole_snapshots_while_a_load_commits(site: Site) -> None:
     seen: list[dict[str, int]] = []
 
     def progress(stage: str, done: int, total: int) -> None:
-        with Registry.open(site.store.root) as other:
+        with Registry.open(site.store.root, url=site.url) as other:
             seen.append({one.table.name: one.rows for one in other.catalog() if one.table.schema == "demo"})
 
     begun = begin(site)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,7 +14,7 @@ from qengine.catalog import migrations
 from qengine.catalog.inputs import InputRecord
 from qengine.catalog.registry import LoadState, Registry
 from qengine.errors import ConflictError, RegistryError, SchemaError
-from tests.support.postgres import REASON, VARIABLE, empty_database
+from tests.support.postgres import empty_database
 from tests.unit.catalog.snapshots import snapshot
 
 
@@ -25,9 +24,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/elsewhere.sqlite"
         return
-    if VARIABLE not in os.environ:
-        pytest.skip(REASON)
-    with empty_database() as found:
+    with empty_database(request.getfixturevalue("postgres_url")) as found:
         yield found
 
 

@@ -20,8 +20,13 @@ from qengine.catalog import definition
 from qengine.catalog.migrations.tables import METADATA
 from qengine.catalog.registry import LoadState, Registry
 from qengine.errors import ConflictError, RegistryError, SchemaError
-from tests.support.postgres import REASON, VARIABLE, empty_database
+from tests.support.postgres import ON_BOTH, NewDatabase
 from tests.unit.catalog.snapshots import assert_same, snapshot
+
+
+@pytest.fixture
+def url(database: NewDatabase) -> str | None:
+    return database()
 
 
 def publish(registry: Registry, *names: str, catalog: str = "demo", expected: int | None = None, seed: int = 0) -> int:
@@ -36,19 +41,21 @@ def published(registry: Registry, **asked: int) -> dict[str, int]:
     return {t.table.full_name: t.number for t in tables if t.table.schema not in ("TAP_SCHEMA", "qengine_meta")}
 
 
-def test_what_is_published_is_read_by_others(tmp_path: Path) -> None:
-    with Registry.open(tmp_path) as registry:
+@ON_BOTH
+def test_what_is_published_is_read_by_others(tmp_path: Path, url: str | None) -> None:
+    with Registry.open(tmp_path, url=url) as registry:
         assert published(registry) == {}
         assert registry.snapshot_number("demo") == 0
         assert publish(registry, "Object", "Source", expected=0) == 1
-        with Registry.open(tmp_path) as other:
+        with Registry.open(tmp_path, url=url) as other:
             assert published(other) == {"demo.Object": 1, "demo.Source": 1}
             assert_same(other.catalog().find("DEMO", "object"), snapshot("Object"))
             assert other.snapshot_number("Demo") == 1
 
 
-def test_other_tables_are_carried_over_and_old_snapshots_stay(tmp_path: Path) -> None:
-    with Registry.open(tmp_path) as registry:
+@ON_BOTH
+def test_other_tables_are_carried_over_and_old_snapshots_stay(tmp_path: Path, url: str | None) -> None:
+    with Registry.open(tmp_path, url=url) as registry:
         publish(registry, "Object", "Source")
         publish(registry, "Source", "New", seed=7)
         publish(registry, "Elsewhere", catalog="other")
@@ -60,8 +67,9 @@ def test_other_tables_are_carried_over_and_old_snapshots_stay(tmp_path: Path) ->
         assert len(list((tmp_path / "demo/Object/manifests").iterdir())) == 1
 
 
-def test_second_writer_conflicts_and_leaves_nothing(tmp_path: Path) -> None:
-    with Registry.open(tmp_path) as registry:
+@ON_BOTH
+def test_second_writer_conflicts_and_leaves_nothing(tmp_path: Path, url: str | None) -> None:
+    with Registry.open(tmp_path, url=url) as registry:
         publish(registry, "Object", expected=0)
         files = sorted(path for path in (tmp_path / "demo").rglob("*") if path.is_file())
         with pytest.raises(ConflictError, match="snapshot 1, not 0"):
@@ -71,8 +79,9 @@ def test_second_writer_conflicts_and_leaves_nothing(tmp_path: Path) -> None:
         assert publish(registry, "Object", expected=1) == 2
 
 
-def test_failure_while_publishing_leaves_nothing(tmp_path: Path) -> None:
-    with Registry.open(tmp_path) as registry:
+@ON_BOTH
+def test_failure_while_publishing_leaves_nothing(tmp_path: Path, url: str | None) -> None:
+    with Registry.open(tmp_path, url=url) as registry:
         publish(registry, "Object")
         files = sorted(path for path in (tmp_path / "demo").rglob("*") if path.is_file())
         (tmp_path / "demo/Broken").write_text("a file where a folder must be")
@@ -83,8 +92,9 @@ def test_failure_while_publishing_leaves_nothing(tmp_path: Path) -> None:
         assert published(registry) == {"demo.Object": 1}
 
 
-def test_catalog_is_cached_until_a_publish(tmp_path: Path) -> None:
-    with Registry.open(tmp_path) as registry, Registry.open(tmp_path) as other:
+@ON_BOTH
+def test_catalog_is_cached_until_a_publish(tmp_path: Path, url: str | None) -> None:
+    with Registry.open(tmp_path, url=url) as registry, Registry.open(tmp_path, url=url) as other:
         publish(registry, "Object")
         first = registry.catalog()
         assert registry.catalog() is first
@@ -99,8 +109,9 @@ def test_catalog_is_cached_until_a_publish(tmp_path: Path) -> None:
         assert second.find("demo", "Object").home is first.find("demo", "Object").home
 
 
-def test_names_are_checked(tmp_path: Path) -> None:
-    with Registry.open(tmp_path) as registry:
+@ON_BOTH
+def test_names_are_checked(tmp_path: Path, url: str | None) -> None:
+    with Registry.open(tmp_path, url=url) as registry:
         publish(registry, "Object")
         for catalog, names, words in (
             ("demo", ["object"], "case only"),
@@ -117,8 +128,9 @@ def test_names_are_checked(tmp_path: Path) -> None:
             registry.publish(load, "demo", [snapshot("T", schema="other")], expected=None)
 
 
-def test_loads(tmp_path: Path) -> None:
-    with Registry.open(tmp_path) as registry:
+@ON_BOTH
+def test_loads(tmp_path: Path, url: str | None) -> None:
+    with Registry.open(tmp_path, url=url) as registry:
         first = registry.begin_load({"inputs": ["a.parquet"], "path": tmp_path})
         second = registry.begin_load({})
         registry.finish_load(first)
@@ -136,8 +148,9 @@ def test_loads(tmp_path: Path) -> None:
                 registry.finish_load(load)
 
 
-def test_definitions_without_manifests(tmp_path: Path) -> None:
-    with Registry.open(tmp_path) as registry:
+@ON_BOTH
+def test_definitions_without_manifests(tmp_path: Path, url: str | None) -> None:
+    with Registry.open(tmp_path, url=url) as registry:
         publish(registry, "Object")
         shutil.rmtree(tmp_path / "demo/Object")
         assert registry.definitions() == (snapshot().table,)
@@ -146,8 +159,9 @@ def test_definitions_without_manifests(tmp_path: Path) -> None:
         definition.from_json('{"schema": "a", "name": "b", "kind": "director", "columns": [], "later": 1}')
 
 
-def test_missing_and_changed_manifests(tmp_path: Path) -> None:
-    with Registry.open(tmp_path) as registry:
+@ON_BOTH
+def test_missing_and_changed_manifests(tmp_path: Path, url: str | None) -> None:
+    with Registry.open(tmp_path, url=url) as registry:
         publish(registry, "Object")
         publish(registry, "Source")
         [path] = (tmp_path / "demo/Object/manifests").iterdir()
@@ -161,8 +175,9 @@ def test_missing_and_changed_manifests(tmp_path: Path) -> None:
             registry.catalog()
 
 
-def test_unknown_snapshot_and_catalogue(tmp_path: Path) -> None:
-    with Registry.open(tmp_path) as registry:
+@ON_BOTH
+def test_unknown_snapshot_and_catalogue(tmp_path: Path, url: str | None) -> None:
+    with Registry.open(tmp_path, url=url) as registry:
         publish(registry, "Object")
         with pytest.raises(RegistryError, match="no snapshot 9"):
             registry.catalog(snapshots={"demo": 9})
@@ -221,8 +236,9 @@ def test_rebuild_after_loss_of_the_database(tmp_path: Path) -> None:
         assert publish(registry, "Source", expected=2) == 3
 
 
-def test_rebuild_without_records(tmp_path: Path) -> None:
-    with Registry.open(tmp_path) as registry:
+@ON_BOTH
+def test_rebuild_without_records(tmp_path: Path, url: str | None) -> None:
+    with Registry.open(tmp_path, url=url) as registry:
         publish(registry, "Object", "Source")
         publish(registry, "Source", seed=5)
         expected = published(registry), published(registry, demo=1)
@@ -233,8 +249,9 @@ def test_rebuild_without_records(tmp_path: Path) -> None:
         assert (published(registry), published(registry, demo=1)) == expected
 
 
-def test_rebuild_ignores_manifests_that_were_never_published(tmp_path: Path) -> None:
-    with Registry.open(tmp_path) as registry:
+@ON_BOTH
+def test_rebuild_ignores_manifests_that_were_never_published(tmp_path: Path, url: str | None) -> None:
+    with Registry.open(tmp_path, url=url) as registry:
         publish(registry, "Object")
         [path] = (tmp_path / "demo/Object/manifests").iterdir()
         shutil.copy(path, path.with_name("000002-0000000000000000.parquet"))
@@ -242,9 +259,10 @@ def test_rebuild_ignores_manifests_that_were_never_published(tmp_path: Path) -> 
         assert published(registry) == {"demo.Object": 1}
 
 
-def test_threads_share_a_registry(tmp_path: Path) -> None:
+@ON_BOTH
+def test_threads_share_a_registry(tmp_path: Path, url: str | None) -> None:
     errors: list[BaseException] = []
-    with Registry.open(tmp_path) as registry:
+    with Registry.open(tmp_path, url=url) as registry:
         publish(registry, "Object")
         stop = threading.Event()
 
@@ -271,35 +289,23 @@ def test_threads_share_a_registry(tmp_path: Path) -> None:
         assert registry.snapshot_number("demo") == 11
 
 
-def _publish_five(root: Path, name: str) -> None:
-    with Registry.open(root) as registry:
+def _publish_five(root: Path, url: str | None, name: str) -> None:
+    with Registry.open(root, url=url) as registry:
         for seed in range(5):
             publish(registry, name, seed=seed)
 
 
-def test_processes_open_and_publish_at_once(tmp_path: Path) -> None:
+@ON_BOTH
+def test_processes_open_and_publish_at_once(tmp_path: Path, url: str | None) -> None:
     context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=_publish_five, args=(tmp_path, name)) for name in ("A", "B", "C")]
+    writers = [context.Process(target=_publish_five, args=(tmp_path, url, name)) for name in ("A", "B", "C")]
     for writer in writers:
         writer.start()
     for writer in writers:
         writer.join()
     assert [writer.exitcode for writer in writers] == [0, 0, 0]
-    with Registry.open(tmp_path) as registry:
+    with Registry.open(tmp_path, url=url) as registry:
         assert published(registry) == {"demo.A": 15, "demo.B": 15, "demo.C": 15}
-
-
-@pytest.mark.skipif(VARIABLE not in os.environ, reason=REASON)
-def test_postgresql(tmp_path: Path) -> None:
-    with empty_database() as url, Registry.open(tmp_path, url=url) as registry, Registry.open(tmp_path, url=url) as other:
-        assert publish(registry, "Object", "Source", expected=0) == 1
-        assert publish(other, "Source", expected=1, seed=3) == 2
-        with pytest.raises(ConflictError):
-            publish(registry, "Object", expected=1)
-        assert published(registry) == {"demo.Object": 2, "demo.Source": 2}
-        assert published(registry, demo=1) == {"demo.Object": 1, "demo.Source": 1}
-        assert registry.rebuild() == 2
-        assert published(other) == {"demo.Object": 2, "demo.Source": 2}
 
 
 _READ_ONLY = """
