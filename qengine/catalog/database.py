@@ -127,7 +127,9 @@ def _engine(url: str) -> sa.Engine:
     try:
         engine = sa.create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
     except (ArgumentError, ImportError) as error:
-        raise RegistryError(f"registry URL cannot be used: {error}", hint="for PostgreSQL: pip install 'qengine[postgres]'") from error
+        raise RegistryError(
+            f"registry URL cannot be used: {error}", hint="for PostgreSQL: pip install 'qengine[postgres]'"
+        ) from error
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
