@@ -108,7 +108,7 @@ def status_of_store(store: Path | None) -> None:
     """Show what is published, and loads that failed or still run."""
     files, registry = composition.open_store(needed(store))
     with registry:
-        print(f"store {files.root}")
+        print(f"store {files.files.place}")
         for catalog in sorted({table.schema for table in registry.definitions()}):
             latest = registry.snapshots(catalog)[-1]
             when = latest.published.astimezone(UTC)

@@ -207,7 +207,7 @@ def serve(store: Path | None, listen: str, *, tls: TlsFiles | None) -> None:
         server = LoaderServer(Loader(registry, files), listen, tls=tls)
         signal.signal(signal.SIGTERM, lambda *_: server.stop(_GRACE_S))
         server.start()
-        tell(f"loader of {files.root} at {server.address}; Ctrl-C stops it")
+        tell(f"loader of {files.files.place} at {server.address}; Ctrl-C stops it")
         try:
             server.wait()
         except KeyboardInterrupt:

@@ -19,6 +19,7 @@ from qengine.loader.export import export as write_export
 from qengine.loader.prove import prove_keys
 from qengine.loader.verify import Report, restore_manifests, verify_children
 from qengine.loader.verify import verify_files as check_files
+from qengine.storage.bucket import is_bucket
 from qengine.verbs import bars, needed, tell
 
 _HELD_S = 86_400.0
@@ -82,13 +83,14 @@ def export(store: Path | None, name: str, output: Path, *, snapshot: str, nest: 
 def rebuild(store: Path | None) -> None:
     """Restore the registry from the store."""
     root = needed(store)
-    if not root.is_dir() or next(read_records(LocalFiles(root)), None) is None:
+    is_far = is_bucket(root)
+    if not is_far and (not root.is_dir() or next(read_records(LocalFiles(root)), None) is None):
         raise ConfigError(f"{root} holds no snapshots to restore a registry from", hint="check --store")
-    files, registry = composition.open_store(root, create=True)
+    files, registry = composition.open_store(root, create=True, is_rebuilding=True)
     with registry:
         count = registry.rebuild()
         names = sorted({found.table.schema for found in registry.catalog() if found.facts is None and found.inline is None})
-    tell(f"{count:,} snapshots of {', '.join(names) or 'no catalogue'} are known again ({files.root})")
+    tell(f"{count:,} snapshots of {', '.join(names) or 'no catalogue'} are known again ({files.files.place})")
 
 
 @contextmanager

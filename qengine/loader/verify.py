@@ -114,7 +114,11 @@ def verify_files(
     size = rows = done = 0
 
     def work(file: _File) -> tuple[_File, str, int]:
-        return file, _fault(file, store), _size(store.path(file.uri))
+        what = _fault(file, store)
+        size = _size(store.place(file.uri))
+        if file.parts is not None:
+            store.let_go(file.uri)  # a snapshot may be larger than this machine's disk
+        return file, what, size
 
     with ThreadPoolExecutor(_THREADS, "verify") as pool:
         for file, what, read in in_order(pool, work, found, ahead=2 * _THREADS):
@@ -175,8 +179,8 @@ def _fault(file: _File, store: Store) -> str:
 
 
 def _bytes_fault(file: _File, store: Store) -> str:
-    path = store.path(file.uri)
     try:
+        path = store.fresh(file.uri)
         size = path.stat().st_size
         if file.parts is not None and size != (published := int(file.parts.bytes[file.number])):
             return f"has {size:,} bytes, {published:,} were published"
@@ -184,6 +188,8 @@ def _bytes_fault(file: _File, store: Store) -> str:
             return f"has the sha256 {found}, {file.digest} was published"
     except FileNotFoundError:
         return "is missing"
+    except IntegrityError as error:
+        return error.message
     except OSError as error:
         return f"cannot be read: {error}"
     return ""
@@ -244,14 +250,17 @@ class Copies:
         """Put a copy with this digest in the place of `uri` and say whether there was one."""
         if not digest:
             return False
-        target = store.path(uri)
+        target = store.place(uri)
         for path in self._candidates(uri, digest):
             if path.is_file() and durable.sha256(path) == digest:
                 # A directory that a failing disk has eaten must not end the repair of the others.
                 draft = target.with_name(f".{target.name}.{uuid4().hex}.tmp")
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, draft)
+                if store.is_far:
+                    store.remove(uri)  # an object of the same size would be taken for the one that is to be kept
                 durable.place(draft, target)
+                store.keep([target])
                 _relink(target, digest)
                 return True
         return False

@@ -49,9 +49,24 @@ class Store:
     def path(self, uri: str) -> Path:
         """Return where `uri` lies; what is in an object store is fetched if need be.
 
-        Raise `InputError` for a scheme that is not served, and for `..` in a relative URI; `StoreUnavailableError` or
-        `IntegrityError` if the file cannot be fetched. A file that does not exist is no error.
+        Raise `InputError` as `place` does; `StoreUnavailableError` or `IntegrityError` if the file cannot be fetched. A file that
+        does not exist is no error.
         """
+        place = self.place(uri)
+        return place if self.far is None else self.far.need(place)
+
+    def fresh(self, uri: str) -> Path:
+        """Return where `uri` lies, as readers elsewhere find it: a near copy is fetched again."""
+        self.let_go(uri)
+        return self.path(uri)
+
+    def let_go(self, uri: str) -> None:
+        """Remove the near copy of a file, if it is one."""
+        if self.far is not None and (place := self.place(uri)).is_relative_to(self.root):
+            place.unlink(missing_ok=True)
+
+    def place(self, uri: str) -> Path:
+        """Return where `uri` would lie. Raise `InputError` for a scheme that is not served, and for `..` in relative ones."""
         if uri.startswith("file://"):
             return Path(unquote(urlsplit(uri).path))
         if "://" in uri:
@@ -61,8 +76,7 @@ class Store:
             return Path(relative)
         if not uri or ".." in relative.parts:
             raise InputError(f"{uri!r} is not a place in the store")
-        place = self.root / relative
-        return place if self.far is None else self.far.need(place)
+        return self.root / relative
 
     def keep(self, paths: Iterable[Path]) -> None:
         """Make finished files last; those that are not below the root are others' and left alone. See `catalog.files`."""
@@ -93,7 +107,7 @@ class Store:
     @contextmanager
     def writing(self, uri: str) -> Iterator[Path]:
         """Yield a temporary path to write; the file takes its name durably when the block ends without an exception."""
-        target = self.path(uri)
+        target = self.place(uri)
         with durable.writing(target) as temporary:
             yield temporary
         self.keep([target])
@@ -102,7 +116,7 @@ class Store:
         """Write a small file, whole or not at all, and return its path."""
         with self.writing(uri) as temporary:
             temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        return self.path(uri)
+        return self.place(uri)
 
     def adopt(self, source: Path, uri: str) -> Path:
         """Move a finished file of the same file system to `uri` and return its path.
@@ -119,10 +133,11 @@ class Store:
 
     def remove(self, uri: str) -> None:
         """Delete the file if it exists."""
-        if self.far is not None and "://" not in uri and not PurePosixPath(uri).is_absolute():
-            self.far.remove(self.root / uri)
+        place = self.place(uri)
+        if self.far is not None and place.is_relative_to(self.root):
+            self.far.remove(place)
         else:
-            self.path(uri).unlink(missing_ok=True)
+            place.unlink(missing_ok=True)
 
 
 def sha256_file(path: Path) -> str:

@@ -78,6 +78,8 @@ def _open_bucket(address: str, url: str | None, *, create: bool, is_rebuilding: 
             f"there is no store at {address}" if owner is None else f"the registry of {address} is not on this machine",
             hint="qengine load makes one, or check --store and AWS_ENDPOINT_URL" if owner is None else hint,
         )
+    if is_rebuilding and next(files.bucket.list(), None) is None:
+        raise ConfigError(f"{address} holds no snapshots to restore a registry from", hint="check --store and AWS_ENDPOINT_URL")
     near.mkdir(parents=True, exist_ok=True)
     files.claim(_named(url, near), is_taking_over=is_rebuilding)
     return Store(near, files)

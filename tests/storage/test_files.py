@@ -149,6 +149,7 @@ def test_addresses() -> None:
         bucket_address("s3://me:secret@sky/a")
 
 
+@pytest.mark.slow
 def test_a_store_that_does_not_answer(far: BucketFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden-word")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import boto3
 from moto.server import ThreadedMotoServer
 
-KEY, SECRET = "test", "test"  # what the test server takes: any words
+KEY, SECRET = "hidden-name-of-a-key", "hidden-secret"  # the test server takes any words
 
 
 @contextmanager
