@@ -78,6 +78,7 @@ def compact(
         raise ConfigError(f"there is no table {catalog}.{unknown[0]}", hint="qengine tables lists them")
     named = [known[name.lower()].name for name in tables] or parted
     leftovers.heal(store.root, registry, catalog)
+    _abort_dead("compact", catalog, registry, store)
     begun = Transaction.begin(
         catalog, registry, store, context={"operation": "compact", "compact": sorted(named), **(context or {})}
     )
@@ -103,6 +104,7 @@ def refresh(
     if not stale:
         return ()
     leftovers.heal(store.root, registry, catalog)
+    _abort_dead("refresh", catalog, registry, store)
     about = {"operation": "refresh", "refresh": stale, "allow_orphans": allow_orphans, **(context or {})}
     begun = Transaction.begin(catalog, registry, store, context=about)
     try:
@@ -111,6 +113,15 @@ def refresh(
         with suppress(QEngineError, OSError):
             begun.abort(str(error))
         raise
+
+
+def _abort_dead(operation: str, catalog: str, registry: Registry, store: Store) -> None:
+    """Abort what was begun for the same and died: it is done anew."""
+    for load in registry.loads():
+        is_same = load.context.get("operation") == operation and load.catalog.lower() == catalog.lower()
+        if is_same and load.state in UNFINISHED:
+            with suppress(ConflictError, RegistryError):  # somebody is at work on it, or it has just ended
+                Transaction(load, registry, store).abort("it had died, and was begun again")
 
 
 def _work(begun: Transaction, request: LoadRequest, progress: Progress | None, wait_s: float, opener: Opener | None) -> LoadReport:

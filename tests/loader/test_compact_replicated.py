@@ -6,11 +6,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from qengine.catalog.loads import LoadState
 from qengine.catalog.model import TableKind
 from qengine.loader.load import load
 from qengine.loader.once import compact
 from qengine.loader.request import LoadRequest
 from qengine.loader.sources.open import InputOptions
+from qengine.loader.transaction import Transaction
 from tests.loader.stores import Site
 
 
@@ -62,3 +64,13 @@ def test_names_of_dropped_columns_are_free_again(site: Site) -> None:
     assert sorted(zip(found["visit"].to_pylist(), found["word"].to_pylist(), strict=True), key=str) == [
         (0, None), (1, None), (2, None), (7, "w"),
     ]  # fmt: skip
+
+
+def test_a_compaction_that_died_is_begun_again(site: Site) -> None:
+    for number in range(3):
+        put(site, str(number), 10 * number)
+    dead = Transaction.begin("demo", site.registry, site.store, context={"operation": "compact", "compact": ["visit"]})
+    site.registry.commit_load(dead.id)
+    compact("demo", ["visit"], site.registry, site.store)
+    assert dead.load.state is LoadState.ABORTED
+    assert len(site.snapshot("visit").home) == 1
