@@ -10,7 +10,9 @@ import typer
 
 CatalogArgument = Annotated[str, typer.Argument(help="A catalogue.", show_default=False)]
 SnapshotArgument = Annotated[str, typer.Argument(help="A snapshot: number, tag, or time (ISO 8601).", show_default=False)]
-StoreOption = Annotated[Path | None, typer.Option("--store", envvar="QENGINE_STORE", help="Directory of the store.")]
+StoreOption = Annotated[
+    Path | None, typer.Option("--store", envvar="QENGINE_STORE", help="Directory of the store, or s3://BUCKET/PREFIX.")
+]
 DaysOption = Annotated[float | None, typer.Option("--older-than", min=0.0, help="Only those published more days ago than this.")]
 
 

@@ -195,7 +195,7 @@ def abort(store: Path | None, loader: Remote | None, load: str, *, why: str) -> 
             number = client.abort(load, why).number
     else:
         with _open(store, load) as begun:
-            begun.abort(why)
+            begun.abort(why, is_anywhere=True)
             number = begun.load.number
     tell(f"load {number} is aborted")
 

@@ -46,6 +46,7 @@ def load_once(
     same = [load for load in earlier if load.context.get("mark") == mark and load.state is not LoadState.ABORTED]
     if is_resuming and same:
         begun = Transaction(same[-1], registry, store)
+        begun.check_here()
         with begun.journal.locked(is_shared=False, wait_s=wait_s):
             return _work(begun, request, progress, wait_s, opener)
     for load in earlier:

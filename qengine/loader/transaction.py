@@ -118,12 +118,14 @@ class Transaction:
         Raise `InputError` if they cannot be read, `ConflictError` or `ConfigError` if they do not go with what was contributed
         before.
         """
+        self.check_here()
         with self._journal.locked(is_shared=True, wait_s=_BUSY_S):
             self.check_open()
             return self.receive(request, sources, contributor=contributor)
 
     def accept(self, receipt: Receipt) -> None:
         """Add a contribution whose receipt was made elsewhere; see `contribute`."""
+        self.check_here()
         with self._journal.locked(is_shared=True, wait_s=_BUSY_S):
             self.check_open()
             self._keep(replace(receipt, request=self._named(receipt.request)))
@@ -134,11 +136,15 @@ class Transaction:
         Other commits of the same tables are waited for up to `wait_s`; then `ConflictError`. If it is raised, or any other error,
         nothing was published, and the load can be committed again.
         """
+        self.check_here()
         with self._journal.locked(is_shared=False, wait_s=max(wait_s, _BUSY_S)):
             return self.publish(progress=progress, wait_s=wait_s)
 
-    def abort(self, why: str = "") -> None:
-        """End the load without publishing and remove what it has made."""
+    def abort(self, why: str = "", *, is_anywhere: bool = False) -> None:
+        """End the load without publishing and remove what it has made; also, if `is_anywhere`, one that another machine has begun
+        and that may go on there: its commit fails then."""
+        if not is_anywhere:
+            self.check_here()
         with self._journal.locked(is_shared=False, wait_s=_BUSY_S):
             self.discard(why)
 
@@ -273,6 +279,14 @@ class Transaction:
         # The first error is the one to report; what cannot be said to the registry is found out by whoever resumes.
         with suppress(QEngineError):
             self._registry.reopen_load(self._load.id, error)
+
+    def check_here(self) -> None:
+        """Raise `ConflictError` for an unfinished load that another machine works on: receipts, locks and parts are there."""
+        if self._store.is_far and not self._journal.folder.is_dir() and self.load.state in UNFINISHED:
+            raise ConflictError(
+                f"load {self._load.id} was begun on another machine ({self._load.context.get('by', 'unknown')})",
+                hint="go on with it there; or, if that machine is lost, end it with `qengine abort`",
+            )
 
     def check_open(self, what: str = "contributed to") -> None:
         """Raise `ConflictError` or `RegistryError` if the load takes no contributions any more."""

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from qengine.app import open_store
+from qengine.catalog.loads import LoadState
 from qengine.catalog.registry import Registry
-from qengine.errors import ConfigError, StoreUnavailableError
+from qengine.errors import ConfigError, ConflictError, RegistryError, StoreUnavailableError
 from qengine.loader.collect import collect
 from qengine.loader.load import load
 from qengine.loader.request import LoadRequest
@@ -163,6 +164,61 @@ def test_machines_with_a_common_registry_leave_each_others_loads_alone(machine: 
         assert collect(others.root, common, "demo", grace=timedelta(0)).files >= 1
     assert stray not in objects(one)
     assert one.rows() == two.rows() == sorted(ids)
+
+
+def test_a_load_of_another_machine_is_its_own(machine: Machine, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'common.sqlite'}"
+    one, two = (Machine(tmp_path / name, machine.address, machine.patch, url) for name in ("one", "two"))
+    rows = pa.table(sky(200))
+    first, second = (put(f"{machine.address[-6:]}/{n}", part, tmp_path) for n, part in enumerate((rows[:100], rows[100:])))
+    asked = LoadRequest(inputs=(first,), catalog="demo", table="obj", key="id")
+    files, registry = one.open()
+    with registry:
+        begun = Transaction.begin("demo", registry, files, context={"operation": "load", "table": "obj"})
+        begun.contribute(asked)
+        other_files, other = two.open()
+        with other:
+            elsewhere = Transaction.open(begun.id, other, other_files)
+            for refused in (elsewhere.commit, elsewhere.abort, lambda: elsewhere.contribute(asked)):
+                with pytest.raises(ConflictError, match="on another machine"):
+                    refused()
+            # a one-shot load of the same table takes the load for dead on its own machine only
+            two.load(second)
+            assert begun.load.state is LoadState.OPEN
+        begun.commit()
+        assert one.rows() == sorted(rows["id"].to_pylist())
+        lost = Transaction.begin("demo", registry, files)
+        lost.contribute(asked)
+        other_files, other = two.open()
+        with other:
+            Transaction.open(lost.id, other, other_files).abort("its machine is lost", is_anywhere=True)
+        with pytest.raises(RegistryError, match="aborted"):
+            lost.commit()
+
+
+def test_two_machines_load_one_table_at_once(machine: Machine, tmp_path: Path) -> None:
+    """Neither sees the locks of the other: the registry lets one of them publish, and the other does it again."""
+    url = f"sqlite:///{tmp_path / 'common.sqlite'}"
+    one, two = (Machine(tmp_path / name, machine.address, machine.patch, url) for name in ("one", "two"))
+    rows = pa.table(sky(300))
+    uris = [put(f"{machine.address[-6:]}/{n}", rows[n * 100 : n * 100 + 100], tmp_path) for n in range(3)]
+    one.load(uris[0])
+    files, registry = one.open()
+    with registry:
+        begun = Transaction.begin("demo", registry, files)
+        begun.contribute(LoadRequest(inputs=(uris[1],), catalog="demo", table="obj", key="id"))
+
+        def between(stage: str, done: int, total: int) -> None:
+            del done, total
+            if stage == "write" and not published:
+                published.append(two.load(uris[2]))
+
+        published: list[int] = []
+        with pytest.raises(ConflictError):
+            begun.commit(progress=between)
+        assert published == [2]
+        begun.commit()
+    assert one.rows() == two.rows() == sorted(rows["id"].to_pylist()[:300])
 
 
 def test_an_endpoint_that_is_down(machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
