@@ -169,8 +169,13 @@ class TaskRunner:
     def _compute(self, attempt: _Attempt) -> None:
         task = attempt.task
         paths = self._resolve(task)
-        with self._holding(attempt, paths):
-            self._compute_from(attempt, paths)
+        try:
+            with self._holding(attempt, paths):
+                self._compute_from(attempt, paths)
+        except IntegrityError:
+            if self._cache is not None:
+                self._cache.drop_damaged(uri for uri, _ in self._far_parts(paths))
+            raise
 
     def _compute_from(self, attempt: _Attempt, paths: Mapping[str, tuple[PartRef, Path]]) -> None:
         task = attempt.task
@@ -294,8 +299,12 @@ class TaskRunner:
         """Have the parts of an object store on the disk, and keep them there while the attempt runs."""
         if self._cache is None:
             return nullcontext()
-        parts = [(uri, part.bytes) for uri, (part, path) in paths.items() if path == self._store_root / uri]
-        return self._cache.hold(parts, must_stop=lambda: attempt.must_stop)
+        return self._cache.hold(self._far_parts(paths), must_stop=lambda: attempt.must_stop)
+
+    def _far_parts(self, paths: Mapping[str, tuple[PartRef, Path]]) -> list[tuple[str, int]]:
+        """Return URI and bytes of the parts that the cache has to have: not of attached files, nor of other tasks' partitions."""
+        found = [(uri, part, path) for uri, (part, path) in paths.items() if not Path(uri).is_absolute()]
+        return [(uri, part.bytes) for uri, part, path in found if path == self._store_root / uri]
 
     # -- files and the engine -------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,8 @@ room for it within `bytes`. What running tasks hold is never removed: their part
 lock of a file alone, and a holder looks whether the file it has locked still has its name, so a part is there or it is fetched
 again, and never vanishes under a reader.
 
-A part that the store does not have, or has damaged, gives `IntegrityError` with its address.
+A part that the store does not have, or has damaged, gives `IntegrityError` with its address. One that was damaged on this disk is
+found by the verifier, as any part is, and dropped; the task that is tried again fetches it.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from qengine.catalog import durable
 from qengine.errors import IntegrityError
 from qengine.storage.bucket import Bucket, BucketFiles, is_same
 
@@ -70,6 +72,14 @@ class PartCache:
             if missing:
                 self._fetch(missing, stack, must_stop)
             yield
+
+    def drop_damaged(self, uris: Iterable[str]) -> None:
+        """Remove those copies whose bytes are not what their names promise: the next task fetches them again."""
+        for uri in uris:
+            path = self.root / uri
+            with suppress(FileNotFoundError):
+                if durable.sha256(path) != path.stem:
+                    path.unlink()
 
     def _fetch(self, missing: list[tuple[str, int]], stack: ExitStack, must_stop: Callable[[], bool]) -> None:
         self._make_room(sum(size for _, size in missing))
