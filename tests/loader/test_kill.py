@@ -70,8 +70,64 @@ with Registry.open(root) as registry:
     load(request, registry, Store(root), resume=True)
 """
 
-PROGRAMS = {"once": ONCE, "family": FAMILY, "append": APPEND}
-BASES = {"append": FAMILY}
+REPLACE = """
+import sys
+from pathlib import Path
+from qengine.catalog.registry import Registry
+from qengine.loader.load import load
+from qengine.loader.request import LoadRequest
+from qengine.loader.sources.open import InputOptions
+from qengine.storage.objects import Store
+root, inputs = Path(sys.argv[1]), Path(sys.argv[2])
+with Registry.open(root) as registry:
+    options = InputOptions(label=str(inputs / "obj.parquet"))
+    request = LoadRequest(inputs=(inputs / "again.parquet",), catalog="demo", table="obj", workers=2, options=options)
+    load(request, registry, Store(root), resume=True)
+"""
+
+PAIRS = """
+import sys
+from pathlib import Path
+from qengine.catalog.model import TableKind
+from qengine.catalog.registry import Registry
+from qengine.loader.load import load
+from qengine.loader.request import LoadRequest
+from qengine.loader.sources.open import InputOptions
+from qengine.storage.objects import Store
+root, inputs = Path(sys.argv[1]), Path(sys.argv[2])
+with Registry.open(root) as registry:
+    for name in ("obj", "again"):
+        words = {"catalog": "ext", "table": "obj", "key": "id", "options": InputOptions(label="obj")}
+        load(LoadRequest(inputs=(inputs / f"{name}.parquet",), rows_per_tile=100, workers=2, **words), registry, Store(root))
+        words = {"catalog": "demo", "table": "pair", "kind": TableKind.MATCH, "left": "obj.oid", "right": "ext.obj.sid"}
+        if name == "obj":
+            words |= {"rows_per_tile": 100, "workers": 2}
+            load(LoadRequest(inputs=(inputs / "obj.parquet",), catalog="demo", table="obj", key="id"), registry, Store(root))
+            load(LoadRequest(inputs=(inputs / "pair.parquet",), **words), registry, Store(root))
+"""
+
+REFRESH = """
+import sys
+from pathlib import Path
+from qengine.catalog.loads import UNFINISHED
+from qengine.catalog.registry import Registry
+from qengine.loader import leftovers
+from qengine.loader.once import refresh
+from qengine.loader.transaction import Transaction
+from qengine.storage.objects import Store
+root = Path(sys.argv[1])
+with Registry.open(root) as registry:
+    last = registry.loads()[-1]
+    if last.context["operation"] != "refresh":
+        refresh("demo", (), registry, Store(root))
+    elif last.state in UNFINISHED:
+        Transaction.open(last.id, registry, Store(root)).commit()
+    else:
+        leftovers.heal(root, registry, "demo")
+"""
+
+PROGRAMS = {"once": ONCE, "family": FAMILY, "append": APPEND, "replace": REPLACE, "refresh": REFRESH}
+BASES = {"append": FAMILY, "replace": FAMILY, "refresh": PAIRS}
 """What has been loaded before."""
 
 
@@ -82,9 +138,12 @@ def write_inputs(folder: Path) -> None:
     children = 1500
     keys = rng.choice(np.append(objects["id"], [10**9, 10**9 + 1]), children)
     source = {"sid": rng.permutation(children), "oid": keys, "flux": rng.normal(size=children)}
+    again = sky(300, seed=5)
+    again["id"] = objects["id"]  # all keys are somewhere else, and their children follow
     more = sky(91, seed=8)
     more["id"] = np.arange(100) + 10**9  # two of them are directors of orphans
-    tables = {"obj": objects, "src": source, "visit": {"visit": np.arange(5)}, "more": more}
+    tables = {"obj": objects, "src": source, "visit": {"visit": np.arange(5)}, "more": more, "again": again}
+    tables["pair"] = {"number": np.arange(400), "oid": rng.choice(objects["id"], 400), "sid": rng.choice(objects["id"], 400)}
     for name, columns in tables.items():
         pq.write_table(pa.table(columns), folder / f"{name}.parquet")
 
@@ -146,7 +205,8 @@ def state_of(root: Path) -> dict[str, object]:
         referenced: set[str] = set()
         for one in registry.catalog():
             if one.table.schema == "demo":
-                parts = [*one.home.uri.to_pylist(), *one.orphan.uri.to_pylist(), *one.margin.uri.to_pylist()]
+                layouts = [one, *([one.other] if one.other is not None else [])]
+                parts = [uri for each in layouts for kin in (each.home, each.orphan, each.margin) for uri in kin.uri.to_pylist()]
                 keys = list(one.key_index.uri) if one.key_index else []
                 referenced |= {*parts, *keys}
                 assert all(sha256_file(store.path(uri)) == Path(uri).stem for uri in (*parts, *keys))
@@ -172,7 +232,7 @@ def check_readable(root: Path) -> None:
     with Registry.open(root) as registry:
         rows = {one.table.name: one.rows for one in registry.catalog() if one.table.schema == "demo"}
     whole = {"obj": 309, "src": 1500, "visit": 5}
-    assert rows in ({}, {"obj": 309}, whole, {**whole, "obj": 409})
+    assert rows in ({}, {"obj": 309}, whole, {**whole, "obj": 409}, {"obj": 309, "pair": 400})
 
 
 @pytest.mark.parametrize(("program", "part"), [("once", 0.1), ("family", 0.97), ("append", 0.6)])
@@ -184,7 +244,7 @@ def test_a_killed_load_is_resumed(bench: Bench, program: str, part: float) -> No
 @pytest.mark.parametrize("program", list(PROGRAMS))
 @pytest.mark.parametrize("batch", range(4))
 def test_a_load_that_is_killed_anywhere_is_resumed(bench: Bench, program: str, batch: int) -> None:
-    """144 kills in all, over all of the load; half of the resumed loads are killed again."""
+    """240 kills in all, over all of the load; half of the resumed loads are killed again."""
     calls = bench.prepare(program)
     rng = random.Random(batch)
     for step in range(8):
