@@ -22,6 +22,7 @@ from qengine.storage.objects import Store
 
 _REGISTRY = "registry.sqlite"
 _NAME = "registry.name"
+_NEAR = "near-copy-of"
 
 
 def registry_url(store: Path | str) -> str | None:
@@ -38,6 +39,8 @@ def open_place(place: Path | str, *, url: str | None, create: bool, is_rebuildin
     if is_bucket(place):
         return _open_bucket(bucket_address(place), url, create=create, is_rebuilding=is_rebuilding)
     path = Path(place).expanduser().resolve()
+    if (path / _NEAR).is_file():
+        raise ConfigError(f"{path} is a near copy, not a store", hint=f"use --store {(path / _NEAR).read_text()}")
     if create:
         path.mkdir(parents=True, exist_ok=True)
     elif not path.is_dir() or (url is None and not (path / _REGISTRY).is_file()):
@@ -81,6 +84,9 @@ def _open_bucket(address: str, url: str | None, *, create: bool, is_rebuilding: 
     if is_rebuilding and next(files.bucket.list(), None) is None:
         raise ConfigError(f"{address} holds no snapshots to restore a registry from", hint="check --store and AWS_ENDPOINT_URL")
     near.mkdir(parents=True, exist_ok=True)
+    if not (near / _NEAR).is_file():
+        with durable.writing(near / _NEAR) as temporary:
+            temporary.write_text(address)
     files.claim(_named(url, near), is_taking_over=is_rebuilding)
     return Store(near, files)
 

@@ -111,6 +111,9 @@ def test_load_append_replace_and_collect(machine: Machine, tmp_path: Path) -> No
         assert found.key_index is not None
         needed = {*found.home.uri.to_pylist(), *found.margin.uri.to_pylist(), *found.key_index.uri}
     assert {name for name in after if "/parts/" in name or "/keys/" in name} == needed
+    with pytest.raises(ConfigError, match="near copy") as error:
+        open_store(files.root)
+    assert machine.address in error.value.hint
     # a load leaves no parts on the disk of its machine
     machine.load(put(f"{machine.address[-6:]}/more", rows[500:], tmp_path))
     assert not list(files.root.glob("demo/*/parts/*"))
