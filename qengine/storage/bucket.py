@@ -68,7 +68,13 @@ class Bucket:
     """The objects below an address. Can be handed to other processes; each has connections of its own."""
 
     def __init__(self, address: str) -> None:
+        # Here, and not where it is used first: there several threads may be at once, and one would meet half a module. (Not at the
+        # top: those with a directory should not pay for it.)
+        import obstore.exceptions
+        import obstore.store
+
         self.address = bucket_address(address)
+        self._library = obstore
         self._client: Any = None
 
     def __reduce__(self) -> tuple[type[Bucket], tuple[str]]:
@@ -77,12 +83,9 @@ class Bucket:
     def put(self, key: str, source: Path | bytes, *, is_new: bool = False) -> bool:
         """Make an object of a file or of bytes, whole or not at all. With `is_new` an object that is there stays; return whether
         this one was made."""
-        import obstore
-        from obstore.exceptions import AlreadyExistsError
-
         try:
-            self._ask(key, lambda store: obstore.put(store, key, source, mode="create" if is_new else "overwrite"))
-        except AlreadyExistsError:
+            self._ask(key, lambda store: self._library.put(store, key, source, mode="create" if is_new else "overwrite"))
+        except self._library.exceptions.AlreadyExistsError:
             return False
         except FileNotFoundError as error:
             raise StoreUnavailableError(f"{self.address}: there is no such bucket", hint="make it, or check --store") from error
@@ -154,18 +157,15 @@ class Bucket:
         return f"{self.address}/{quote(key)}" if key else self.address
 
     def _ask(self, key: str, request: Callable[[Any], _T]) -> _T:
-        # Importing takes time that those with a directory should not pay. obstore has an own tree of errors.
-        from obstore.exceptions import AlreadyExistsError, BaseError
-        from obstore.store import from_url
-
+        errors = self._library.exceptions  # a tree of its own
         try:
             if self._client is None:
                 settings: dict[str, Any] = {"retry_config": _RETRY, "client_options": {**_CLIENT, "allow_http": _may_be_plain()}}
-                self._client = from_url(self.address, **settings)
+                self._client = self._library.store.from_url(self.address, **settings)
             return request(self._client)
-        except (FileNotFoundError, AlreadyExistsError, InterruptedError):
+        except (FileNotFoundError, errors.AlreadyExistsError, InterruptedError):
             raise
-        except BaseError as error:
+        except errors.BaseError as error:
             # the server's own words come after this one, and may hold the name of a key
             words = next(iter(str(error).splitlines()), type(error).__name__).partition("<")[0].rstrip(": ")[:300]
             raise StoreUnavailableError(
