@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,20 +24,22 @@ from qengine.loader.journal import Journal
 from qengine.loader.load import load as load_table
 from qengine.loader.once import compact as compact_tables
 from qengine.loader.once import refresh as refresh_pairs
+from qengine.loader.progress import Meter
 from qengine.loader.receipt import Receipt
 from qengine.loader.request import ExtraColumns, LoadReport, LoadRequest, MissingColumns, OnDuplicate, Progress
 from qengine.loader.service import Loader
 from qengine.loader.sources.butler import ButlerQuery, find_datasets, open_datasets
 from qengine.loader.sources.csv import CsvOptions
 from qengine.loader.sources.open import InputOptions
+from qengine.loader.summary import LoadSummary
 from qengine.loader.transaction import Transaction, who
 from qengine.storage.objects import Store
 from qengine.transport.loader_client import LoaderClient
 from qengine.transport.loader_server import LoaderServer
 from qengine.transport.tls import TlsFiles
-from qengine.verbs import bars, needed, tell
+from qengine.verbs import needed, tell
+from qengine.verbs_progress import JsonLines, load_bars
 
-_TELL_S = 1.0
 _SHOWN = 80
 _GRACE_S = 30.0
 
@@ -131,6 +131,7 @@ def load(
         else:
             report = load_table(request, registry, files, **terms)
     _tell_reports([report], as_json=as_json)
+    _tell_summary(root, report.load, as_json=as_json)
 
 
 def begin(store: Path | None, loader: Remote | None, catalog: str, *, context: Mapping[str, str]) -> None:
@@ -184,6 +185,8 @@ def commit(store: Path | None, loader: Remote | None, load: str, *, wait_s: floa
             reports = done.reports
             number, snapshot, catalog = done.load.number, done.load.snapshot, done.load.catalog
     _tell_reports(reports, as_json=as_json)
+    if loader is None:
+        _tell_summary(store, load, as_json=as_json)
     if not as_json:
         tell(f"load {number} is finished, {f'snapshot {snapshot} of {catalog}' if snapshot else 'nothing was new'}")
 
@@ -231,6 +234,7 @@ def compact(
     with registry, _progress(as_json) as progress:
         reports = compact_tables(catalog, tables, registry, files, progress=progress, context=context, wait_s=wait_s)
     _tell_reports(reports, as_json=as_json)
+    _tell_summary(store, next((one.load for one in reports if one.load), ""), as_json=as_json)
 
 
 def refresh(store: Path | None, catalog: str, tables: tuple[str, ...], *, as_json: bool, **terms: Any) -> None:
@@ -294,7 +298,11 @@ def _show(files: Store, registry: Registry, load: Load, *, as_json: bool) -> Non
     print(f"started {load.started:%Y-%m-%d %H:%M:%S} UTC{ended}{f', snapshot {load.snapshot}' if load.snapshot else ''}")
     if load.error:
         print(f"error: {load.error}")
+    if isinstance(summary := load.context.get("summary"), dict):
+        print(LoadSummary.from_json(summary).to_text(load.snapshot))
     for key, value in load.context.items():
+        if key == "summary":
+            continue
         print(f"  {key}: {json.dumps(value, default=str, ensure_ascii=False) if not isinstance(value, str) else value}")
     for receipt in receipts:
         print(f"contributed to {receipt.request.table} by {receipt.contributor}: {_contribution(receipt)}")
@@ -346,25 +354,21 @@ def _open(store: Path | None, load: str) -> Iterator[Transaction]:
         yield Transaction.open(load, registry, files)
 
 
-@contextmanager
-def _progress(as_json: bool) -> Iterator[Progress]:
-    if not as_json:
-        with bars() as shown:
-            yield shown
-        return
-    began: dict[str, float] = {}
-    told: dict[str, float] = {}
-    yield partial(_tell_stage, began, told)
+def _progress(as_json: bool) -> AbstractContextManager[Progress]:
+    return nullcontext(Meter(tell=JsonLines().tell)) if as_json else load_bars()
 
 
-def _tell_stage(began: dict[str, float], told: dict[str, float], stage: str, done: int, total: int) -> None:
-    """Print a line of JSON about a stage, at most one a second, and one at its end."""
-    now = time.monotonic()
-    start = began.setdefault(stage, now)
-    if done < total and now - told.get(stage, -_TELL_S) < _TELL_S:
+def _tell_summary(store: Path | None, load: str, *, as_json: bool) -> None:
+    """Print the summary that is kept with a load; nothing where nothing was new."""
+    if not load:
         return
-    told[stage] = now
-    rate = done / (now - start) if now > start else 0.0
-    left = (total - done) / rate if rate > 0 else None
-    words = {"stage": stage, "done": done, "total": total, "per_s": round(rate), "left_s": left and round(left, 1)}
-    print(json.dumps(words), file=sys.stderr, flush=True)
+    _, registry = composition.open_store(needed(store))
+    with registry:
+        found = registry.load(load)
+    words = found.context.get("summary")
+    if not isinstance(words, dict):
+        return
+    if as_json:
+        print(json.dumps({"summary": words | {"after": found.snapshot}}, default=str), flush=True)
+    else:
+        tell(LoadSummary.from_json(words).to_text(found.snapshot))

@@ -33,6 +33,7 @@ from qengine.loader.desk import Desk, Follow, Made, Work
 from qengine.loader.filtered import Filtered
 from qengine.loader.match import Pairing, Separation
 from qengine.loader.partition import Tiles
+from qengine.loader.progress import for_table
 from qengine.loader.request import LoadReport, LoadRequest, OnDuplicate, Progress
 from qengine.loader.result import input_records, records, report_of, tree_of
 from qengine.loader.sources.source import Source
@@ -127,7 +128,8 @@ def change_tables(
         desks = [
             Desk.of(
                 _for_layout(work, layouts, number, base, follows, separation, is_moved=is_moved), each, store,
-                folder / change.request.table / str(number), name=name, number=load, progress=report,
+                folder / change.request.table / str(number), name=name, number=load,
+                progress=for_table(report, definition.table.name, _row_bytes(sources)),
             )
             for number, each in enumerate(layouts)
         ]  # fmt: skip
@@ -150,6 +152,11 @@ def change_tables(
         last = results[-1]
         results[-1] = replace(last, snapshots=(*last.snapshots, *(without_parts(view) for view in views.values())))
     return tuple(results)
+
+
+def _row_bytes(sources: Sequence[Source]) -> float:
+    rows = sum(source.rows for source in sources)
+    return sum(source.identity.bytes for source in sources) / rows if rows else 0.0
 
 
 def _check_upsert(request: LoadRequest, table: Table) -> None:

@@ -45,10 +45,12 @@ from qengine.loader.change import TableResult, change_tables
 from qengine.loader.definition import declared_types
 from qengine.loader.figures import assess
 from qengine.loader.journal import Journal
+from qengine.loader.progress import Meter, metered
 from qengine.loader.receipt import Receipt, check_against, gather, receive
 from qengine.loader.request import LoadReport, LoadRequest, Progress
 from qengine.loader.sources.open import open_sources
 from qengine.loader.sources.source import Source
+from qengine.loader.summary import LoadSummary
 from qengine.storage.objects import Store
 from qengine.transport.version import qengine_version
 
@@ -165,7 +167,7 @@ class Transaction:
             self._load = self._registry.commit_load(self._load.id)
             found = gather(self.receipts())
             with self._holding([*found, *self._named_by("compact"), *self._named_by("refresh")], progress, wait_s) as held:
-                done = self._publish(found, progress)
+                done = self._publish(found, metered(progress))
                 if is_again:
                     leftovers.sweep(self._store.root, self._registry, self._load.catalog, held, but=self._load.id)
                 leftovers.forget(self._store.root, self._registry, self._load.catalog, held, but=self._load.id)
@@ -198,7 +200,9 @@ class Transaction:
         self._journal.write_receipt(receipt.request.table, receipt.name, receipt.to_json())
         return receipt
 
-    def _publish(self, found: Asked, progress: Progress | None) -> Committed:
+    def _publish(self, found: Asked, meter: Meter) -> Committed:
+        meter.begin()
+        began = meter.clock()
         registry, root, load = self._registry, self._store.root, self._load
         digests = registry.manifest_digests()
         base = registry.catalog()
@@ -211,7 +215,8 @@ class Transaction:
         self._journal.begin_work({"agenda": agenda.digest, "manifests": manifests})
         registry.note(load.id, {"base": {name: digest for name, digest in manifests.items() if digest}})
         check_room(root, registry, load.catalog, agenda.input_bytes)
-        results = self._change(agenda, base, progress)
+        results = self._change(agenda, base, meter)
+        meter.mark("records")
         check_room(root, registry, load.catalog, 0)
         if warnings := assess(results, base, load, self._store):
             registry.note(load.id, {"warnings": warnings})
@@ -225,9 +230,16 @@ class Transaction:
             for one in (result.tree for result in results)
             if one is not None
         ]  # fmt: skip
+        meter.mark("quality and trees")
         self._journal.write_trees([tree.to_json(root) for tree in trees])
         reports = agenda.reports([result.report for result in results], load.id)
         self._journal.write_report({"reports": [one.to_json() for one in reports]})
+        summary = LoadSummary.of(
+            load, registry.snapshot_number(load.catalog), reports, [one for result in results for one in result.inputs],
+            meter.times(), seconds=meter.clock() - began, warnings=warnings, rows=_rows(results, base),
+        )  # fmt: skip
+        summary.check()
+        registry.note(load.id, {"summary": summary.to_json()})
         if results:
             registry.publish(
                 load.id, load.catalog, [one for result in results for one in result.snapshots], base=manifests, families=families,
@@ -335,6 +347,16 @@ def open_inputs(
     texts without rows may lack them unless `needs_types`."""
     types = declared_types(request) or types
     return open_sources(request.inputs, types=types, options=request.options, needs_types=needs_types)
+
+
+def _rows(results: Sequence[TableResult], base: Catalog) -> dict[str, tuple[int, int]]:
+    """Return how many rows each table that was changed had, and has."""
+    found = {}
+    for result in results:
+        first = result.snapshots[0]
+        before = base.find(first.table.schema, first.table.name)
+        found[first.table.name] = (before.rows if before is not None else 0, first.rows)
+    return found
 
 
 def _disk(error: OSError, load: str) -> QEngineError | OSError:
