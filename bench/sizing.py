@@ -4,8 +4,9 @@
 
 RATES.json is what a load has kept (`qengine loads ID --json`; several in a list), or by table
 `{"Object": {"rows_per_s_core": 500000, "row_bytes": 2900}}`, where `row_bytes` may be left out. A load's rate is the rows read over
-the seconds of all stages of the table and the cores of its host: it is a lower bound where the load did not keep all cores busy.
-Its row width is that of what was written, margins and all. A table without a rate of its own cannot be sized, and is an error.
+the seconds of the table's stages, with its share by rows of what the whole load did, and over the cores of its host: a lower bound
+where the load did not keep all cores busy. Its row width is that of what was written, margins and all. A table without a rate of
+its own cannot be sized, and is an error.
 
 Rows: knowledge/pipelines.md, section 6 (DP2 as published; DR1 and DR11 of the planning documents). Widths, where no load says one:
 DP1's Parquet there, Object 2.9 kB, Source 595 B, ForcedSource 28 B a row. Two days for a release is the target of section 5.
@@ -77,7 +78,10 @@ def rates_of(words: Any) -> dict[str, Rate]:
     for load in loads:
         summary = load["context"]["summary"]
         for table, counts in summary["tables"].items():
-            seconds = sum(stage["seconds"] for stage in summary["stages"] if stage["table"] == table)
+            share = counts["read"] / max(1, sum(one["read"] for one in summary["tables"].values()))
+            seconds = sum(
+                stage["seconds"] * (share if not stage["table"] else stage["table"] == table) for stage in summary["stages"]
+            )
             if counts["read"] and counts["stored"] and seconds > 0:
                 rate = counts["read"] / seconds / summary["cores"]
                 found[table] = Rate(rows_per_s_core=rate, row_bytes=counts["bytes"] / counts["stored"])

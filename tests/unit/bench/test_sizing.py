@@ -25,9 +25,9 @@ def test_nodes_that_are_given_are_taken_and_called_too_small() -> None:
 
 
 def test_rates_of_loads_are_rows_over_seconds_and_cores() -> None:
-    stages = [{"table": "Object", "seconds": 2.0}, {"table": "Object", "seconds": 3.0}, {"table": "", "seconds": 9.0}]
+    stages = [{"table": "Object", "seconds": 2.0}, {"table": "Object", "seconds": 3.0}, {"table": "", "seconds": 5.0}]
     summary = {"tables": {"Object": {"read": 1000, "stored": 500, "bytes": 50_000}}, "stages": stages, "cores": 2}
-    assert rates_of({"context": {"summary": summary}}) == {"Object": Rate(rows_per_s_core=100.0, row_bytes=100.0)}
+    assert rates_of({"context": {"summary": summary}}) == {"Object": Rate(rows_per_s_core=50.0, row_bytes=100.0)}
 
 
 def test_a_table_without_a_rate_is_an_error() -> None:
