@@ -144,9 +144,11 @@ def write_margins(margin: Spill, layout: Layout, pool: ThreadPoolExecutor, *, ah
             found.append(Written(role=PartRole.MARGIN, start=start, stop=stop, file=file))
         return found
 
+    rows = 0
     for done, written in enumerate(in_order(pool, work, buckets, ahead=ahead), 1):
         yield from written
-        progress("margin", done, len(buckets))
+        rows += sum(one.file.rows for one in written)
+        progress("margin", rows, rows * len(buckets) // done)
 
 
 def bucket_of_targets(layout: Layout) -> Int64Array:
