@@ -9,6 +9,13 @@ from typing import Annotated
 import typer
 
 
+class Line(StrEnum):
+    """What the line of a family is made of, as `catalog.model.LINES` has it; a series is told by its kind."""
+
+    SKY = "sky"
+    HASH = "hash"
+
+
 class Kind(StrEnum):
     """Kinds of tables, as `catalog.model` has them."""
 
@@ -83,6 +90,10 @@ RaOption = Annotated[str, typer.Option(help="Column with the right ascension, IC
 DecOption = Annotated[str, typer.Option(help="Column with the declination, ICRS degrees.")]
 DirectorOption = Annotated[str, typer.Option(help="Director table of a child.")]
 DirectorKeyOption = Annotated[str, typer.Option(help="Column of a child that holds the director's key.")]
+LineOption = Annotated[
+    Line | None, typer.Option(help="Where a director without a position lies: by the hash of its key. Children follow it.")
+]
+TimeKeyOption = Annotated[str, typer.Option("--time-key", help="Of a series: the column with the times that it lies by.")]
 LeftOption = Annotated[str, typer.Option(help="Of a match table: [CATALOG.]TABLE.COLUMN, a director and the column with its keys.")]
 RightOption = Annotated[str, typer.Option(help="Of a match table: the other director and column.")]
 SchemaOption = Annotated[str, typer.Option(help="Felis file, with its sharding.toml beside it; an address, or a known name.")]
@@ -143,6 +154,8 @@ def load(
     dec: DecOption = "",
     director: DirectorOption = "",
     director_key: DirectorKeyOption = "",
+    line: LineOption = None,
+    time_key: TimeKeyOption = "",
     left: LeftOption = "",
     right: RightOption = "",
     schema: SchemaOption = "",
@@ -166,8 +179,9 @@ def load(
     from qengine import verbs_load
 
     request = verbs_load.request_of(
-        catalog=into, table=table, kind=kind, key=key, ra=ra, dec=dec, director=director, director_key=director_key, left=left,
-        right=right, schema=schema, rows_per_tile=rows_per_tile, margin_arcsec=margin_arcsec, ra_wrap=ra_wrap,
+        catalog=into, table=table, kind=kind, key=key, ra=ra, dec=dec, director=director, director_key=director_key,
+        line=line.value if line else "", time_key=time_key, left=left, right=right, schema=schema,
+        rows_per_tile=rows_per_tile, margin_arcsec=margin_arcsec, ra_wrap=ra_wrap,
         on_duplicate=on_duplicate, extra_columns=extra_columns, missing_columns=missing_columns, evolve=evolve,
         convert_position=convert_position, allow_orphans=allow_orphans, filter=row_filter,
     )  # fmt: skip
@@ -229,6 +243,8 @@ def contribute(
     dec: DecOption = "",
     director: DirectorOption = "",
     director_key: DirectorKeyOption = "",
+    line: LineOption = None,
+    time_key: TimeKeyOption = "",
     left: LeftOption = "",
     right: RightOption = "",
     schema: SchemaOption = "",
@@ -248,8 +264,9 @@ def contribute(
     from qengine import verbs_load
 
     request = verbs_load.request_of(
-        catalog="", table=table, kind=kind, key=key, ra=ra, dec=dec, director=director, director_key=director_key, left=left,
-        right=right, schema=schema, rows_per_tile=rows_per_tile, margin_arcsec=margin_arcsec, ra_wrap=ra_wrap,
+        catalog="", table=table, kind=kind, key=key, ra=ra, dec=dec, director=director, director_key=director_key,
+        line=line.value if line else "", time_key=time_key, left=left, right=right, schema=schema,
+        rows_per_tile=rows_per_tile, margin_arcsec=margin_arcsec, ra_wrap=ra_wrap,
         on_duplicate=on_duplicate, extra_columns=extra_columns, missing_columns=missing_columns, evolve=evolve,
         convert_position=convert_position, allow_orphans=allow_orphans, filter=row_filter,
     )  # fmt: skip

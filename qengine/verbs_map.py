@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from qengine import app as composition
-from qengine.catalog.model import LAYOUT, TableSnapshot
+from qengine.catalog.model import LAYOUT, SKY_LINE, TableSnapshot
 from qengine.client.picture import Caption, draw_sky, short
 from qengine.errors import ConfigError
 from qengine.sky.density import SKY_SQUARE_DEG, Float64Array, coarsened, per_square_degree, rows_of_ranges
@@ -33,7 +33,7 @@ def draw(store: Path, name: str, output: Path | None) -> None:
         known = f"{name} is in {', '.join(one.table.schema for one in found)}" if found else f"there is no table {name}"
         raise ConfigError(known, hint="say CATALOG.TABLE; qengine tables lists them")
     [one] = found
-    if not one.table.line_column or not len(one.home):
+    if not one.table.line_column or not len(one.home) or one.table.line != SKY_LINE:
         raise ConfigError(f"{one.table.full_name} has no rows on the sky", hint="directors and their children have maps")
     counts, is_exact = counted(one, files)
     shown = coarsened(counts)

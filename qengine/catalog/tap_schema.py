@@ -164,7 +164,7 @@ def _table_row(table: Table) -> Row:
 
 
 def _column_rows(table: Table) -> Iterator[Row]:
-    pruning = {table.key, table.director_key, table.ra, table.dec} if table.is_sharded else set()
+    pruning = {table.key, table.director_key, table.ra, table.dec, table.time_key} if table.is_sharded else set()
     for column in table.shown:
         if column.hidden:
             continue

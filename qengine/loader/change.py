@@ -44,6 +44,8 @@ from qengine.storage.objects import Store
 from qengine.storage.parts import sync_parts
 from qengine.storage.statistics import to_parts
 
+_OWN_PLACES = (TableKind.DIRECTOR, TableKind.SERIES)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputSource:
@@ -119,7 +121,7 @@ def change_tables(
         views |= {view.full_name: view for view in definition.views}
         work = Work(
             request=change.request, sources=tuple(sources), codes=_codes(change.replaced),
-            ranges=_ranges(change.replaced) if definition.table.kind is TableKind.DIRECTOR else RangeSet.whole(),
+            ranges=_ranges(change.replaced) if definition.table.kind in _OWN_PLACES else RangeSet.whole(),
             is_compact=change.is_compact,
         )  # fmt: skip
         is_moved = definition.previous is not None and bool(moved(definition.previous, catalog))
@@ -161,10 +163,10 @@ def _row_bytes(sources: Sequence[Source]) -> float:
 
 def _check_upsert(request: LoadRequest, table: Table) -> None:
     """Raise `ConfigError` if keys are to be compared that are not known to be unique."""
-    if request.on_duplicate is not OnDuplicate.ERROR and (table.kind is not TableKind.DIRECTOR or not table.key):
+    if request.on_duplicate is not OnDuplicate.ERROR and (table.kind not in _OWN_PLACES or not table.key):
         raise ConfigError(
             f"{table.full_name} has no index of unique keys, so --on-duplicate cannot be kept",
-            hint="directors with a key have one; rows of other tables are replaced by input: load it again under its label",
+            hint="directors and series with a key have one; rows of other tables are replaced by input: load it again by its label",
         )
 
 

@@ -70,16 +70,20 @@ def read_key_cells(director: TableSnapshot, store: Store, arrow: pa.DataType) ->
     return KeyCells(director.key_index, store, arrow=arrow)
 
 
-def with_director_position(schema: pa.Schema) -> pa.Schema:
-    """Return the schema of a child's rows with the position of the director after the other hidden columns."""
+def with_director_position(schema: pa.Schema, director: TableSnapshot) -> pa.Schema:
+    """Return the schema of a child's rows with the position of the director, if it has one, after the other hidden columns."""
+    if not director.table.ra:
+        return schema
     hidden = [field for field in schema if field.name.startswith("_")][:3]
     rest = list(schema)[len(hidden) :]
     return pa.schema([*hidden, pa.field(DIRECTOR_RA, pa.float64()), pa.field(DIRECTOR_DEC, pa.float64()), *rest])
 
 
 def position_filler(director: TableSnapshot, director_key: str, store: Store) -> Callable[[pa.Table, int, int], pa.Table]:
-    """Return the function that adds the director's position to the rows of a child in a range [start, stop) of the line."""
-
+    """Return the function that adds the director's position to the rows of a child in a range [start, stop) of the line; it changes
+    nothing where directors have none."""
+    if not director.table.ra:
+        return lambda rows, start, stop: rows
     names = dict.fromkeys((director.table.key, director.table.ra, director.table.dec))
     schema_of_director = to_arrow_schema(c for c in director.table.columns if c.name in names).remove_metadata()
 
@@ -90,7 +94,7 @@ def position_filler(director: TableSnapshot, director_key: str, store: Store) ->
         order = pc.sort_indices(keys)
         at = KeyLookup(keys.take(order)).find(to_keys(_flat(rows.column(director_key)), director_key))
         where = order.take(pa.array(at, mask=at < 0))
-        schema = with_director_position(rows.schema)
+        schema = with_director_position(rows.schema, director)
         values = {name: rows.column(name) for name in rows.schema.names}
         for name, source in ((DIRECTOR_RA, table.ra), (DIRECTOR_DEC, table.dec)):
             values[name] = pc.cast(_flat(kin.column(source)), pa.float64()).take(where)

@@ -40,6 +40,7 @@ from qengine.loader.children import DIRECTOR_DEC, DIRECTOR_RA, find_director
 from qengine.loader.convert import Conversion
 from qengine.loader.fit import Fitted, Given, check_columns, fitted_columns, merged
 from qengine.loader.keys import key_type
+from qengine.loader.lines import HASH_LINE, TIME_LINE, has_neighbours
 from qengine.loader.match import Side, laid_out, read_side
 from qengine.loader.positions import RA_UCD, conversion_of, converted, named_column, own_position
 from qengine.loader.request import MARGIN_ARCSEC, ROWS_PER_TILE, LoadRequest
@@ -50,8 +51,9 @@ RESERVED = (*HIDDEN_COLUMNS, DIRECTOR_RA, DIRECTOR_DEC)
 """Names of the loader's own columns. Inputs that have them (files of another store) get new ones."""
 
 _PLACED_BY_IT = (TableKind.CHILD, TableKind.MATCH)
+_LINES_OF = {HASH_LINE: "hashes of keys", TIME_LINE: "times"}
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-_FROM_TABLE = ("kind", "key", "ra", "dec", "director", "director_key")
+_FROM_TABLE = ("kind", "key", "ra", "dec", "director", "director_key", "time_key")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,17 +151,16 @@ def _define(request: LoadRequest, inputs: Sequence[Given], catalog: Catalog) -> 
     columns = tuple(replace(c, nullable=c.nullable or c.type.is_float) for c in base.columns if c.name not in RESERVED)
     rows, margin = _layout(request, declaration.layout if declaration else None, previous)
     base = replace(base, name=request.table, columns=columns, rows_per_tile=rows)
-    if base.line != SKY_LINE or base.kind is TableKind.SERIES:
-        raise SchemaError(f"{base.full_name}: tables on the line {base.line} cannot be loaded", hint="declare it as replicated")
     table, director = _with_roles(base, request, catalog)
     stored = to_arrow_schema(columns)
     if table.key:
         key_type(stored.field(table.key).type, table.key)
-    table = with_systems(replace(table, columns=(*_hidden(table.kind), *columns)))
+    table = with_systems(replace(table, columns=(*_hidden(table, director), *columns)))
     table = with_types(table, declaration.where if declaration else f"{table.full_name}")
     made = Definition(
         table=table, columns=stored, director=director, rows_per_tile=rows,
-        margin_arcsec=margin if table.kind is TableKind.DIRECTOR else 0.0, previous=previous, conversion=conversion,
+        margin_arcsec=margin if table.kind is TableKind.DIRECTOR and has_neighbours(table) else 0.0, previous=previous,
+        conversion=conversion,
     )  # fmt: skip
     if previous is not None:
         made = _evolved(made, previous, request, kept)
@@ -274,13 +275,28 @@ def _with_roles(table: Table, request: LoadRequest, catalog: Catalog) -> tuple[T
     key = named_column(table, table.key if request.key is None else request.key, "--key")
     director_key = named_column(table, request.director_key or table.director_key, "--director-key")
     ra, dec = own_position(table, request)
+    family = f"{table.schema}.{table.name}"
+    if table.kind is TableKind.SERIES:
+        return _series(replace(table, key=key, ra=ra, dec=dec, family=family, director="", director_key=""), request), None
+    line = request.line or table.line
+    if line == TIME_LINE or request.time_key:
+        raise ConfigError(
+            f"{table.full_name} is a {table.kind.value}: only a series lies on the line of times", hint="--kind series"
+        )
+    if table.kind is TableKind.DIRECTOR and line == HASH_LINE:
+        if not key:
+            raise ConfigError(f"{table.full_name}: the line of hashes is made of keys", hint="name the key with --key COLUMN")
+        # Positions, if there are any, say nothing of where rows lie.
+        return replace(table, key=key, ra="", dec="", line=line, family=family, director="", director_key=""), None
+    if request.line and table.kind is not TableKind.DIRECTOR:
+        raise ConfigError(f"{table.full_name} is a {table.kind.value}: it has the line of its director", hint="leave --line out")
     if table.kind is TableKind.DIRECTOR:
         if not ra:
             raise SchemaError(
                 f"{table.full_name}: no column has the UCD {RA_UCD} or the name 'ra' (and the same for dec)",
-                hint="name the position with --ra and --dec, or load a table without one as --kind child or replicated",
+                hint="name the position with --ra and --dec, or load a table without one as --kind child or replicated, with"
+                " --line hash, or as --kind series",
             )
-        family = f"{table.schema}.{table.name}"
         return replace(table, key=key, ra=ra, dec=dec, family=family, director="", director_key="", is_key_proven=bool(key)), None
     if table.kind is TableKind.REPLICATED:
         return replace(table, key=key, ra=ra, dec=dec, family="", director="", director_key="", line_column=""), None
@@ -291,8 +307,21 @@ def _with_roles(table: Table, request: LoadRequest, catalog: Catalog) -> tuple[T
         raise ConfigError(
             f"{table.full_name}: which column holds the key of {director.table.name}?", hint="name it with --director-key COLUMN"
         )
-    family = director.table.family
-    return replace(table, key=key, ra=ra, dec=dec, family=family, director=director.table.name, director_key=director_key), director
+    found = replace(
+        table, key=key, ra=ra, dec=dec, family=director.table.family, line=director.table.line, director=director.table.name,
+        director_key=director_key,
+    )  # fmt: skip
+    return found, director
+
+
+def _series(table: Table, request: LoadRequest) -> Table:
+    """Return the series with its time. Raise `ConfigError` if none is named."""
+    time_key = named_column(table, request.time_key or table.time_key, "--time-key")
+    if not time_key:
+        raise ConfigError(f"{table.full_name}: which column holds the times?", hint="name it with --time-key COLUMN")
+    if request.line not in ("", TIME_LINE):
+        raise ConfigError(f"{table.full_name}: a series lies on the line of times, not on that of {request.line}")
+    return replace(table, line=TIME_LINE, time_key=time_key, is_key_proven=bool(table.key))
 
 
 def _check_request(request: LoadRequest) -> None:
@@ -324,8 +353,9 @@ def _declaration(request: LoadRequest) -> _Declaration | None:
     return _Declaration(schema=found, table=table, layout=found.layouts.get(table.name), where=where)
 
 
-def _hidden(kind: TableKind) -> tuple[Column, ...]:
-    line = (Column(name=HEALPIX, type=BIGINT, nullable=False, hidden=True, description="cell of HEALPix order 29, NESTED"),)
+def _hidden(table: Table, director: TableSnapshot | None) -> tuple[Column, ...]:
+    what = "cell of HEALPix order 29, NESTED" if table.line == SKY_LINE else f"place on the line of {_LINES_OF[table.line]}"
+    line = (Column(name=HEALPIX, type=BIGINT, nullable=False, hidden=True, description=what),)
     origin = (
         Column(name="_load", type=INTEGER, nullable=False, hidden=True, description="number of the load that brought the row"),
         Column(name="_input", type=INTEGER, nullable=False, hidden=True, description="number of the load's input, from 0"),
@@ -334,6 +364,7 @@ def _hidden(kind: TableKind) -> tuple[Column, ...]:
         Column(name=DIRECTOR_RA, type=DOUBLE, unit="deg", hidden=True, description="right ascension of the director"),
         Column(name=DIRECTOR_DEC, type=DOUBLE, unit="deg", hidden=True, description="declination of the director"),
     )
-    if kind is TableKind.REPLICATED:
+    if table.kind is TableKind.REPLICATED:
         return origin
-    return (*line, *origin) if kind is TableKind.DIRECTOR else (*line, *origin, *position)
+    has_position = table.kind is TableKind.MATCH or (director is not None and bool(director.table.ra))
+    return (*line, *origin, *position) if has_position else (*line, *origin)

@@ -157,7 +157,8 @@ class Desk:
 
     @property
     def is_director(self) -> bool:
-        return self.table.kind is TableKind.DIRECTOR
+        """Say whether rows have places of their own, by which tiles are made."""
+        return self.table.kind in (TableKind.DIRECTOR, TableKind.SERIES)
 
     @property
     def is_keyed(self) -> bool:
@@ -173,7 +174,8 @@ class Desk:
     def schema(self) -> pa.Schema:
         """Return the schema of parts."""
         own = self.shape.schema
-        return own if self.definition.director is None else children.with_director_position(own)
+        director = self.definition.director
+        return own if director is None else children.with_director_position(own, director)
 
     @property
     def form(self) -> PartFormat:

@@ -164,7 +164,7 @@ class Follower:
 
     def _has_moved(self, rows: pa.Table, start: int, stop: int) -> bool:
         """Say whether a director has another position within the cell that it was in."""
-        if not self._is_whole:
+        if not self._is_whole or children.DIRECTOR_RA not in rows.schema.names:
             return False
         now = self._complete(rows.select(self._desk.shape.schema.names), start, stop)
         return not all(now.column(name).equals(rows.column(name)) for name in (children.DIRECTOR_RA, children.DIRECTOR_DEC))

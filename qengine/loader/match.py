@@ -50,7 +50,10 @@ def read_side(catalog: Catalog, schema: str, text: str, option: str) -> Side:
             f"a match table needs {option} TABLE.COLUMN, not {text!r}",
             hint="the director, before it its catalogue if that is another one, and the column of the inputs with its keys",
         )
-    return Side(director=find_director(catalog, words[0] if len(words) == 3 else schema, words[-2]), column=words[-1])
+    director = find_director(catalog, words[0] if len(words) == 3 else schema, words[-2])
+    if not director.table.ra:
+        raise ConfigError(f"{director.table.full_name} does not lie on the sky, so pairs cannot be placed by it")
+    return Side(director=director, column=words[-1])
 
 
 def laid_out(table: Table, own: Side, other: Side, *, is_second: bool) -> Table:

@@ -53,7 +53,8 @@ class LoadRequest:
     `kind` is a director unless the schema says otherwise. `key` is a director's unique key, or a child's own; empty if there is
     none, None to ask the schema. `ra` and `dec` are columns of the position in ICRS degrees; empty to find them by UCD or name.
     A match table names its two directors by `left` and `right`, each `[CATALOG.]TABLE.COLUMN` with the column of the inputs that
-    holds the director's key.
+    holds the director's key. `line` is what the line of a director's family is made of, sky (if empty) or hash of its key; a series
+    lies by the times in `time_key`.
     `schema` is a Felis file, an address or the name of a schema (`catalog.felis_schema`), whose sidecar may say all of this. A
     director's tiles hold at most `rows_per_tile` rows, a child's parts at most four times as many. `margin_arcsec` of zero writes
     no margins. `ra_wrap` takes right ascensions outside [0, 360) modulo 360 instead of refusing them. `memory_bytes` bounds what
@@ -78,6 +79,8 @@ class LoadRequest:
     director_key: str = ""
     left: str = ""
     right: str = ""
+    line: str = ""
+    time_key: str = ""
     schema: Path | str | None = None
     rows_per_tile: int | None = None
     margin_arcsec: float | None = None

@@ -18,6 +18,7 @@ from qengine.loader.desk import Desk, Made
 from qengine.loader.distribute import InputTally
 from qengine.loader.filtered import Filtered
 from qengine.loader.gaps import leaf_tiles
+from qengine.loader.lines import has_neighbours
 from qengine.loader.match import Separation
 from qengine.loader.request import LoadReport
 from qengine.loader.sources.source import Source
@@ -110,11 +111,13 @@ def report_of(
 
 
 def tree_of(desk: Desk, made: Made, snapshot: TableSnapshot) -> TreePlan | None:
-    """Return the HATS tree of all parts: of a match table, that of its first layout. A table without places has none, nor has one
-    in an object store, where a file cannot have two names (an export makes trees)."""
+    """Return the HATS tree of all parts: of a match table, that of its first layout. There is none of a table that does not lie on
+    the sky, and none in an object store, where a file cannot have two names (an export makes trees)."""
     from qengine.loader.change import TreePlan
 
     if desk.table.kind is TableKind.REPLICATED or made.placement is None or desk.store.is_far:
+        return None
+    if not has_neighbours(desk.table):
         return None
     director = desk.definition.director
     is_new = desk.base is None

@@ -34,7 +34,8 @@ from qengine.loader.fresh import Fresh, index_keys
 from qengine.loader.gaps import gap_tiles
 from qengine.loader.keep import changed_by, duplicates, find_again, kept_of, refusing, shrunk
 from qengine.loader.kept import Kept, index_of, index_words, written_of, written_words
-from qengine.loader.locate import ChildLocator, DirectorLocator, Locator, Placement, Rows, locate, placed_in
+from qengine.loader.lines import own_locator
+from qengine.loader.locate import ChildLocator, Locator, Placement, Rows, locate, placed_in
 from qengine.loader.match import MatchLocator, Separation
 from qengine.loader.partition import Targets, Tiles, child_buckets, director_buckets, snapped, tiles_of
 from qengine.loader.quality import REPEATED
@@ -218,7 +219,7 @@ class TableRun:
     def _locator(self) -> Locator:
         table = self.desk.table
         if self.desk.definition.director is None:
-            return DirectorLocator(ra=table.ra, dec=table.dec, key=table.key, is_wrapping=self.desk.request.ra_wrap)
+            return own_locator(table, is_wrapping=self.desk.request.ra_wrap)
         own = self.desk.definition.columns.field(table.director_key)
         arrow = children.family_key_type(self.desk.definition.director, own)
         child = ChildLocator(

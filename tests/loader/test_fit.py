@@ -12,7 +12,7 @@ import pytest
 from astropy.coordinates import SkyCoord
 
 from qengine.catalog.sidecar import SCALES
-from qengine.errors import InputError, SchemaError
+from qengine.errors import InputError
 from qengine.loader.request import ExtraColumns, MissingColumns
 from tests.loader.stores import Site
 
@@ -245,8 +245,9 @@ def test_infinite_and_impossible_positions_of_other_frames_go_to_quarantine(site
     assert (report.read, report.stored, report.quarantined) == (3, 1, 2)
 
 
-def test_unsupported_lines_are_refused(site: Site, schema: Path) -> None:
+def test_the_sidecar_says_which_line(site: Site, schema: Path) -> None:
     (schema / "sharding.toml").write_text('[tables.obj]\nkind = "series"\ntime_key = "n"\n')
-    with pytest.raises(SchemaError, match="tables on the line time cannot be loaded"):
-        site.load(site.write("a.parquet", base()), schema=schema)
+    site.load(site.write("a.parquet", base()), schema=schema)
+    found = site.snapshot().table
+    assert (found.kind.value, found.line, found.time_key) == ("series", "time", "n")
     assert "tai" in SCALES
