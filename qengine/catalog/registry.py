@@ -31,6 +31,7 @@ from qengine.catalog.database import Database
 from qengine.catalog.facts import read_facts
 from qengine.catalog.files import Files, LocalFiles
 from qengine.catalog.inputs import InputRecord
+from qengine.catalog.jobs import JobStore
 from qengine.catalog.loads import Load, LoadState
 from qengine.catalog.manifest import read_manifest, write_manifest
 from qengine.catalog.migrations.tables import CATALOG_STATES, CATALOGS, EXPIRED, INPUTS, RATES, SNAPSHOT_TABLES, SNAPSHOTS, TAGS
@@ -98,6 +99,11 @@ class Registry:
     def releases(self) -> Releases:
         """Tags, states, expiry, leases and budgets of the catalogues."""
         return Releases(self._files, self._database)
+
+    @property
+    def jobs(self) -> JobStore:
+        """Asynchronous queries."""
+        return JobStore(self._database)
 
     def catalog(self, *, snapshots: Mapping[str, int | str] | None = None) -> Catalog:
         """Return all published tables and TAP_SCHEMA, each catalogue at its latest snapshot or at the one that `snapshots` names by

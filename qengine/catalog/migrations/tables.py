@@ -151,3 +151,33 @@ BUDGETS = Table(
     Column("catalog", String(128), primary_key=True),
     Column("bytes", BigInteger, nullable=False),
 )
+
+# Asynchronous queries (`catalog.jobs`). `holder` runs the job under `epoch` until its lease runs out.
+JOBS = Table(
+    "jobs",
+    METADATA,
+    Column("id", String(32), primary_key=True),
+    Column("owner", String(128), nullable=False),
+    Column("run_id", String(64), nullable=False),
+    Column("phase", String(16), nullable=False),
+    Column("created", DateTime, nullable=False),
+    Column("queued", DateTime),
+    Column("started", DateTime),
+    Column("ended", DateTime),
+    Column("destruction", DateTime, nullable=False),
+    Column("quote", DateTime),
+    Column("duration_s", BigInteger, nullable=False),
+    Column("identity", Text, nullable=False),
+    Column("parameters", Text, nullable=False),
+    Column("uploads", Text, nullable=False),
+    Column("result", Text, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("progress", Text, nullable=False),
+    Column("holder", String(128), nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("losses", Integer, nullable=False),
+    Column("lease_until", DateTime),
+    Index("ix_jobs_owner", "owner", "created"),
+    Index("ix_jobs_phase", "phase"),
+    Index("ix_jobs_destruction", "destruction"),
+)

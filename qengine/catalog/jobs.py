@@ -1,0 +1,271 @@
+"""Jobs in the registry's database: what was asked for, how far it is, and which process runs it.
+
+A job is a row that changes as a whole: `edit` reads it, applies a pure function, and writes what that returns, in a transaction
+that excludes other writers. So what a transition checks (`tap.jobs`) still holds when it is written, in any number of processes.
+
+A process that runs a job holds a *lease* on it, which it renews (`renew`) as long as it lives. `claim` gives out jobs that are
+queued, and executing ones whose lease has run out; each claim raises the job's *epoch*. What a runner has to say it says under its
+epoch (`edit` with `Claim`): one that was taken for dead and wakes up later is refused with `LostClaimError`. Leases that ran out
+are counted, so that a job that ends every process that touches it is not tried for ever.
+
+Owners take turns: a job is claimed for the owner who has the fewest running, the oldest first. Times are in UTC without a zone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Any
+
+import sqlalchemy as sa
+
+from qengine.catalog.database import Database, now
+from qengine.catalog.migrations.tables import JOBS
+from qengine.errors import ConflictError, UnknownNameError
+
+Json = Mapping[str, Any]
+
+
+class Phase(Enum):
+    """The phases of UWS 1.1 that a job can be in here."""
+
+    PENDING = "PENDING"
+    QUEUED = "QUEUED"
+    EXECUTING = "EXECUTING"
+    COMPLETED = "COMPLETED"
+    ERROR = "ERROR"
+    ABORTED = "ABORTED"
+    HELD = "HELD"
+    ARCHIVED = "ARCHIVED"
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it changes by itself: the phases in which UWS lets clients wait."""
+        return self in (Phase.PENDING, Phase.QUEUED, Phase.EXECUTING)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right of one process to run a job, as long as the job has this holder and epoch."""
+
+    job: str
+    holder: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One job. `owner` is empty for anybody, `identity` the rest of what is known of who asked. `parameters` are the values of each
+    parameter by upper-case name, `uploads` says where uploaded tables are kept. `duration_s` bounds one execution, 0: unlimited.
+    `result`, `error` and `progress` are empty until there is one. `losses` counts leases that ran out."""
+
+    id: str
+    owner: str = ""
+    run_id: str = ""
+    phase: Phase = Phase.PENDING
+    created: datetime
+    queued: datetime | None = None
+    started: datetime | None = None
+    ended: datetime | None = None
+    destruction: datetime
+    quote: datetime | None = None
+    duration_s: int = 0
+    identity: Json = field(default_factory=dict)
+    parameters: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    uploads: Json = field(default_factory=dict)
+    result: Json = field(default_factory=dict)
+    error: Json = field(default_factory=dict)
+    progress: Json = field(default_factory=dict)
+    holder: str = ""
+    epoch: int = 0
+    losses: int = 0
+    lease_until: datetime | None = None
+
+    @property
+    def claim(self) -> Claim:
+        """Return the right to run it as it is now."""
+        return Claim(self.id, self.holder, self.epoch)
+
+
+class LostClaimError(ConflictError):
+    """A job was taken from the process that ran it: it was aborted, deleted, or given to another."""
+
+    code = "lost_claim"
+
+
+_JSON = ("identity", "parameters", "uploads", "result", "error", "progress")
+
+
+class JobStore:
+    """The jobs of one registry."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def insert(self, job: Job) -> None:
+        """Add a job."""
+        with self._database.writing() as connection:
+            connection.execute(sa.insert(JOBS).values(_row(job)))
+
+    def find(self, job: str) -> Job:
+        """Return a job. Raise `UnknownNameError` if there is none."""
+        with self._database.reading() as connection:
+            return _find(connection, job)
+
+    def edit(self, job: str, change: Callable[[Job], Job], *, claim: Claim | None = None) -> Job:
+        """Replace a job by what `change` makes of it, and return that. What `change` raises leaves the job as it is.
+
+        Raise `UnknownNameError` if there is none, `LostClaimError` if it is not executing under `claim`.
+        """
+        with self._database.writing() as connection:
+            try:
+                old = _find(connection, job)
+            except UnknownNameError as error:
+                raise error if claim is None else LostClaimError(f"job {job} is gone") from error
+            if claim is not None and (old.claim != claim or old.phase is not Phase.EXECUTING):
+                raise LostClaimError(f"job {job} is {old.phase.value} and no longer run under epoch {claim.epoch}")
+            new = change(old)
+            if new != old:
+                before = _row(old)
+                changed = {name: value for name, value in _row(new).items() if value != before[name]}
+                connection.execute(sa.update(JOBS).where(JOBS.c.id == job).values(changed))
+        return new
+
+    def remove(self, job: str) -> None:
+        """Delete a job. Raise `UnknownNameError` if there is none."""
+        with self._database.writing() as connection:
+            if connection.execute(sa.delete(JOBS).where(JOBS.c.id == job)).rowcount != 1:
+                raise _unknown(job)
+
+    def listed(
+        self, owner: str, *, phases: Collection[Phase] = (), after: datetime | None = None, last: int | None = None
+    ) -> tuple[Job, ...]:
+        """Return the jobs of an owner in order of creation: in one of `phases` (none named: all but archived ones), created later
+        than `after`, and of these the `last` ones, the newest first then."""
+        query = sa.select(JOBS).where(JOBS.c.owner == owner)
+        if phases:
+            query = query.where(JOBS.c.phase.in_([phase.value for phase in phases]))
+        else:
+            query = query.where(JOBS.c.phase != Phase.ARCHIVED.value)
+        if after is not None:
+            query = query.where(JOBS.c.created > after)
+        if last is None:
+            query = query.order_by(JOBS.c.created, JOBS.c.id)
+        else:
+            query = query.order_by(JOBS.c.created.desc(), JOBS.c.id.desc()).limit(last)
+        with self._database.reading() as connection:
+            return tuple(_job(row) for row in connection.execute(query))
+
+    def phases(self, jobs: Collection[str]) -> Mapping[str, Phase]:
+        """Return the phase of each of these jobs that is there."""
+        query = sa.select(JOBS.c.id, JOBS.c.phase).where(JOBS.c.id.in_(sorted(jobs)))
+        with self._database.reading() as connection:
+            return {row.id: Phase(row.phase) for row in connection.execute(query)}
+
+    def known(self) -> frozenset[str]:
+        """Return the ids of all jobs."""
+        with self._database.reading() as connection:
+            return frozenset(connection.execute(sa.select(JOBS.c.id)).scalars())
+
+    def due(self) -> tuple[Job, ...]:
+        """Return the jobs whose time of destruction has come."""
+        with self._database.reading() as connection:
+            return tuple(_job(row) for row in connection.execute(sa.select(JOBS).where(JOBS.c.destruction <= now())))
+
+    # -- running --------------------------------------------------------------------------------------------------------------
+
+    def claim(self, holder: str, count: int, *, lease_s: float, dead: Collection[str] = ()) -> tuple[Job, ...]:
+        """Give up to `count` jobs to `holder` and return them as they are then, EXECUTING under a new epoch.
+
+        Jobs of the holders in `dead` count as if their leases had run out.
+        """
+        with self._database.reading() as connection:  # nothing to do is the usual case, and need not exclude writers
+            if count < 1 or not _claimable(connection, dead, 1):
+                return ()
+        with self._database.writing() as connection:
+            return tuple(_take(connection, row, holder, lease_s) for row in _claimable(connection, dead, count))
+
+    def renew(self, holder: str, progress: Mapping[str, Json], *, lease_s: float) -> Mapping[str, int]:
+        """Extend the leases of a holder, keep how far its jobs are, and return the epoch of each that is still its own."""
+        with self._database.writing() as connection:
+            own = sa.and_(JOBS.c.holder == holder, JOBS.c.phase == Phase.EXECUTING.value)
+            held = {row.id: row.epoch for row in connection.execute(sa.select(JOBS.c.id, JOBS.c.epoch).where(own))}
+            if held:
+                until = now() + timedelta(seconds=lease_s)
+                connection.execute(sa.update(JOBS).where(own).values(lease_until=until))
+            for job in held.keys() & progress.keys():
+                text = _text(progress[job])
+                connection.execute(sa.update(JOBS).where(own, JOBS.c.id == job).values(progress=text))
+        return held
+
+    def give_back(self, claims: Collection[Claim]) -> None:
+        """Queue jobs again that their holder will not end, before all others: they have waited already."""
+        for claim in claims:
+            try:
+                self.edit(claim.job, lambda job: replace(job, phase=Phase.QUEUED, holder="", lease_until=None), claim=claim)
+            except LostClaimError:
+                continue
+
+    def holders(self) -> frozenset[str]:
+        """Return who runs jobs, or did so when it died."""
+        with self._database.reading() as connection:
+            query = sa.select(JOBS.c.holder).where(JOBS.c.phase == Phase.EXECUTING.value).distinct()
+            return frozenset(connection.execute(query).scalars())
+
+
+def _claimable(connection: sa.Connection, dead: Collection[str], count: int) -> list[sa.Row[Any]]:
+    """Return rows that nobody runs, in the order in which their owners get a turn."""
+    executing = JOBS.c.phase == Phase.EXECUTING.value
+    is_left = sa.and_(executing, sa.or_(JOBS.c.lease_until < now(), JOBS.c.holder.in_(sorted(dead))))
+    free = sa.or_(JOBS.c.phase == Phase.QUEUED.value, is_left)
+    found = list(connection.execute(sa.select(JOBS.c.id, JOBS.c.owner).where(free).order_by(JOBS.c.queued, JOBS.c.id)))
+    if not found:
+        return []
+    running = sa.select(JOBS.c.owner, sa.func.count().label("jobs")).where(executing, sa.not_(is_left)).group_by(JOBS.c.owner)
+    turns: dict[str, int] = {row.owner: row.jobs for row in connection.execute(running)}
+    ranked = []
+    for place, row in enumerate(found):
+        ranked.append((turns.get(row.owner, 0), place, row.id))
+        turns[row.owner] = turns.get(row.owner, 0) + 1
+    chosen = [job for _, _, job in sorted(ranked)[:count]]
+    rows = {row.id: row for row in connection.execute(sa.select(JOBS).where(JOBS.c.id.in_(chosen)))}
+    return [rows[job] for job in chosen]
+
+
+def _take(connection: sa.Connection, row: sa.Row[Any], holder: str, lease_s: float) -> Job:
+    job, at = _job(row), now()
+    lost = job.phase is Phase.EXECUTING
+    taken = replace(
+        job, phase=Phase.EXECUTING, started=at, holder=holder, epoch=job.epoch + 1, losses=job.losses + lost, progress={},
+        lease_until=at + timedelta(seconds=lease_s),
+    )  # fmt: skip
+    connection.execute(sa.update(JOBS).where(JOBS.c.id == job.id).values(_row(taken)))
+    return taken
+
+
+def _find(connection: sa.Connection, job: str) -> Job:
+    row = connection.execute(sa.select(JOBS).where(JOBS.c.id == job)).one_or_none()
+    if row is None:
+        raise _unknown(job)
+    return _job(row)
+
+
+def _unknown(job: str) -> UnknownNameError:
+    return UnknownNameError(f"there is no job {job}", hint="it may have been deleted, or its time of destruction has come")
+
+
+def _row(job: Job) -> dict[str, Any]:
+    values = {one.name: getattr(job, one.name) for one in fields(job)}
+    return {**values, "phase": job.phase.value, **{name: _text(values[name]) for name in _JSON}}
+
+
+def _job(row: sa.Row[Any]) -> Job:
+    values = dict(row._mapping)
+    return Job(**{**values, "phase": Phase(row.phase), **{name: json.loads(values[name]) for name in _JSON}})
+
+
+def _text(value: Json) -> str:
+    return json.dumps(value, ensure_ascii=False)
