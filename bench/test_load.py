@@ -1,37 +1,74 @@
-"""Loading Object: rows a second of processor time, and the peak of memory, in a process of its own (`load_once`).
+"""Loading whole tables: rows a second of processor time and core, and the peak of memory, in processes of their own (`load_once`).
 
-Targets at 2e7 rows: 400 thousand rows a second per core, under 4 GB.
+*load* is Object beside bare DuckDB that only sorts; *load_children* is SourceAssoc, five rows for each object, into a store that
+has the objects; *load_hats* is Object with the margin that hats-import gets in the same run, on half the rows. hats-import is
+measured if QENGINE_BENCH_HATS_IMPORT says where it is (`load_once`).
 """
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
-import sys
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench.conftest import ROWS, Bench
+from bench.datagen import ASSOC_PER_OBJECT
+from bench.loads import fresh_folder, load_once
+
+HATS_MARGIN_ARCSEC = 10.0
+
+
+def _measured(benchmark: Any, run: Callable[[], dict[str, float]], rows: int) -> None:
+    def once() -> None:
+        figures = run()
+        benchmark.extra_info.update(figures, rows=rows, rows_per_core_s=rows / figures["cpu_s"])
+
+    benchmark.pedantic(once, rounds=1, iterations=1)
+
+
+def _place(bench: Bench, name: str) -> Path:
+    return bench.store.root.parent / name
 
 
 @pytest.mark.parametrize("engine", ["bare", "qengine"])
 def test_load_object(benchmark: Any, engine: str, bench: Bench) -> None:
     benchmark.group = "load"
-    out = bench.store.root.parent / f"load-{engine}"  # on the disk of the data: temporary directories may be in memory
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir()
     program = "duckdb" if engine == "bare" else "qengine"
-    command = [sys.executable, "-m", "bench.load_once", program, str(bench.inputs), str(out)]
+    tables = {"Object": [bench.inputs / "Object"]}
+    with fresh_folder(_place(bench, f"load-{engine}")) as out:
+        _measured(benchmark, lambda: load_once(program, out, tables, schema=bench.inputs / "schema.yaml"), ROWS)
 
-    def once() -> None:
-        done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
-        figures = json.loads(done.stdout.splitlines()[-1])
-        benchmark.extra_info.update(figures, rows=ROWS, rows_per_core_s=ROWS / figures["cpu_s"])
 
-    try:
-        benchmark.pedantic(once, rounds=1, iterations=1)
-    finally:
-        shutil.rmtree(out, ignore_errors=True)
+def test_load_children(benchmark: Any, bench: Bench) -> None:
+    benchmark.group = "load_children"
+    schema = bench.inputs / "schema.yaml"
+    with fresh_folder(_place(bench, "load-children")) as out:
+        load_once("qengine", out, {"Object": [bench.inputs / "Object"]}, schema=schema)
+        _measured(
+            benchmark,
+            lambda: load_once("qengine", out, {"SourceAssoc": [bench.inputs / "SourceAssoc"]}, schema=schema),
+            ROWS * ASSOC_PER_OBJECT,
+        )
+
+
+@pytest.mark.parametrize("engine", ["bare", "qengine"])
+def test_load_beside_hats_import(benchmark: Any, engine: str, bench: Bench, tmp_path: Path) -> None:
+    benchmark.group = "load_hats"
+    if engine == "bare" and not os.environ.get("QENGINE_BENCH_HATS_IMPORT"):
+        pytest.skip("QENGINE_BENCH_HATS_IMPORT does not name a folder with hats-import")
+    files = sorted((bench.inputs / "Object").glob("*.parquet"))
+    half = files[: max(1, len(files) // 2)]
+    few = tmp_path / "half"
+    few.mkdir()
+    for file in half:
+        (few / file.name).symlink_to(file)
+    rows = ROWS * len(half) // len(files)
+    words = {"ra": "coord_ra", "dec": "coord_dec", "margin_arcsec": HATS_MARGIN_ARCSEC}
+    request = {"margin_arcsec": HATS_MARGIN_ARCSEC, "rows_per_tile": 1_000_000}
+    with fresh_folder(_place(bench, f"load-hats-{engine}")) as out:
+        program = "hats-import" if engine == "bare" else "qengine"
+        schema = bench.inputs / "schema.yaml"
+        _measured(benchmark, lambda: load_once(program, out, {"Object": [few]}, schema=schema, request=request, **words), rows)

@@ -31,7 +31,7 @@ import pyarrow.compute as pc
 
 from qengine.errors import BugError, QueryCancelledError
 from qengine.plan.physical import DISTANCE_COLUMN, SKY_COLUMN, SkyJoin
-from qengine.sky.cells import ORDER
+from qengine.sky.cells import ORDER, distinct
 from qengine.sky.healpix import cells_of, neighbours_of_each
 
 PAIRS = 1 << 18
@@ -293,7 +293,7 @@ def _classes(driving: Places) -> Sequence[Places]:
     if not driving.has_radii:
         return (driving,)
     number = np.floor(np.log(np.maximum(driving.radii_deg, 1e-6)) / np.log(_CLASS_FACTOR)).astype(np.int64)
-    return [driving.of(np.flatnonzero(number == n)) for n in np.unique(number)]
+    return [driving.of(np.flatnonzero(number == n)) for n in distinct(number)]
 
 
 def _runs(driving: Places, rows: int) -> Iterator[Places]:

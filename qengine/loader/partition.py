@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qengine.catalog.model import Int64Array
-from qengine.sky.cells import BEYOND_END, LINE_END, ORDER
+from qengine.sky.cells import BEYOND_END, LINE_END, ORDER, distinct
 
 _CHUNK = 1 << 22
 _SAMPLE = 1 << 20
@@ -162,12 +162,12 @@ def director_buckets(cells: Int64Array, tiles: Tiles, bucket_rows: int) -> Int64
             starts.append(start)
             held = 0
         held += count
-    return _unique([*starts, *_quantiles(cells, LINE_END, BEYOND_END, bucket_rows)])
+    return distinct([*starts, *_quantiles(cells, LINE_END, BEYOND_END, bucket_rows)])
 
 
 def child_buckets(cells: Int64Array, bucket_rows: int) -> Int64Array:
     """Return where buckets begin that cut no cell and hold about `bucket_rows` rows each; cells off the sky come last."""
-    return _unique([*_quantiles(cells, 0, LINE_END, bucket_rows), *_quantiles(cells, LINE_END, BEYOND_END, bucket_rows)])
+    return distinct([*_quantiles(cells, 0, LINE_END, bucket_rows), *_quantiles(cells, LINE_END, BEYOND_END, bucket_rows)])
 
 
 def _quantiles(cells: Int64Array, start: int, stop: int, bucket_rows: int) -> list[int]:
@@ -207,7 +207,7 @@ def snapped(bucket_start: Int64Array, targets: Targets) -> Int64Array:
     """Return where buckets begin so that they cut no fixed target."""
     at = targets.at(bucket_start)
     inside = (at >= 0) & targets.is_fixed[np.maximum(at, 0)]
-    return np.unique(np.where(inside, targets.start[np.maximum(at, 0)], bucket_start))
+    return distinct(np.where(inside, targets.start[np.maximum(at, 0)], bucket_start))
 
 
 def _cell_borders(cells: Int64Array, max_rows: int) -> Int64Array:
@@ -235,7 +235,3 @@ def _chunks(cells: Int64Array) -> Iterator[Int64Array]:
 def _on_sky(cells: Int64Array) -> Int64Array:
     inside: Int64Array = cells[(cells >= 0) & (cells < LINE_END)]
     return inside
-
-
-def _unique(values: list[int]) -> Int64Array:
-    return np.unique(np.array(values, np.int64))

@@ -23,7 +23,7 @@ from qengine.loader.match import Separation
 from qengine.loader.request import LoadReport
 from qengine.loader.sources.source import Source
 from qengine.loader.write import Written, count_rows
-from qengine.sky.cells import RangeSet
+from qengine.sky.cells import RangeSet, distinct
 from qengine.storage.objects import Store
 from qengine.storage.parts import PartFile
 from qengine.storage.statistics import PartRecord, part_record
@@ -68,7 +68,7 @@ def input_records(inputs: Sequence[InputSource], sources: Sequence[Source], made
 def _coverage(cells: Int64Array) -> bytes:
     """Return ranges that hold all cells, start and stop in turn."""
     shift = 2 * (29 - _COVERAGE_ORDER)
-    pixels = np.unique(np.asarray(cells[cells >= 0]) >> shift)
+    pixels = distinct(np.asarray(cells[cells >= 0]) >> shift)
     ranges = RangeSet.from_ranges(pixels << shift, (pixels + 1) << shift).coarsen(_COVERAGE_RANGES)
     return np.stack([ranges.starts, ranges.stops], axis=1).astype("<i8").tobytes() if len(ranges) else b""
 
@@ -97,7 +97,7 @@ def report_of(
         quarantine=desk.store.uri(desk.quarantine) if tally.quarantined else "",
         wrapped=placement.wrapped if placement else 0,
         nan=dict(tally.nan),
-        tiles=len(np.unique(first.targets.at(np.array([one.start for one in home], np.int64)))) if placement and home else 0,
+        tiles=len(distinct(first.targets.at(np.array([one.start for one in home], np.int64)))) if placement and home else 0,
         parts=sum(one.role is not PartRole.MARGIN for one in written),
         separation_arcsec=separation.largest_deg * 3600,
         margin_rows=count_rows(first.written, PartRole.MARGIN),

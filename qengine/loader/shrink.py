@@ -20,7 +20,7 @@ from qengine.catalog.model import Int64Array, PartRole, Parts
 from qengine.loader.pool import in_order
 from qengine.loader.stored import INPUT, LOAD, conformed, input_codes, read_part
 from qengine.loader.write import Written
-from qengine.sky.cells import RangeSet
+from qengine.sky.cells import RangeSet, distinct
 from qengine.storage.objects import Store
 from qengine.storage.parts import PartFormat, write_part
 
@@ -177,5 +177,5 @@ def one_column(tables: Sequence[pa.Table], name: str, arrow: pa.DataType) -> pa.
 
 def ranges_of(cells: Int64Array) -> RangeSet:
     """Return the ranges of just these cells."""
-    unique = np.unique(cells[cells >= 0])
+    unique = distinct(cells[cells >= 0])
     return RangeSet.from_ranges(unique, unique + 1)

@@ -48,7 +48,7 @@ from qengine.loader.steps import WriteLog, has_parts
 from qengine.loader.stored import read_ranges
 from qengine.loader.wear import freed
 from qengine.loader.write import Layout, Written
-from qengine.sky.cells import LINE_END, RangeSet
+from qengine.sky.cells import LINE_END, RangeSet, distinct
 from qengine.sky.coverage import ring
 from qengine.storage.parts import PartFormat
 
@@ -340,7 +340,7 @@ class TableRun:
             return fresh, np.empty(0, np.int64)
         shift = 2 * (29 - _NEAR_ORDER)
         cells = placement.cells[(placement.cells >= 0) & (placement.cells < LINE_END)]
-        pixels = np.unique(np.asarray(cells) >> shift)
+        pixels = distinct(np.asarray(cells) >> shift)
         touched = RangeSet.from_ranges(pixels << shift, (pixels + 1) << shift)
         near = touched | ring(touched, self.desk.definition.margin_arcsec / 3600)
         return fresh, np.flatnonzero(on_sky & targets.is_fixed & near.overlaps(targets.start, targets.stop))

@@ -25,7 +25,7 @@ from qengine.plan.cut import Leaf, Restriction
 from qengine.plan.logical import KeyFact, Lookup, PlaceFact, RangeFact, RegionFact, ValueFact
 from qengine.plan.regions import intersection, needs_position
 from qengine.plan.values import AllOf, AnyOf, Around, Test, Within, may_hold
-from qengine.sky.cells import RangeSet
+from qengine.sky.cells import RangeSet, distinct
 from qengine.sky.coverage import coverage, ring
 from qengine.sky.region import Circle, Intersection, Polygon, RaDecBox, Region, Union
 
@@ -59,7 +59,7 @@ def work_of(leaf: Leaf, resolved: Resolved) -> RangeSet:
                 places = restriction.fact.cells
                 work = work & (places | ring(places, distance) if distance > 0 else places)
             if (lookup := _lookup(leaf, restriction)) is not None and lookup in resolved:
-                cells = np.unique(resolved[lookup])
+                cells = distinct(resolved[lookup])
                 found = RangeSet.from_ranges(cells, cells + 1)
                 work = work & (found | ring(found & RangeSet.sky(), distance) if distance > 0 else found)
     return _narrow_by_statistics(work, leaf)

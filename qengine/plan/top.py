@@ -27,7 +27,7 @@ from qengine.plan import terms
 from qengine.plan.cut import Leaf
 from qengine.plan.logical import Relation
 from qengine.plan.split import limit_of
-from qengine.sky.cells import RangeSet
+from qengine.sky.cells import RangeSet, distinct
 
 MAX_ROWS = 100_000
 """Beyond so many rows, stopping early would cost more than it saves."""
@@ -193,7 +193,7 @@ def alone(spec: TopSpec, work: RangeSet, slots: int) -> Int64Array:
     count = max(_LEAST_ALONE, 2 * slots, min(spec.rows, _MOST_ALONE))
     along = known[np.argsort(found.best[known], kind="stable")]
     chosen = (along[::-1] if spec.is_descending else along)[:count]
-    return np.unique(np.concatenate([found.start[chosen], found.stop[chosen]]))
+    return distinct(np.concatenate([found.start[chosen], found.stop[chosen]]))
 
 
 def order_of(spec: TopSpec, work: RangeSet, bounds: Int64Array) -> TopOrder:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from qengine.sky.cells import ORDER, Int64Array, RangeSet
+from qengine.sky.cells import ORDER, Int64Array, RangeSet, distinct
 from qengine.sky.healpix import Float64Array, cells_of, centers, max_radius_deg, min_width_deg, neighbours, neighbours_of_each
 from qengine.sky.moc import Cells
 from qengine.sky.region import Circle, Intersection, Region, Union, circle_depth_deg
@@ -202,5 +202,5 @@ def _edge(tiles: Int64Array, depth: int) -> Int64Array:
     for bit in range(depth):
         spread |= ((side >> bit) & 1) << (2 * bit)
     last = int(spread[-1])
-    edge = np.unique(np.concatenate([spread, spread << 1, spread | (last << 1), (spread << 1) | last]))
+    edge = distinct(np.concatenate([spread, spread << 1, spread | (last << 1), (spread << 1) | last]))
     return np.asarray(((tiles[:, None] << (2 * depth)) + edge).ravel())

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qengine.errors import InputError
-from qengine.sky.cells import BEYOND_END, LINE_END, ORDER, RangeSet, Tile, beyond_cell, overlay
+from qengine.sky.cells import BEYOND_END, LINE_END, ORDER, RangeSet, Tile, beyond_cell, distinct, overlay
 
 SIZE = 80
 RANGES = st.lists(st.tuples(st.integers(0, SIZE), st.integers(-2, 12)), max_size=12).map(
@@ -255,3 +255,8 @@ def test_other_processes_agree() -> None:
     code = "from qengine.sky.cells import beyond_cell; print(beyond_cell([42]).tolist(), beyond_cell(['42']).tolist())"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "7"})
     assert found.stdout.strip() == f"{beyond_cell([42]).tolist()} {beyond_cell(['42']).tolist()}"
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1)))
+def test_distinct_values_are_sorted_and_each_once(values: list[int]) -> None:
+    assert distinct(np.array(values, np.int64)).tolist() == sorted(set(values))
