@@ -1,42 +1,28 @@
 """/sync: one request, one streamed result.
 
 The first batch is awaited before anything is sent, so that whatever fails until then is an honest HTTP error. Afterwards the
-stream goes out as it comes (a little of it not alone: each piece that is sent wakes up the other side); a failure then is a
-trailing QUERY_STATUS where the format has one, and a broken connection otherwise. A client that goes away ends the query, at
-whatever point it does.
+stream goes out as it comes (`tap.stream`); a failure then is a trailing QUERY_STATUS where the format has one, and a broken
+connection otherwise. A client that goes away ends the query, at whatever point it does.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
+from contextlib import aclosing
 from typing import Any, TypeVar
 
-import pyarrow as pa
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
 from qengine.tap.failure import as_known, error_response
-from qengine.tap.formats.writer import ResultHeader, ResultWriter
 from qengine.tap.parameters import Parameters, SyncRequest, check_sync
-from qengine.tap.provenance import provenance
-from qengine.tap.service import Answer, AnsweringService, TapSettings
+from qengine.tap.service import AnsweringService, TapSettings
+from qengine.tap.stream import Opened, opened, pieces
 
 QUERY_ID_HEADER = "X-Query-Id"
 """In the response: the id for `/tap/progress/<id>`. In a request: the id that the
 client wants, so that it can ask before rows come."""
-
-_SLICE_ROWS = 65_536
-"""Rows that are formatted at once; the event loop serves others in between."""
-
-_THREAD_ROWS = 5_000
-"""From here on formatting is left to a thread."""
-
-_SENT_BYTES = 65_536
-"""What is sent at once, at least, while rows come."""
-
-_PATIENCE_S = 0.005
-"""How long a smaller piece waits for what comes next: a small answer is sent whole, and others begin at once all the same."""
 
 T = TypeVar("T")
 
@@ -64,79 +50,37 @@ async def _answer(request: Request, checked: SyncRequest, service: AnsweringServ
             max_cost=checked.max_cost,
         ),
     )
-    try:
-        batches = aiter(answer.batches)
-        # MAXREC=0 asks for the columns only, and TAP wants it called an overflow.
-        first = await while_connected(request, _next(batches)) if checked.maxrec else None
-        header = ResultHeader(
-            columns=answer.columns,
-            schema=answer.schema,
-            statement=answer.statement,
-            warnings=answer.warnings,
-            snapshots=answer.snapshots,
-            provenance=provenance(service.catalog(), answer.snapshots),
-        )
-        writer = checked.format.writer(header)
-    except BaseException:
-        await answer.close()
-        raise
-    stream = _stream(writer, first, batches, answer, is_cut=not checked.maxrec)
-    return _ClosingResponse(stream, answer, media_type=checked.content_type)
+    result = await opened(answer, checked, service.catalog, wait=lambda first: while_connected(request, first))
+    return _ClosingResponse(result, media_type=checked.content_type)
 
 
 class _ClosingResponse(StreamingResponse):
     """Ends the query when the response ends, whether it was sent, broken off, or never begun."""
 
-    def __init__(self, content: AsyncIterator[bytes], answer: Answer, *, media_type: str) -> None:
+    def __init__(self, result: Opened, *, media_type: str) -> None:
         # Set by hand: Starlette would add a charset to text types, and the media type is to be echoed.
-        super().__init__(content, headers={"content-type": media_type, QUERY_ID_HEADER: answer.query})
-        self._answer = answer
+        super().__init__(_stream(result), headers={"content-type": media_type, QUERY_ID_HEADER: result.answer.query})
+        self._result = result
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            await self._answer.close()
+            self._result.writer.close()
+            await self._result.answer.close()
 
 
-async def _stream(
-    writer: ResultWriter, first: pa.RecordBatch | None, batches: AsyncIterator[pa.RecordBatch], answer: Answer, *, is_cut: bool
-) -> AsyncIterator[bytes]:
-    pieces, size = [writer.begin()], 0
-    waiting: asyncio.Task[pa.RecordBatch | None] | None = None
+async def _stream(result: Opened) -> AsyncIterator[bytes]:
     try:
-        batch = first
-        while batch is not None:
-            for start in range(0, batch.num_rows, _SLICE_ROWS):
-                piece = batch.slice(start, _SLICE_ROWS)
-                pieces.append(
-                    await asyncio.to_thread(writer.write, piece) if piece.num_rows > _THREAD_ROWS else writer.write(piece)
-                )
-                size += len(pieces[-1])
-                if size >= _SENT_BYTES:
-                    yield b"".join(pieces)
-                    pieces, size = [], 0
-            waiting = asyncio.ensure_future(_next(batches))
-            if pieces and not (await asyncio.wait({waiting}, timeout=_PATIENCE_S))[0]:
-                yield b"".join(pieces)
-                pieces, size = [], 0
-            batch = await waiting
+        async with aclosing(pieces(result)) as stream:
+            async for piece in stream:
+                yield piece
     except Exception as error:  # after HTTP 200 the only way to tell is the stream itself
         known = as_known(error)
-        end = writer.fail(known)
+        end = result.writer.fail(known)
         if end is None:
             raise known from error
-        yield b"".join((*pieces, end))
-        return
-    finally:
-        if waiting is not None and not waiting.done():
-            waiting.cancel()
-            await asyncio.gather(waiting, return_exceptions=True)
-    yield b"".join((*pieces, writer.finish(is_overflow=answer.is_overflow or is_cut)))
-
-
-async def _next(batches: AsyncIterator[pa.RecordBatch]) -> pa.RecordBatch | None:
-    return await anext(batches, None)
+        yield end
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:

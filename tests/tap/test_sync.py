@@ -12,6 +12,7 @@ import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from astropy.table import Table
 
 from qengine.catalog.output import STATUS_KEY
 from tests.support.fake_service import FakeService
@@ -176,6 +177,13 @@ def test_failure_before_the_first_row_is_an_http_error(http: httpx.Client, url: 
     response = post(http, url, "SELECT source_id FROM demo.stars /* fail after 0 rows */", RESPONSEFORMAT="csv")
     assert response.status_code == 400
     assert "deadline" in response.text
+
+
+def test_a_format_that_holds_rows_back_sends_them_all(http: httpx.Client, url: str) -> None:
+    table = Table.read(
+        io.BytesIO(post(http, url, "SELECT source_id FROM demo.stars", RESPONSEFORMAT="fits").content), format="fits"
+    )
+    assert len(table) == 500
 
 
 def test_arrow_and_parquet(http: httpx.Client, url: str) -> None:

@@ -1,0 +1,114 @@
+"""From a query's answer to the bytes of its result, for responses and for files.
+
+`opened` awaits the first rows, so that whatever fails until then fails before anything is written. `pieces` yields the rest as it
+comes: a little of it not alone, because each piece wakes up the other side, but without keeping small answers waiting. What fails
+later is raised when all that could be written has been yielded; the writer then knows how to end (`ResultWriter.fail`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+
+from qengine.catalog.model import Catalog
+from qengine.tap.formats.writer import ResultHeader, ResultWriter
+from qengine.tap.parameters import SyncRequest
+from qengine.tap.provenance import provenance
+from qengine.tap.service import Answer
+
+_SLICE_ROWS = 65_536
+"""Rows that are formatted at once; the event loop serves others in between."""
+
+_THREAD_ROWS = 5_000
+"""From here on formatting is left to a thread."""
+
+_SENT_BYTES = 65_536
+"""What is sent at once, at least, while rows come."""
+
+_PATIENCE_S = 0.005
+"""How long a smaller piece waits for what comes next: a small answer is sent whole, and others begin at once all the same."""
+
+Batch: TypeAlias = pa.RecordBatch | None
+First: TypeAlias = Callable[[Coroutine[Any, Any, Batch]], Awaitable[Batch]]
+"""Awaits the first rows; may give up meanwhile."""
+
+
+@dataclass(slots=True)
+class Opened:
+    """An answer with its first rows and the writer for them. `rows` counts what was written."""
+
+    answer: Answer
+    writer: ResultWriter
+    first: Batch
+    batches: AsyncIterator[pa.RecordBatch]
+    is_cut: bool
+    rows: int = 0
+
+    @property
+    def is_overflow(self) -> bool:
+        """Whether MAXREC has cut the rows; known at the end."""
+        return self.answer.is_overflow or self.is_cut
+
+
+async def opened(answer: Answer, checked: SyncRequest, catalog: Callable[[], Catalog], *, wait: First | None = None) -> Opened:
+    """Return the answer when its first rows are there; one that fails until then is closed."""
+    try:
+        batches = aiter(answer.batches)
+        # MAXREC=0 asks for the columns only, and TAP wants it called an overflow.
+        first = None
+        if checked.maxrec:
+            first = await (_next(batches) if wait is None else wait(_next(batches)))
+        header = ResultHeader(
+            columns=answer.columns,
+            schema=answer.schema,
+            statement=answer.statement,
+            warnings=answer.warnings,
+            snapshots=answer.snapshots,
+            provenance=provenance(catalog(), answer.snapshots),
+        )
+        return Opened(answer, checked.format.writer(header), first, batches, is_cut=not checked.maxrec)
+    except BaseException:
+        await answer.close()
+        raise
+
+
+async def pieces(result: Opened) -> AsyncGenerator[bytes, None]:
+    """Yield the bytes of a result. Close its writer and its answer afterwards."""
+    writer = result.writer
+    held, size = [writer.begin()], 0
+    waiting: asyncio.Task[Batch] | None = None
+    try:
+        batch = result.first
+        while batch is not None:
+            for start in range(0, batch.num_rows, _SLICE_ROWS):
+                rows = batch.slice(start, _SLICE_ROWS)
+                held.append(await asyncio.to_thread(writer.write, rows) if rows.num_rows > _THREAD_ROWS else writer.write(rows))
+                result.rows += rows.num_rows
+                size += len(held[-1])
+                if size >= _SENT_BYTES:
+                    yield b"".join(held)
+                    held, size = [], 0
+            waiting = asyncio.ensure_future(_next(result.batches))
+            if held and not (await asyncio.wait({waiting}, timeout=_PATIENCE_S))[0]:
+                yield b"".join(held)
+                held, size = [], 0
+            batch = await waiting
+        for piece in writer.held():
+            yield b"".join((*held, piece))
+            held = []
+    except Exception:
+        yield b"".join(held)
+        raise
+    finally:
+        if waiting is not None and not waiting.done():
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+    yield b"".join((*held, writer.finish(is_overflow=result.is_overflow)))
+
+
+async def _next(batches: AsyncIterator[pa.RecordBatch]) -> Batch:
+    return await anext(batches, None)
