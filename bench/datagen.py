@@ -123,12 +123,14 @@ dec = "coord_dec"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """What to make: `rows` objects of a seed, in files of `chunk_rows`; tiles of at most `rows_per_tile` rows when loaded."""
+    """What to make: `rows` objects of a seed, in files of `chunk_rows`, each with `forced_per_object` forced sources; tiles of at most
+    `rows_per_tile` rows when loaded."""
 
     rows: int
     seed: int = 1
     chunk_rows: int = CHUNK_ROWS
     rows_per_tile: int = 1_000_000
+    forced_per_object: int = FORCED_PER_OBJECT
 
     @property
     def chunks(self) -> int:
@@ -220,7 +222,7 @@ def make_chunk(recipe: Recipe, chunk: int, stars: Stars) -> dict[str, Columns]:
     return {
         "Object": {name: objects[name] for name in OBJECT},
         "Source": _sources(rng, objects),
-        "ForcedSource": _forced(rng, objects),
+        "ForcedSource": _forced(rng, objects, recipe.forced_per_object),
         "SourceAssoc": _assoc(rng, objects),
     }
 
@@ -254,8 +256,8 @@ def _objects(rng: np.random.Generator, first: int, rows: int, stars: Stars) -> C
     return columns
 
 
-def _forced(rng: np.random.Generator, objects: Columns) -> Columns:
-    repeat = np.repeat(np.arange(len(objects["objectId"])), FORCED_PER_OBJECT)
+def _forced(rng: np.random.Generator, objects: Columns, each: int) -> Columns:
+    repeat = np.repeat(np.arange(len(objects["objectId"])), each)
     rows = len(repeat)
     flux = objects["r_psfFlux"][repeat]
     sigma = np.sqrt(np.abs(flux)) + 100.0
@@ -338,10 +340,13 @@ def _words(codes: NDArray[np.int64], words: Sequence[str]) -> pa.Array:
 # -- files ---------------------------------------------------------------------------------------------------------------------
 
 
-def generate(recipe: Recipe, folder: Path, *, workers: int = 2, progress: Callable[[int, int], None] | None = None) -> None:
-    """Write `schema.yaml`, `sharding.toml` and a folder of Parquet files for each table below `folder`."""
+def generate(
+    recipe: Recipe, folder: Path, *, workers: int = 2, progress: Callable[[int, int], None] | None = None,
+    tables: Sequence[str] = TABLES,
+) -> None:  # fmt: skip
+    """Write `schema.yaml`, `sharding.toml` and a folder of Parquet files for each of `tables` below `folder`."""
     schema = make_schema(read_dp1())
-    layouts = arrow_schemas(schema)
+    layouts = {name: layout for name, layout in arrow_schemas(schema).items() if name in tables}
     for name in layouts:
         (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / "schema.yaml").write_text(yaml.safe_dump(schema, sort_keys=False, width=120), encoding="utf-8")
@@ -349,8 +354,9 @@ def generate(recipe: Recipe, folder: Path, *, workers: int = 2, progress: Callab
     stars = read_stars()
 
     def write(chunk: int) -> None:
-        for name, columns in make_chunk(recipe, chunk, stars).items():
-            pq.write_table(_to_arrow(columns, layouts[name]), folder / name / f"{chunk:04d}.parquet", row_group_size=262_144)
+        made = make_chunk(recipe, chunk, stars)
+        for name, layout in layouts.items():
+            pq.write_table(_to_arrow(made[name], layout), folder / name / f"{chunk:04d}.parquet", row_group_size=262_144)
 
     with ThreadPoolExecutor(workers) as pool:
         for done, _ in enumerate(pool.map(write, range(recipe.chunks)), start=1):
