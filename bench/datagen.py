@@ -123,8 +123,8 @@ dec = "coord_dec"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """What to make: `rows` objects of a seed, in files of `chunk_rows`, each with `forced_per_object` forced sources; tiles of at most
-    `rows_per_tile` rows when loaded."""
+    """What to make: `rows` objects of a seed, in files of `chunk_rows`, each object with `forced_per_object` forced sources; tiles of
+    at most `rows_per_tile` rows when loaded."""
 
     rows: int
     seed: int = 1

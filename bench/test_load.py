@@ -1,6 +1,6 @@
 """Loading whole tables: rows a second of processor time and core, and the peak of memory, in processes of their own (`load_once`).
 
-*load* is Object beside bare DuckDB that only sorts; *load_children* is SourceAssoc, five rows for each object, into a store that
+*load* is Object beside bare DuckDB that only sorts; *load_children* is ForcedSource, five rows for each object, into a store that
 has the objects; *load_hats* is Object with the margin that hats-import gets in the same run, on half the rows. hats-import is
 measured if QENGINE_BENCH_HATS_IMPORT says where it is (`load_once`).
 """
@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 from bench.conftest import ROWS, Bench
-from bench.datagen import ASSOC_PER_OBJECT
+from bench.datagen import Recipe, generate
 from bench.loads import fresh_folder, load_once
 
 HATS_MARGIN_ARCSEC = 10.0
+FORCED_PER_OBJECT = 5
 
 
 def _measured(benchmark: Any, run: Callable[[], dict[str, float]], rows: int) -> None:
@@ -45,12 +46,16 @@ def test_load_object(benchmark: Any, engine: str, bench: Bench) -> None:
 def test_load_children(benchmark: Any, bench: Bench) -> None:
     benchmark.group = "load_children"
     schema = bench.inputs / "schema.yaml"
+    forced = _place(bench, f"forced-{FORCED_PER_OBJECT}")
+    if not (forced / "done").exists():
+        generate(Recipe(rows=ROWS, forced_per_object=FORCED_PER_OBJECT), forced, tables=("ForcedSource",))
+        (forced / "done").touch()
     with fresh_folder(_place(bench, "load-children")) as out:
         load_once("qengine", out, {"Object": [bench.inputs / "Object"]}, schema=schema)
         _measured(
             benchmark,
-            lambda: load_once("qengine", out, {"SourceAssoc": [bench.inputs / "SourceAssoc"]}, schema=schema),
-            ROWS * ASSOC_PER_OBJECT,
+            lambda: load_once("qengine", out, {"ForcedSource": [forced / "ForcedSource"]}, schema=schema),
+            ROWS * FORCED_PER_OBJECT,
         )
 
 
