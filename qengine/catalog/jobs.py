@@ -183,10 +183,10 @@ class JobStore:
         Jobs of the holders in `dead` count as if their leases had run out.
         """
         with self._database.reading() as connection:  # nothing to do is the usual case, and need not exclude writers
-            if count < 1 or not _claimable(connection, dead, 1):
+            if count < 1 or not _claimable(connection, holder, dead, 1):
                 return ()
         with self._database.writing() as connection:
-            return tuple(_take(connection, row, holder, lease_s) for row in _claimable(connection, dead, count))
+            return tuple(_take(connection, row, holder, lease_s) for row in _claimable(connection, holder, dead, count))
 
     def renew(self, holder: str, progress: Mapping[str, Json], *, lease_s: float) -> Mapping[str, int]:
         """Extend the leases of a holder, keep how far its jobs are, and return the epoch of each that is still its own."""
@@ -216,10 +216,12 @@ class JobStore:
             return frozenset(connection.execute(query).scalars())
 
 
-def _claimable(connection: sa.Connection, dead: Collection[str], count: int) -> list[sa.Row[Any]]:
+def _claimable(connection: sa.Connection, holder: str, dead: Collection[str], count: int) -> list[sa.Row[Any]]:
     """Return rows that nobody runs, in the order in which their owners get a turn."""
     executing = JOBS.c.phase == Phase.EXECUTING.value
-    is_left = sa.and_(executing, sa.or_(JOBS.c.lease_until < now(), JOBS.c.holder.in_(sorted(dead))))
+    # A holder that could not renew its leases in time still knows what it runs.
+    ran_out = sa.and_(JOBS.c.lease_until < now(), JOBS.c.holder != holder)
+    is_left = sa.and_(executing, sa.or_(ran_out, JOBS.c.holder.in_(sorted(dead))))
     free = sa.or_(JOBS.c.phase == Phase.QUEUED.value, is_left)
     found = list(connection.execute(sa.select(JOBS.c.id, JOBS.c.owner).where(free).order_by(JOBS.c.queued, JOBS.c.id)))
     if not found:

@@ -92,6 +92,7 @@ def test_a_claim_is_one_processs_until_its_lease_runs_out(jobs: JobStore) -> Non
     assert jobs.find(job.id).progress == {"rows": 7}
     assert jobs.claim("p2", 5, lease_s=60) == ()
     assert jobs.renew("p1", {}, lease_s=-1) == {job.id: 1}
+    assert jobs.claim("p1", 5, lease_s=60) == ()  # it runs it already
     (second,) = jobs.claim("p2", 5, lease_s=60)
     assert (second.id, second.epoch, second.losses, second.progress) == (job.id, 2, 1, {})
     assert jobs.renew("p1", {job.id: {"rows": 8}}, lease_s=60) == {}

@@ -1,0 +1,326 @@
+"""Runs the jobs of a registry in this process.
+
+Every half second, and whenever somebody wakes it up, the runner
+
+1. looks at the jobs that it runs: one that was aborted, deleted or taken over by another process is cancelled;
+2. every few seconds renews its leases, and keeps how far each job is where other processes can see it;
+3. claims as many jobs as it has room for, of dead processes too: those whose leases ran out, and at once those of this machine that
+   are no more;
+4. every minute removes jobs whose time of destruction has come, and files that no job has.
+
+A job's query runs as one of /sync does, and its bytes go to a file that takes its name when it is whole and on the disk; then the
+job is COMPLETED in one transaction, if it is still this runner's (`catalog.jobs`), or else the file is removed. So a result is
+published once, whatever dies in between. The query runs again from its beginning when its process has died.
+
+A runner that stops gives back what it runs; another process, or itself after a restart, goes on with it at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+from uuid import uuid4
+
+from qengine.catalog import durable
+from qengine.catalog.database import now
+from qengine.catalog.jobs import Job, JobStore, Json, LostClaimError, Phase
+from qengine.errors import PoisonTaskError, QEngineError, QueryCancelledError, QueryTimeoutError, StoreUnavailableError
+from qengine.tap import jobs
+from qengine.tap.failure import as_known
+from qengine.tap.jobs import JobSettings
+from qengine.tap.parameters import SyncRequest, check_sync
+from qengine.tap.results import ResultFolder, orphans
+from qengine.tap.service import AnsweringService, TapSettings
+from qengine.tap.stream import Opened, opened, pieces
+
+log = logging.getLogger(__name__)
+
+_EVERY_S = 0.5
+_RENEW_S = 2.0
+_SWEEP_S = 60.0
+_AGAIN_S = 1.0
+_WRITTEN_BYTES = 1 << 20
+
+
+@dataclass(slots=True)
+class _Run:
+    """A job that runs here. `is_over` says that its outcome is certain and is being written down."""
+
+    job: Job
+    query: str
+    opened: Opened | None = None
+    bytes: int = 0
+    is_over: bool = False
+    task: asyncio.Task[None] = field(init=False)
+
+
+class JobRunner:
+    """Runs jobs between `start` and `stop`. `wake` says that there may be something to do, `cancel` that a job has changed."""
+
+    def __init__(
+        self, store: JobStore, service: AnsweringService, folder: ResultFolder, *, tap: TapSettings, settings: JobSettings
+    ) -> None:
+        self._store = store
+        self._service = service
+        self._folder = folder
+        self._tap = tap
+        self._settings = settings
+        self._holder = _Holder.own()
+        self._runs: dict[str, _Run] = {}
+        self._woken = asyncio.Event()
+        self._is_stopping = False
+        self._renewed_at = self._swept_at = 0.0
+        self._work: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to run jobs, in the running event loop."""
+        self._work = asyncio.create_task(self._loop())
+
+    async def stop(self) -> None:
+        """End all runs and give their jobs back."""
+        self._is_stopping = True
+        self._woken.set()
+        if self._work is not None:
+            await self._work  # not cancelled: it may be claiming jobs in a thread
+        left = list(self._runs.values())
+        for run in left:
+            if not run.is_over:
+                run.task.cancel()
+        await asyncio.gather(*(run.task for run in left), return_exceptions=True)
+        with suppress(QEngineError):
+            await asyncio.to_thread(self._store.give_back, [run.job.claim for run in left])
+
+    def wake(self) -> None:
+        """Look for work now."""
+        self._woken.set()
+
+    def cancel(self, job: str) -> None:
+        """End the run of a job that was aborted or deleted, if it is here."""
+        run = self._runs.get(job)
+        if run is not None and not run.is_over:
+            run.task.cancel()
+
+    # -- the loop -------------------------------------------------------------------------------------------------------------
+
+    async def _loop(self) -> None:
+        while not self._is_stopping:
+            self._woken.clear()
+            try:
+                await self._beat()
+            except Exception as error:  # a registry that is away may be back next time
+                log.warning("jobs cannot be looked after now: %s", as_known(error))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), _EVERY_S)
+
+    async def _beat(self) -> None:
+        if self._runs:
+            await self._watch()
+        room = self._settings.running - len(self._runs)
+        if room > 0:
+            for job in await asyncio.to_thread(self._claim, room):
+                self._begin(job)
+        if time.monotonic() - self._swept_at > _SWEEP_S:
+            self._swept_at = time.monotonic()
+            await asyncio.to_thread(self._sweep)
+
+    async def _watch(self) -> None:
+        looked_at = list(self._runs.values())
+        phases = await asyncio.to_thread(self._store.phases, [run.job.id for run in looked_at])
+        for run in looked_at:
+            if phases.get(run.job.id) is not Phase.EXECUTING:
+                self.cancel(run.job.id)
+        if time.monotonic() - self._renewed_at > min(_RENEW_S, self._settings.lease_s / 4):
+            progress = {run.job.id: self._progress(run) for run in looked_at}
+            held = await asyncio.to_thread(self._store.renew, self._holder.name, progress, lease_s=self._settings.lease_s)
+            self._renewed_at = time.monotonic()
+            for run in looked_at:
+                if held.get(run.job.id) != run.job.epoch:
+                    self.cancel(run.job.id)
+
+    def _claim(self, room: int) -> tuple[Job, ...]:
+        dead = [name for name in self._store.holders() if _Holder(name).is_dead()]
+        return self._store.claim(self._holder.name, room, lease_s=self._settings.lease_s, dead=dead)
+
+    def _sweep(self) -> None:
+        for job in self._store.due():
+            with suppress(QEngineError):  # another process may have been faster
+                self._store.remove(job.id)
+            self._folder.remove(job.id)
+            log.info("job %s has reached its time of destruction", job.id)
+        present = self._folder.present()
+        for name in orphans(present, self._store.known()):
+            self._folder.remove(name)
+
+    # -- one job --------------------------------------------------------------------------------------------------------------
+
+    def _begin(self, job: Job) -> None:
+        run = _Run(job, f"{job.id}-{job.epoch}")
+        self._runs[job.id] = run
+        run.task = asyncio.create_task(self._execute(run))
+        run.task.add_done_callback(lambda _: self._forget(run))
+
+    def _forget(self, run: _Run) -> None:
+        del self._runs[run.job.id]
+        self._woken.set()
+
+    async def _execute(self, run: _Run) -> None:
+        job = run.job
+        log.info("job %s runs, epoch %d", job.id, job.epoch)
+        try:
+            result = await self._within_duration(run)
+        except QueryCancelledError:  # by its query's id
+            await self._end(run, lambda old: jobs.abort(old, at=now()))
+        except Exception as error:  # whatever it was, it is the job's end
+            known = as_known(error)
+            await self._end(run, lambda old: jobs.fail(old, known, at=now()))
+        else:
+            await self._end(run, lambda old: jobs.complete(old, result, at=now()))
+
+    async def _within_duration(self, run: _Run) -> Json:
+        job = run.job
+        if job.losses >= self._settings.losses:
+            raise PoisonTaskError(
+                f"the service has ended {job.losses} times while this job was running; it is not tried again",
+                hint="make the query smaller, or ask the operators of the service",
+            )
+        clock = asyncio.timeout(job.duration_s or None)
+        try:
+            async with clock:
+                checked = check_sync(
+                    jobs.query_parameters(job), default_maxrec=self._tap.maxrec, maxrec_limit=self._tap.maxrec_limit
+                )
+                return await self._answer(run, checked)
+        except TimeoutError as error:
+            if not clock.expired():
+                raise
+            raise QueryTimeoutError(
+                f"the execution took longer than its limit of {job.duration_s} s",
+                hint="set a longer executionduration, or narrow the query",
+            ) from error
+
+    async def _answer(self, run: _Run, checked: SyncRequest) -> Json:
+        answer = await self._service.query(
+            checked.text,
+            language=checked.language,
+            maxrec=checked.maxrec,
+            snapshots=checked.snapshots or None,
+            query_id=run.query,
+            max_cost=checked.max_cost,
+        )
+        result = run.opened = await opened(answer, checked, self._service.catalog)
+        path = self._folder.target(run.job, checked.format.suffix)
+        temporary = path.with_name(f".{path.name}.tmp")
+        try:
+            await self._fill(temporary, result, run)
+            await asyncio.to_thread(durable.place, temporary, path)
+        except OSError as error:
+            raise StoreUnavailableError(f"the result cannot be written: {error.strerror}", hint="try again later") from error
+        finally:
+            result.writer.close()
+            await result.answer.close()
+            temporary.unlink(missing_ok=True)
+        return {
+            "file": path.name, "media_type": checked.content_type, "rows": result.rows, "bytes": run.bytes,
+            "is_overflow": result.is_overflow, "maxrec": checked.maxrec, "warnings": list(answer.warnings),
+            "snapshots": dict(answer.snapshots),
+        }  # fmt: skip
+
+    async def _fill(self, path: Path, result: Opened, run: _Run) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._folder.clear_older(run.job)
+        held: list[bytes] = []
+        size = 0
+        with path.open("wb", buffering=0) as file:
+            async with aclosing(pieces(result)) as stream:
+                async for piece in stream:
+                    held.append(piece)
+                    size += len(piece)
+                    run.bytes += len(piece)
+                    if size >= _WRITTEN_BYTES:
+                        await asyncio.to_thread(_write, file, b"".join(held))
+                        held, size = [], 0
+            await asyncio.to_thread(_write, file, b"".join(held))
+
+    async def _end(self, run: _Run, change: Callable[[Job], Job]) -> None:
+        run.is_over = True
+        while True:
+            try:
+                ended = await asyncio.to_thread(self._store.edit, run.job.id, change, claim=run.job.claim)
+            except LostClaimError as error:
+                log.info("job %s: %s", run.job.id, error)
+                await asyncio.to_thread(self._folder.clear_own, run.job)
+                return
+            except QEngineError as error:
+                log.warning("the end of job %s cannot be kept now: %s", run.job.id, error)
+                if self._is_stopping:
+                    return
+                await asyncio.sleep(_AGAIN_S)
+            else:
+                log.info("job %s is %s", ended.id, ended.phase.value)
+                return
+
+    def _progress(self, run: _Run) -> Json:
+        found: dict[str, Any] = {"rows": run.opened.rows if run.opened is not None else 0, "bytes_written": run.bytes}
+        with suppress(QEngineError):
+            known = self._service.progress(run.query).to_json()
+            names = ("phase", "fraction", "eta_s", "bytes_done", "bytes_total", "tasks_done", "tasks", "tasks_running")
+            found |= {name: known[name] for name in names}
+        return found
+
+
+def _write(file: Any, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[file.write(view) :]
+
+
+@asynccontextmanager
+async def running(runner: JobRunner) -> AsyncIterator[JobRunner]:
+    """Run jobs until the block ends."""
+    runner.start()
+    try:
+        yield runner
+    finally:
+        await runner.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class _Holder:
+    """Who holds leases: a machine, a process of it, when that began, and which of its runners."""
+
+    name: str
+
+    @classmethod
+    def own(cls) -> Self:
+        return cls(f"{_machine()}:{os.getpid()}:{_began(os.getpid())}:{uuid4().hex}")
+
+    def is_dead(self) -> bool:
+        """Return whether its process was on this machine and is certainly no more."""
+        machine, process, began, _ = (self.name.split(":") + [""] * 3)[:4]
+        if machine != _machine() or not process.isdigit():
+            return False
+        found = _began(int(process))
+        return found is not None and found != began
+
+
+def _machine() -> str:
+    return socket.gethostname().replace(":", "")[:64]
+
+
+def _began(process: int) -> str | None:
+    """Return when a process began, in ticks, empty if there is no such process; None where the system does not say."""
+    try:
+        # The second field is the program's name and may hold anything.
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
+    except FileNotFoundError:
+        return "" if Path("/proc/self/stat").exists() else None
+    except (OSError, IndexError):
+        return None
