@@ -43,6 +43,7 @@ from qengine.catalog.records import ManifestRef, SnapshotRecord, read_records, r
 from qengine.catalog.releases import Releases, check_may_change, restore_release
 from qengine.catalog.system_tables import Facts, described
 from qengine.catalog.tap_schema import tap_schema
+from qengine.catalog.users import Users
 from qengine.errors import ConflictError, RegistryError, SchemaError, StoreUnavailableError
 
 __all__ = ["Load", "LoadState", "Registry", "SnapshotEntry"]
@@ -104,6 +105,11 @@ class Registry:
     def jobs(self) -> JobStore:
         """Asynchronous queries."""
         return JobStore(self._database)
+
+    @property
+    def users(self) -> Users:
+        """Users of the service, their tokens and groups."""
+        return Users(self._database)
 
     def catalog(self, *, snapshots: Mapping[str, int | str] | None = None) -> Catalog:
         """Return all published tables and TAP_SCHEMA, each catalogue at its latest snapshot or at the one that `snapshots` names by

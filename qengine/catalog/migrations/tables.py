@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Float,
@@ -180,4 +181,84 @@ JOBS = Table(
     Index("ix_jobs_owner", "owner", "created"),
     Index("ix_jobs_phase", "phase"),
     Index("ix_jobs_destruction", "destruction"),
+)
+
+# Users (`catalog.users`). Names are in lower case. `password` is empty, or parameters, salt and hash of scrypt.
+USERS = Table(
+    "users",
+    METADATA,
+    Column("name", String(128), primary_key=True),
+    Column("password", Text, nullable=False),
+    Column("is_admin", Boolean, nullable=False),
+    Column("is_disabled", Boolean, nullable=False),
+    Column("made", DateTime, nullable=False),
+)
+
+# Who belongs to which group here; of users whom somebody else vouches for, too, so that a name need not be in `users`.
+MEMBERS = Table(
+    "members",
+    METADATA,
+    Column("user_name", String(128), primary_key=True),
+    Column("group_name", String(128), primary_key=True),
+)
+
+# `hash` is the SHA-256 of the token, which is random and long; the token itself is nowhere.
+TOKENS = Table(
+    "tokens",
+    METADATA,
+    Column("id", String(16), primary_key=True),
+    Column("hash", String(64), nullable=False, unique=True),
+    Column("owner", String(128), ForeignKey("users.name"), nullable=False),
+    Column("label", Text, nullable=False),
+    Column("made", DateTime, nullable=False),
+    Column("expires", DateTime),
+    Column("used", DateTime),
+    Index("ix_tokens_owner", "owner"),
+)
+
+# Who may read what (`catalog.rights`). `grantee` is public, group:<name> or user:<name>; an empty table is the whole catalogue.
+GRANTS = Table(
+    "grants",
+    METADATA,
+    Column("folded_catalog", String(128), primary_key=True),
+    Column("folded_table", String(128), primary_key=True),
+    Column("grantee", String(160), primary_key=True),
+    Column("catalog", String(128), nullable=False),
+    Column("table_name", String(128), nullable=False),
+    Column("made", DateTime, nullable=False),
+)
+
+# Every change of users, tokens, groups, grants and states. The largest `id` tells every process whether anything has changed.
+RIGHTS_CHANGES = Table(
+    "rights_changes",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("at", DateTime, nullable=False),
+    Column("by_whom", String(256), nullable=False),
+    Column("what", Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+# The log of queries (`catalog.query_log`).
+QUERIES = Table(
+    "queries",
+    METADATA,
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("id", String(64), nullable=False),
+    Column("user_name", String(128), nullable=False),
+    Column("method", String(32), nullable=False),
+    Column("client", Text, nullable=False),
+    Column("language", String(32), nullable=False),
+    Column("statement", Text, nullable=False),
+    Column("started", DateTime, nullable=False),
+    Column("duration_s", Float, nullable=False),
+    Column("row_count", BigInteger, nullable=False),
+    Column("byte_count", BigInteger, nullable=False),
+    Column("outcome", String(16), nullable=False),
+    Column("error_code", String(64), nullable=False),
+    Column("error", Text, nullable=False),
+    Column("snapshots", Text, nullable=False),
+    Index("ix_queries_user", "user_name", "started"),
+    Index("ix_queries_started", "started"),
+    sqlite_autoincrement=True,
 )
