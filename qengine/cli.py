@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from qengine import cli_load, cli_releases, cli_schema, cli_store
+from qengine import cli_load, cli_releases, cli_schema, cli_store, cli_users
 from qengine.cli_load import CatalogOption, Lang, LangOption, StoreOption, TableOption
 from qengine.errors import ConfigError, QEngineError
 
@@ -32,6 +32,7 @@ cli_load.add_to(app)
 cli_releases.add_to(app)
 cli_schema.add_to(app)
 cli_store.add_to(app)
+cli_users.add_to(app)
 
 
 class Shape(StrEnum):

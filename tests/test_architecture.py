@@ -23,7 +23,8 @@ RANKS = {
     "coordinator": 6, "worker": 6, "loader": 6,
     "tap": 7, "client": 7, "portal": 7, "config": 7,
     "app": 8, "pipeline": 9, "verbs": 9, "verbs_progress": 9, "demo": 9, "verbs_releases": 10, "verbs_load": 10,
-    "verbs_schema": 10, "verbs_map": 10, "verbs_store": 10, "cli_releases": 11, "cli_load": 11, "cli_schema": 11, "cli_store": 11, "cli": 12,
+    "verbs_schema": 10, "verbs_map": 10, "verbs_store": 10, "verbs_users": 10, "cli_releases": 11, "cli_load": 11, "cli_schema": 11, "cli_store": 11,
+    "cli_users": 11, "cli": 12,
 }  # fmt: skip
 
 OWNERS = {
@@ -50,7 +51,7 @@ OWNERS = {
     "felis": ("catalog/felis_schema.py",),
     "starlette": ("tap/", "portal/"),
     "uvicorn": ("tap/", "app.py", "cli.py"),
-    "typer": ("cli.py", "cli_releases.py", "cli_load.py", "cli_schema.py", "cli_store.py"),
+    "typer": ("cli.py", "cli_releases.py", "cli_load.py", "cli_schema.py", "cli_store.py", "cli_users.py"),
     "PIL": ("client/picture.py",),
     "obstore": ("storage/remote.py", "storage/bucket.py"),
     "lsst": ("loader/sources/butler.py", "pipeline/"),

@@ -1,9 +1,9 @@
 """Users of the service, their passwords, tokens and groups, in the registry's database.
 
 Names are kept in lower case: the catalogue of a user's own tables is named after them, and names of catalogues are unique without
-regard to case. Passwords are kept as scrypt hashes with their own salt. A token is 32 random bytes behind `qengine_`; it is
-shown once, and only its SHA-256 is kept, which is enough for what cannot be guessed. Whoever is disabled keeps everything but
-is let in nowhere. Groups are plain names; a user whom an issuer or a proxy vouches for can belong to groups here without being in `users`.
+regard to case. Passwords are kept as scrypt hashes with their own salt. A token is 32 random bytes behind `qengine_`; it is shown
+once, and only its SHA-256 is kept, which is enough for what cannot be guessed. Whoever is disabled keeps everything but is let in
+nowhere. Groups are plain names; users whom an issuer or a proxy vouches for can belong to groups here without being in `users`.
 
 Every change is written down with a number that grows (`rights_changes`): whoever caches what is here asks `version`.
 """

@@ -1,0 +1,69 @@
+"""`qengine user`, `token` and `group`."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+
+from qengine import app as composition
+from qengine.catalog.registry import Registry
+from qengine.cli import run
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = tmp_path / "store"
+    composition.open_store(root, create=True)[1].close()
+    monkeypatch.setenv("QENGINE_STORE", str(root))
+    monkeypatch.setenv("COLUMNS", "200")
+    return root
+
+
+def test_users_and_groups(store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(["user", "add", "Ann", "--admin", "--group", "dp1", "--group", "ops"]) == 0
+    monkeypatch.setattr("sys.stdin", io.StringIO("secret\n"))
+    assert run(["user", "add", "bob", "--password"]) == 0
+    assert run(["group", "add", "dp1", "bob"]) == 0
+    capsys.readouterr()
+    assert run(["user", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[:5] == ["ann", "dp1,", "ops", "no", "0"]
+    assert lines[1].endswith("administrator")
+    assert lines[2].split()[:4] == ["bob", "dp1", "yes", "0"]
+    assert run(["group", "list"]) == 0
+    assert "ann, bob" in capsys.readouterr().out
+    assert run(["group", "remove", "dp1", "bob"]) == 0
+    assert run(["group", "remove", "dp1", "bob"]) == 1
+    assert run(["user", "disable", "bob"]) == 0
+    assert run(["user", "admin", "ann", "--no"]) == 0
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert run(["user", "password", "bob"]) == 1
+    with Registry.open(store) as registry:
+        assert registry.users.find("bob").is_disabled
+        assert not registry.users.find("ann").is_admin
+    assert run(["user", "enable", "bob"]) == 0
+    assert run(["user", "password", "bob", "--none"]) == 0
+    assert run(["user", "remove", "bob"]) == 0
+    assert run(["user", "remove", "bob"]) == 1
+    assert "no user bob" in capsys.readouterr().err
+
+
+def test_a_token_is_printed_once(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(["user", "add", "ann"])
+    capsys.readouterr()
+    assert run(["token", "create", "ann", "--label", "laptop", "--days", "30"]) == 0
+    shown = capsys.readouterr()
+    text = shown.out.strip()
+    assert text.startswith("qengine_")
+    assert run(["token", "list"]) == 0
+    listed = capsys.readouterr().out
+    assert "laptop" in listed
+    assert text not in listed
+    number = listed.splitlines()[1].split()[0]
+    with Registry.open(store) as registry:
+        assert registry.users.by_token(text) is not None
+    assert run(["token", "revoke", number]) == 0
+    with Registry.open(store) as registry:
+        assert registry.users.by_token(text) is None
