@@ -123,8 +123,8 @@ dec = "coord_dec"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """What to make: `rows` objects of a seed, in files of `chunk_rows`, each object with `forced_per_object` forced sources; tiles of
-    at most `rows_per_tile` rows when loaded."""
+    """What to make: `rows` objects of a seed, in files of `chunk_rows`, and `forced_per_object` forced sources of each; tiles of at
+    most `rows_per_tile` rows when loaded."""
 
     rows: int
     seed: int = 1
@@ -356,7 +356,7 @@ def generate(
     def write(chunk: int) -> None:
         made = make_chunk(recipe, chunk, stars)
         for name, layout in layouts.items():
-            pq.write_table(_to_arrow(made[name], layout), folder / name / f"{chunk:04d}.parquet", row_group_size=262_144)
+            pq.write_table(to_arrow(made[name], layout), folder / name / f"{chunk:04d}.parquet", row_group_size=262_144)
 
     with ThreadPoolExecutor(workers) as pool:
         for done, _ in enumerate(pool.map(write, range(recipe.chunks)), start=1):
@@ -364,7 +364,8 @@ def generate(
                 progress(done, recipe.chunks)
 
 
-def _to_arrow(columns: Columns, schema: pa.Schema) -> pa.Table:
+def to_arrow(columns: Columns, schema: pa.Schema) -> pa.Table:
+    """Return the columns of `make_chunk` as a table."""
     return pa.table([_array(columns[field.name], field.type) for field in schema], schema=schema)
 
 

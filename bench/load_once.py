@@ -42,7 +42,7 @@ def load_qengine(words: Words) -> None:
         for table, inputs in zip(words["tables"], words["inputs"], strict=True):
             more = dict(words.get("request", {}))
             paths = tuple(Path(one) for one in inputs)
-            schema = Path(words["schema"]) if words.get("schema") else None
+            schema = words.get("schema") or None
             transaction.contribute(
                 LoadRequest(inputs=paths, catalog=words["catalog"], table=table, schema=schema, workers=THREADS, **more)
             )

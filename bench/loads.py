@@ -26,12 +26,12 @@ def fresh_folder(path: Path) -> Iterator[Path]:
 
 
 def load_once(
-    program: str, out: Path, tables: Mapping[str, Sequence[Path]], *, schema: Path | None = None, catalog: str = "bench",
+    program: str, out: Path, tables: Mapping[str, Sequence[Path]], *, schema: Path | str = "", catalog: str = "bench",
     request: Mapping[str, Any] | None = None, **more: Any,
 ) -> dict[str, float]:  # fmt: skip
     """Load the files of `tables` into `out` in a process of its own and return cpu_s, wall_s and peak_mb."""
     words = {
-        "out": str(out), "catalog": catalog, "tables": list(tables), "schema": str(schema) if schema else "",
+        "out": str(out), "catalog": catalog, "tables": list(tables), "schema": str(schema),
         "inputs": [[str(one) for one in inputs] for inputs in tables.values()], "request": dict(request or {}), **more,
     }  # fmt: skip
     command = [sys.executable, "-m", "bench.load_once", program, json.dumps(words)]

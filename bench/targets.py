@@ -55,6 +55,9 @@ TARGETS: dict[str, tuple[Target, ...]] = {
     "join_children_1percent": (Target(factor=1.0),),
     "export": (Target(factor=2.5),),  # 0.4 of the rate
     "pairs_sky_2arcsec": (Target(factor=1.3),),
+    "load_hats": (Target(factor=0.25),),
+    "read_wide": (Target(plus_ms=2000),),
+    "publish_1e5_parts": (Target(plus_ms=5000),),
     "plan_cone": (Target(plus_ms=20),),
     "plan_full_sky": (Target(plus_ms=1000),),
 }
@@ -62,6 +65,10 @@ TARGETS: dict[str, tuple[Target, ...]] = {
 LIMITS: dict[str, tuple[Limit, ...]] = {
     "pairs_sky_2arcsec": (Limit(figure="rows_per_s_core", least=2_500_000),),
     "crossmatch_1arcsec": (Limit(figure="rows_per_s_core", least=5_000_000),),
-    "load": (Limit(figure="rows_per_core_s", least=400_000), Limit(figure="peak_mb", most=4096)),
+    "load": (Limit(figure="rows_per_core_s", least=500_000), Limit(figure="peak_mb", most=6144)),
+    "load_children": (Limit(figure="rows_per_core_s", least=700_000), Limit(figure="peak_mb", most=6144)),
+    "load_wide": (Limit(figure="mb_per_core_s", least=60), Limit(figure="peak_mb", most=6144)),
+    "append_local": (Limit(figure="share_of_wall", most=0.05),),
+    "append_scattered": (Limit(figure="share_of_wall", most=0.6),),
     "export_memory": (Limit(figure="peak_mb", most=1024),),
 }

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-PAGE = Path(__file__).parents[2] / "docs" / "hats.md"
+from tests.support.pages import run_page
 
 
 @pytest.mark.slow
@@ -24,14 +20,7 @@ def test_commands(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": ids, "ra": rng.uniform(0, 360, 400), "dec": dec}), tmp_path / "stars.parquet")
     sources = {"sid": np.arange(900), "star": rng.choice(ids, 900), "flux": rng.normal(0, 1, 900)}
     pq.write_table(pa.table(sources), tmp_path / "sources.parquet")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    blocks = re.findall(r"```sh\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(blocks) == 2
-    for block in blocks:
-        done = subprocess.run(
-            ["bash", "-euc", block], cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
+    run_page("hats.md", tmp_path)
     leaves = sorted((tmp_path / "light-curves/stars/stars").rglob("Npix=*/*.parquet"))
     nested = [row for path in leaves for row in pq.ParquetFile(path).read(["sources"])["sources"].to_pylist()]
     assert len(nested) == 400

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from qengine.catalog.registry import Registry
-
-PAGE = Path(__file__).parents[2] / "docs" / "loading.md"
+from tests.support.pages import run_page
 
 FIELDS = [
     pa.field("objectId", pa.int64(), metadata={"ucd": "meta.id;meta.main", "description": "number of the object"}),
@@ -55,15 +50,7 @@ def write_inputs(folder: Path) -> None:
 @pytest.mark.slow
 def test_commands(tmp_path: Path) -> None:
     write_inputs(tmp_path)
-    text = PAGE.read_text()
-    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == text.count("```") // 2 == 15
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", "-euxc", "\n".join(blocks)], cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True,
-        timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-5000:]}"
+    done = run_page("loading.md", tmp_path)
     said = " ".join(done.stderr.split())
     assert "refused, as it should be" in done.stdout
     assert done.stdout.rstrip().endswith("frozen")
