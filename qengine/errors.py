@@ -139,6 +139,13 @@ class ExecutionError(QueryError):
     code = "execution"
 
 
+class CredentialsError(QEngineError):
+    """What was sent to prove who asks does not prove it, or nothing was sent and something is needed."""
+
+    code = "credentials"
+    blame = Blame.USER
+
+
 # -- limits -------------------------------------------------------------------------------------------------------------------
 
 

@@ -50,6 +50,7 @@ OWNERS = {
     "alembic": ("catalog/migrations/",),
     "felis": ("catalog/felis_schema.py",),
     "starlette": ("tap/", "portal/"),
+    "joserfc": ("tap/oidc.py",),
     "uvicorn": ("tap/", "app.py", "cli.py"),
     "typer": ("cli.py", "cli_releases.py", "cli_load.py", "cli_schema.py", "cli_store.py", "cli_users.py"),
     "PIL": ("client/picture.py",),
