@@ -41,6 +41,7 @@ from qengine.worker.settings import WorkerSettings
 from qengine.worker.supervise import WorkerProcess, start_worker
 
 if TYPE_CHECKING:
+    from qengine.tap.jobs import JobSettings
     from qengine.tap.service import TapSettings
 
 _GC_THRESHOLDS = (20_000, 20, 50)
@@ -140,14 +141,17 @@ def serve(
 
     With `addresses` of running workers (`qengine worker`), which must see the same store, none is started.
 
-    Settings come from the TOML file that QENGINE_CONFIG names and from the environment: sections tap, cache, dispatch and service.
+    Settings come from the TOML file that QENGINE_CONFIG names and from the environment: sections tap, jobs, cache, dispatch and
+    service.
     """
     # The web framework takes long to import, and only a service needs it.
+    from qengine.tap.jobs import JobSettings
     from qengine.tap.service import TapSettings
 
     file = os.environ.get("QENGINE_CONFIG")
     config = Config.read(Path(file) if file else None, os.environ)
     tap = config.fill("tap", TapSettings)
+    jobs = config.fill("jobs", JobSettings)
     settings = ClusterSettings(
         workers=workers,
         addresses=addresses,
@@ -157,21 +161,30 @@ def serve(
     )
     config.finish()
     with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
-        asyncio.run(_serve(store, settings, tap, host=host, port=port))
+        asyncio.run(_serve(store, settings, tap, jobs, host=host, port=port))
 
 
-async def _serve(store: Path | str, settings: ClusterSettings, tap: TapSettings, *, host: str, port: int) -> None:
+async def _serve(
+    store: Path | str, settings: ClusterSettings, tap: TapSettings, jobs: JobSettings, *, host: str, port: int
+) -> None:
     from qengine.tap.app import create_app
+    from qengine.tap.jobs_http import offering_jobs
     from qengine.tap.server import listening
 
     serving = asyncio.current_task()
     if serving is not None:
         # Ctrl-C cancels the task already; a service manager's SIGTERM ends workers and requests in the same orderly way.
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
-    async with cluster(store, settings) as service, listening(create_app(service, tap), host=host, port=port) as server:
-        _spare_collector()
-        print(f"TAP at {server.address}/tap, {_who(settings, service)}; Ctrl-C stops it", file=sys.stderr, flush=True)
-        await server.wait()
+    opened, registry = open_store(store, registry_url=settings.registry_url)
+    with registry:
+        async with (
+            cluster(store, settings) as service,
+            offering_jobs(registry.jobs, opened.root, service, tap=tap, settings=jobs) as desk,
+            listening(create_app(service, tap, jobs=desk), host=host, port=port) as server,
+        ):
+            _spare_collector()
+            print(f"TAP at {server.address}/tap, {_who(settings, service)}; Ctrl-C stops it", file=sys.stderr, flush=True)
+            await server.wait()
 
 
 def _spare_collector() -> None:

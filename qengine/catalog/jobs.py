@@ -90,6 +90,12 @@ class Job:
         return Claim(self.id, self.holder, self.epoch)
 
 
+class UnknownJobError(UnknownNameError):
+    """There is no such job, or it is somebody else's."""
+
+    code = "unknown_job"
+
+
 class LostClaimError(ConflictError):
     """A job was taken from the process that ran it: it was aborted, deleted, or given to another."""
 
@@ -111,19 +117,19 @@ class JobStore:
             connection.execute(sa.insert(JOBS).values(_row(job)))
 
     def find(self, job: str) -> Job:
-        """Return a job. Raise `UnknownNameError` if there is none."""
+        """Return a job. Raise `UnknownJobError` if there is none."""
         with self._database.reading() as connection:
             return _find(connection, job)
 
     def edit(self, job: str, change: Callable[[Job], Job], *, claim: Claim | None = None) -> Job:
         """Replace a job by what `change` makes of it, and return that. What `change` raises leaves the job as it is.
 
-        Raise `UnknownNameError` if there is none, `LostClaimError` if it is not executing under `claim`.
+        Raise `UnknownJobError` if there is none, `LostClaimError` if it is not executing under `claim`.
         """
         with self._database.writing() as connection:
             try:
                 old = _find(connection, job)
-            except UnknownNameError as error:
+            except UnknownJobError as error:
                 raise error if claim is None else LostClaimError(f"job {job} is gone") from error
             if claim is not None and (old.claim != claim or old.phase is not Phase.EXECUTING):
                 raise LostClaimError(f"job {job} is {old.phase.value} and no longer run under epoch {claim.epoch}")
@@ -135,10 +141,10 @@ class JobStore:
         return new
 
     def remove(self, job: str) -> None:
-        """Delete a job. Raise `UnknownNameError` if there is none."""
+        """Delete a job. Raise `UnknownJobError` if there is none."""
         with self._database.writing() as connection:
             if connection.execute(sa.delete(JOBS).where(JOBS.c.id == job)).rowcount != 1:
-                raise _unknown(job)
+                raise unknown_job(job)
 
     def listed(
         self, owner: str, *, phases: Collection[Phase] = (), after: datetime | None = None, last: int | None = None
@@ -216,6 +222,11 @@ class JobStore:
             return frozenset(connection.execute(query).scalars())
 
 
+def unknown_job(job: str) -> UnknownJobError:
+    """Return the error of asking for a job that is not there."""
+    return UnknownJobError(f"there is no job {job}", hint="it may have been deleted, or its time of destruction has come")
+
+
 def _claimable(connection: sa.Connection, holder: str, dead: Collection[str], count: int) -> list[sa.Row[Any]]:
     """Return rows that nobody runs, in the order in which their owners get a turn."""
     executing = JOBS.c.phase == Phase.EXECUTING.value
@@ -251,12 +262,8 @@ def _take(connection: sa.Connection, row: sa.Row[Any], holder: str, lease_s: flo
 def _find(connection: sa.Connection, job: str) -> Job:
     row = connection.execute(sa.select(JOBS).where(JOBS.c.id == job)).one_or_none()
     if row is None:
-        raise _unknown(job)
+        raise unknown_job(job)
     return _job(row)
-
-
-def _unknown(job: str) -> UnknownNameError:
-    return UnknownNameError(f"there is no job {job}", hint="it may have been deleted, or its time of destruction has come")
 
 
 def _row(job: Job) -> dict[str, Any]:

@@ -5,6 +5,7 @@
     /tap/availability      VOSI                   /tap/query-plan         EXPLAIN as text or JSON
     /tap/progress          running queries and workers, as JSON
     /tap/progress/<id>     one query, as JSON; DELETE cancels it
+    /tap/async             jobs, UWS (`jobs_http`)
 
 What a request means is decided in `parameters.py`, answers come from the service, bytes from `formats/`.
 """
@@ -25,8 +26,9 @@ from starlette.routing import Route
 
 from qengine.catalog.summary import summarise
 from qengine.errors import LimitError, QueryError, UnknownNameError
-from qengine.tap import metadata, sync
+from qengine.tap import jobs_http, metadata, sync
 from qengine.tap.failure import as_known, error_response
+from qengine.tap.jobs_http import JobDesk
 from qengine.tap.page import landing_page
 from qengine.tap.parameters import Parameters, check_max_cost, check_snapshots, check_statement
 from qengine.tap.service import AnsweringService, TapSettings
@@ -37,8 +39,13 @@ _UNCACHED = {"cache-control": "no-store"}
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def create_app(service: AnsweringService, settings: TapSettings | None = None, *, base_url: str = "") -> Starlette:
-    """Return the ASGI application that serves `service` under `/tap`. `base_url` overrides the one of `settings`."""
+def create_app(
+    service: AnsweringService, settings: TapSettings | None = None, *, base_url: str = "", jobs: JobDesk | None = None
+) -> Starlette:
+    """Return the ASGI application that serves `service` under `/tap`, with asynchronous queries if there is a desk for them.
+
+    `base_url` overrides the one of `settings`.
+    """
     chosen = settings or TapSettings()
     handlers = _Handlers(service, chosen, base_url or chosen.base_url)
     routes = [
@@ -53,6 +60,8 @@ def create_app(service: AnsweringService, settings: TapSettings | None = None, *
         Route("/tap/progress", handlers.status),
         Route("/tap/progress/{query}", handlers.progress, methods=["GET", "DELETE"]),
     ]
+    if jobs is not None:
+        routes += jobs_http.routes(jobs, handlers.guarded, handlers.base, path="/tap")
     middleware = [Middleware(GZipMiddleware, minimum_size=4096, compresslevel=1)] if chosen.is_gzip else []
     return Starlette(routes=routes, middleware=middleware)
 
@@ -66,25 +75,25 @@ class _Handlers:
         self._base_url = base_url.rstrip("/")
 
     async def home(self, request: Request) -> Response:
-        return RedirectResponse(self._base(request))
+        return RedirectResponse(self.base(request))
 
     async def page(self, request: Request) -> Response:
-        return HTMLResponse(landing_page(self._settings.title, self._base(request), summarise(self._service.catalog())))
+        return HTMLResponse(landing_page(self._settings.title, self.base(request), summarise(self._service.catalog())))
 
     async def sync(self, request: Request) -> Response:
-        return await self._guarded(request, self._sync)
+        return await self.guarded(request, self._sync)
 
     async def query_plan(self, request: Request) -> Response:
-        return await self._guarded(request, self._query_plan)
+        return await self.guarded(request, self._query_plan)
 
     async def tables(self, request: Request) -> Response:
-        return await self._guarded(request, self._tables)
+        return await self.guarded(request, self._tables)
 
     async def table(self, request: Request) -> Response:
-        return await self._guarded(request, self._table)
+        return await self.guarded(request, self._table)
 
     async def capabilities(self, request: Request) -> Response:
-        return Response(metadata.capabilities(self._base(request), self._settings), media_type=_XML)
+        return Response(metadata.capabilities(self.base(request), self._settings), media_type=_XML)
 
     async def availability(self, request: Request) -> Response:
         try:
@@ -116,7 +125,7 @@ class _Handlers:
             response.status_code = 404
             return response
 
-    async def _guarded(self, request: Request, handle: Callable[[Request, Parameters], Awaitable[Response]]) -> Response:
+    async def guarded(self, request: Request, handle: Callable[[Request, Parameters], Awaitable[Response]]) -> Response:
         try:
             return await handle(request, await self._parameters(request))
         except ClientDisconnect:
@@ -166,7 +175,7 @@ class _Handlers:
             return response
         return Response(document, media_type=_XML)
 
-    def _base(self, request: Request) -> str:
+    def base(self, request: Request) -> str:
         return self._base_url or f"{request.url.scheme}://{request.url.netloc}/tap"
 
     async def _parameters(self, request: Request) -> Parameters:

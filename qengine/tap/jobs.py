@@ -34,6 +34,8 @@ _CONTROL = ("PHASE", "RUNID", "ACTION", "WAIT", "DESTRUCTION", "EXECUTIONDURATIO
 
 _LATER_S = 10 * 366 * 86400
 _DIGITS = 18
+_INT = 2**31 - 1
+"""The most that the schema of UWS takes as a duration."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +115,7 @@ def set_duration(job: Job, text: str, settings: JobSettings) -> Job:
 
 def limited_duration(wanted_s: int, settings: JobSettings) -> int:
     """Return the time that an execution gets, of what is wanted; 0 is no limit."""
+    wanted_s = min(wanted_s, _INT)
     if not settings.duration_limit_s:
         return wanted_s
     return min(wanted_s or settings.duration_limit_s, settings.duration_limit_s)

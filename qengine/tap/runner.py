@@ -63,16 +63,25 @@ class _Run:
 
 
 class JobRunner:
-    """Runs jobs between `start` and `stop`. `wake` says that there may be something to do, `cancel` that a job has changed."""
+    """Runs jobs between `start` and `stop`. `wake` says that there may be something to do, `cancel` that a job is not wanted any
+    more. `on_change` is called when a job has begun or ended here."""
 
     def __init__(
-        self, store: JobStore, service: AnsweringService, folder: ResultFolder, *, tap: TapSettings, settings: JobSettings
+        self,
+        store: JobStore,
+        service: AnsweringService,
+        folder: ResultFolder,
+        *,
+        tap: TapSettings,
+        settings: JobSettings,
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._service = service
         self._folder = folder
         self._tap = tap
         self._settings = settings
+        self._on_change = on_change
         self._holder = _Holder.own()
         self._runs: dict[str, _Run] = {}
         self._woken = asyncio.Event()
@@ -111,12 +120,15 @@ class JobRunner:
     # -- the loop -------------------------------------------------------------------------------------------------------------
 
     async def _loop(self) -> None:
+        trouble = ""
         while not self._is_stopping:
             self._woken.clear()
             try:
                 await self._beat()
-            except Exception as error:  # a registry that is away may be back next time
-                log.warning("jobs cannot be looked after now: %s", as_known(error))
+                trouble = ""
+            except Exception as error:  # a registry that is away may be back next time; once is enough to say so
+                if trouble != (trouble := str(as_known(error))):
+                    log.warning("jobs cannot be looked after now: %s", trouble)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), _EVERY_S)
 
@@ -166,10 +178,12 @@ class JobRunner:
         self._runs[job.id] = run
         run.task = asyncio.create_task(self._execute(run))
         run.task.add_done_callback(lambda _: self._forget(run))
+        self._on_change()
 
     def _forget(self, run: _Run) -> None:
         del self._runs[run.job.id]
         self._woken.set()
+        self._on_change()
 
     async def _execute(self, run: _Run) -> None:
         job = run.job
