@@ -41,6 +41,7 @@ from qengine.worker.settings import WorkerSettings
 from qengine.worker.supervise import WorkerProcess, start_worker
 
 if TYPE_CHECKING:
+    from qengine.tap.credentials import AccessSettings
     from qengine.tap.jobs import JobSettings
     from qengine.tap.service import TapSettings
 
@@ -61,6 +62,15 @@ class ClusterSettings:
     cache: CacheSettings = field(default_factory=CacheSettings)
     dispatch: DispatchSettings = field(default_factory=DispatchSettings)
     service: ServiceSettings = field(default_factory=ServiceSettings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Front:
+    """How the service presents itself, whom it lets in, and how it runs jobs."""
+
+    tap: TapSettings
+    access: AccessSettings
+    jobs: JobSettings
 
 
 def open_store(
@@ -141,16 +151,18 @@ def serve(
 
     With `addresses` of running workers (`qengine worker`), which must see the same store, none is started.
 
-    Settings come from the TOML file that QENGINE_CONFIG names and from the environment: sections tap, jobs, cache, dispatch and
-    service.
+    Settings come from the TOML file that QENGINE_CONFIG names and from the environment: sections tap, access, jobs, cache, dispatch
+    and service.
     """
     # The web framework takes long to import, and only a service needs it.
+    from qengine.tap.credentials import AccessSettings
     from qengine.tap.jobs import JobSettings
     from qengine.tap.service import TapSettings
 
     file = os.environ.get("QENGINE_CONFIG")
     config = Config.read(Path(file) if file else None, os.environ)
     tap = config.fill("tap", TapSettings)
+    access = config.fill("access", AccessSettings)
     jobs = config.fill("jobs", JobSettings)
     settings = ClusterSettings(
         workers=workers,
@@ -161,12 +173,11 @@ def serve(
     )
     config.finish()
     with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
-        asyncio.run(_serve(store, settings, tap, jobs, host=host, port=port))
+        asyncio.run(_serve(store, settings, Front(tap=tap, access=access, jobs=jobs), host=host, port=port))
 
 
-async def _serve(
-    store: Path | str, settings: ClusterSettings, tap: TapSettings, jobs: JobSettings, *, host: str, port: int
-) -> None:
+async def _serve(store: Path | str, settings: ClusterSettings, front: Front, *, host: str, port: int) -> None:
+    from qengine.tap.access import Doorkeeper
     from qengine.tap.app import create_app
     from qengine.tap.jobs_http import offering_jobs
     from qengine.tap.server import listening
@@ -177,10 +188,11 @@ async def _serve(
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
     opened, registry = open_store(store, registry_url=settings.registry_url)
     with registry:
+        door = Doorkeeper(registry.users, front.access)
         async with (
             cluster(store, settings) as service,
-            offering_jobs(registry.jobs, opened.root, service, tap=tap, settings=jobs) as desk,
-            listening(create_app(service, tap, jobs=desk), host=host, port=port) as server,
+            offering_jobs(registry.jobs, opened.root, service, tap=front.tap, settings=front.jobs) as desk,
+            listening(create_app(service, front.tap, jobs=desk, door=door), host=host, port=port) as server,
         ):
             _spare_collector()
             print(f"TAP at {server.address}/tap, {_who(settings, service)}; Ctrl-C stops it", file=sys.stderr, flush=True)

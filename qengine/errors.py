@@ -180,6 +180,13 @@ class QueryCancelledError(LimitError):
     code = "cancelled"
 
 
+class TooManyRequestsError(LimitError):
+    """Somebody asks for more at a time than they may; `details["retry_after_s"]` says when it is worth to try again."""
+
+    code = "too_many_requests"
+    retryable = True
+
+
 class PoisonTaskError(LimitError):
     """A task ended the processes that ran it; it is not tried again, so that it cannot end them all."""
 

@@ -29,6 +29,8 @@ from qengine.errors import ConfigError, ConflictError, UnknownNameError
 
 PREFIX = "qengine_"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.@+-]{0,63}")
+_GROUP = re.compile(r"[a-z0-9/][a-z0-9_.@+:/=-]{0,127}")
+"""Issuers have groups such as /rubin/dp1."""
 _RESERVED = ("anonymous", "local", "public")
 _SCRYPT_LOG2, _SCRYPT_R, _SCRYPT_P = 14, 8, 1
 """16 MiB and some 40 ms for each try."""
@@ -102,7 +104,7 @@ class Users:
     def add(self, name: str, *, password: str = "", is_admin: bool = False, groups: Collection[str] = ()) -> User:
         """Add a user, without a password if it is empty. Raise `ConflictError` if there is one of this name."""
         name = checked_name(name)
-        groups = [checked_name(group, "group") for group in groups]
+        groups = [checked_group(group) for group in groups]
         hashed = _hashed(password) if password else ""
         with self._database.writing() as connection:
             if connection.execute(sa.select(USERS.c.name).where(USERS.c.name == name)).first() is not None:
@@ -147,7 +149,7 @@ class Users:
 
     def join(self, name: str, group: str) -> None:
         """Put a user into a group; the user need not be one of ours."""
-        name, group = checked_name(name), checked_name(group, "group")
+        name, group = checked_name(name), checked_group(group)
         with self._database.writing() as connection:
             if _join(connection, name, group):
                 record_change(connection, f"user {name} joined group {group}")
@@ -233,14 +235,22 @@ class Users:
             return _token(connection.execute(sa.select(TOKENS).where(TOKENS.c.id == token)).one())
 
 
-def checked_name(name: str, what: str = "user") -> str:
-    """Return a name of a user or group in lower case. Raise `ConfigError` for what cannot be one."""
+def checked_name(name: str) -> str:
+    """Return the name of a user in lower case. Raise `ConfigError` for what cannot be one."""
     folded = name.lower()
     if not _NAME.fullmatch(folded) or folded in _RESERVED:
         raise ConfigError(
-            f"{name!r} cannot be the name of a {what}",
+            f"{name!r} cannot be the name of a user",
             hint="up to 64 letters, digits and _ . @ + -, first a letter or digit; not " + ", ".join(_RESERVED),
         )
+    return folded
+
+
+def checked_group(name: str) -> str:
+    """Return the name of a group in lower case. Raise `ConfigError` for what cannot be one."""
+    folded = name.lower()
+    if not _GROUP.fullmatch(folded):
+        raise ConfigError(f"{name!r} cannot be the name of a group", hint="letters, digits and _ . @ + - : / =")
     return folded
 
 

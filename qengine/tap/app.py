@@ -27,7 +27,9 @@ from starlette.routing import Route
 from qengine.catalog.summary import summarise
 from qengine.errors import LimitError, QueryError, UnknownNameError
 from qengine.tap import jobs_http, metadata, sync
+from qengine.tap.access import AccessMiddleware, Doorkeeper
 from qengine.tap.failure import as_known, error_response
+from qengine.tap.jobs import JobSettings
 from qengine.tap.jobs_http import JobDesk
 from qengine.tap.page import landing_page
 from qengine.tap.parameters import Parameters, check_max_cost, check_snapshots, check_statement
@@ -40,14 +42,19 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 def create_app(
-    service: AnsweringService, settings: TapSettings | None = None, *, base_url: str = "", jobs: JobDesk | None = None
+    service: AnsweringService,
+    settings: TapSettings | None = None,
+    *,
+    base_url: str = "",
+    jobs: JobDesk | None = None,
+    door: Doorkeeper | None = None,
 ) -> Starlette:
     """Return the ASGI application that serves `service` under `/tap`, with asynchronous queries if there is a desk for them.
 
-    `base_url` overrides the one of `settings`.
+    `door` finds out who sends a request; without one all are anonymous. `base_url` overrides the one of `settings`.
     """
     chosen = settings or TapSettings()
-    handlers = _Handlers(service, chosen, base_url or chosen.base_url)
+    handlers = _Handlers(service, chosen, base_url or chosen.base_url, jobs.settings if jobs is not None else None)
     routes = [
         Route("/", handlers.home),
         Route("/tap", handlers.page),
@@ -63,22 +70,26 @@ def create_app(
     if jobs is not None:
         routes += jobs_http.routes(jobs, handlers.guarded, handlers.base, path="/tap")
     middleware = [Middleware(GZipMiddleware, minimum_size=4096, compresslevel=1)] if chosen.is_gzip else []
+    if door is not None:
+        middleware.append(Middleware(AccessMiddleware, door=door))
     return Starlette(routes=routes, middleware=middleware)
 
 
 class _Handlers:
     """Handlers of the routes over one service."""
 
-    def __init__(self, service: AnsweringService, settings: TapSettings, base_url: str) -> None:
+    def __init__(self, service: AnsweringService, settings: TapSettings, base_url: str, jobs: JobSettings | None) -> None:
         self._service = service
         self._settings = settings
+        self._jobs = jobs
         self._base_url = base_url.rstrip("/")
 
     async def home(self, request: Request) -> Response:
         return RedirectResponse(self.base(request))
 
     async def page(self, request: Request) -> Response:
-        return HTMLResponse(landing_page(self._settings.title, self.base(request), summarise(self._service.catalog())))
+        tables = summarise(self._service.catalog())
+        return HTMLResponse(landing_page(self._settings.title, self.base(request), tables, has_jobs=self._jobs is not None))
 
     async def sync(self, request: Request) -> Response:
         return await self.guarded(request, self._sync)
@@ -93,7 +104,7 @@ class _Handlers:
         return await self.guarded(request, self._table)
 
     async def capabilities(self, request: Request) -> Response:
-        return Response(metadata.capabilities(self.base(request), self._settings), media_type=_XML)
+        return Response(metadata.capabilities(self.base(request), self._settings, self._jobs), media_type=_XML)
 
     async def availability(self, request: Request) -> Response:
         try:

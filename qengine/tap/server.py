@@ -42,7 +42,16 @@ async def listening(app: Any, *, host: str = "127.0.0.1", port: int = 0) -> Asyn
 
     Requests that still run at the end get a few seconds, then they are cancelled.
     """
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_SHUTDOWN_S, lifespan="off")
+    # Who is at the other end is who really is: proxies that are believed are those of `tap.credentials`.
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        timeout_graceful_shutdown=_SHUTDOWN_S,
+        lifespan="off",
+        proxy_headers=False,
+        server_header=False,
+        headers=[("server", "qengine")],
+    )
     with _bound(host, port) as listener:
         server = _Server(config)
         task = asyncio.create_task(server.serve(sockets=[listener]))

@@ -41,8 +41,8 @@ def test_users_come_and_go(users: Users) -> None:
 def test_names_that_cannot_be(users: Users, name: str) -> None:
     with pytest.raises(ConfigError, match="cannot be the name"):
         users.add(name)
-    with pytest.raises(ConfigError, match="name of a group"):
-        users.join("ann", name)
+    with pytest.raises(ConfigError, match="cannot be the name of a user"):
+        users.join(name, "dp1")
 
 
 def test_passwords(users: Users) -> None:
@@ -100,6 +100,8 @@ def test_tokens(users: Users) -> None:
 def test_groups_of_those_whom_others_vouch_for(users: Users) -> None:
     users.join("zoe", "dp1")
     users.join("zoe", "dp1")
+    with pytest.raises(ConfigError, match="name of a group"):
+        users.join("zoe", "a b")
     found = users.vouched("zoe", {"told"}, "oidc")
     assert found is not None
     assert (found.groups, found.is_admin) == ({"dp1", "told"}, False)
