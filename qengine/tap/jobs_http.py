@@ -232,15 +232,15 @@ class _Handlers:
         job = await self._find(request)
         if not job.error:
             return Response("this job has no error\n", status_code=404, headers=_TEXT)
-        kind = by_code(str(job.error["code"]))
-        error = kind(str(job.error["summary"]))
-        return Response(error_document(error), headers={**_XML, "content-type": "application/x-votable+xml"})
+        return _error(job, 200)
 
     async def results(self, request: Request, parameters: Parameters) -> Response:
         return _xml(jobs_xml.results_document(await self._find(request), self._base(request)))
 
     async def result(self, request: Request, parameters: Parameters) -> Response:
         job = await self._find(request)
+        if job.error:  # there are clients who look here only
+            return _error(job, 404)
         if job.phase is not Phase.COMPLETED:
             return Response(f"this job is {job.phase.value}: it has no result\n", status_code=404, headers=_TEXT)
         path = self._desk.folder.result(job)
@@ -308,6 +308,11 @@ def _wait(text: str) -> float:
     if not digits.isascii() or not digits.isdigit():
         raise QueryError(f"WAIT={text} is not a number of seconds", hint="give a whole number, or -1")
     return float(text[:10])
+
+
+def _error(job: Job, status: int) -> Response:
+    error = by_code(str(job.error["code"]))(str(job.error["summary"]))
+    return Response(error_document(error), status, {**_XML, "content-type": "application/x-votable+xml"})
 
 
 def _xml(document: str) -> Response:

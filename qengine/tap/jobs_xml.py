@@ -1,7 +1,7 @@
 """Jobs as XML: UWS 1.1 (namespace v1.0, version 1.1), in the order of its schema, with nil for times that are not known.
 
-`jobInfo` carries what UWS has no element for, in a namespace of ours: how far the query is, how many rows and bytes the result has,
-whether MAXREC has cut it, and what the engine remarked about the statement.
+`jobInfo` carries what UWS has no element for, in no namespace (validators complain of one that they do not know): how far the query
+is, how many rows and bytes the result has, whether MAXREC has cut it, and what the engine remarked about the statement.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ _NAMESPACES = (
     'xmlns:uws="http://www.ivoa.net/xml/UWS/v1.0" xmlns:xlink="http://www.w3.org/1999/xlink"'
     ' xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"'
 )
-_INFO = "urn:qengine:job"
 RESULT = "result"
 
 
@@ -142,7 +141,7 @@ def _plain(values: Mapping[str, Any]) -> dict[str, str]:
 
 def _info(name: str, attributes: Mapping[str, str], words: str = "") -> str:
     given = "".join(f" {key}={attribute(value)}" for key, value in attributes.items())
-    return f'<qe:{name} xmlns:qe="{_INFO}"{given}>{text(words)}</qe:{name}>\n'
+    return f"<{name}{given}>{text(words)}</{name}>\n"
 
 
 def _link(url: str) -> str:

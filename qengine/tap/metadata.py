@@ -16,6 +16,7 @@ from qengine.sql.signatures import declarations
 from qengine.sql.words import RESERVED
 from qengine.tap.formats.choose import FORMATS
 from qengine.tap.formats.votable import attribute, text
+from qengine.tap.jobs import JobSettings, limited_duration
 from qengine.tap.service import TapSettings
 
 Row = Mapping[str, Any]
@@ -73,8 +74,8 @@ def one_table(catalog: Catalog, name: str) -> str | None:
     return _HEAD + _table(found[0], columns, _keys(catalog).get(exact, ()), opening=opening, closing="</vosi:table>")
 
 
-def capabilities(base_url: str, settings: TapSettings) -> str:
-    """Return what the service offers, as TAPRegExt 1.0."""
+def capabilities(base_url: str, settings: TapSettings, jobs: JobSettings | None = None) -> str:
+    """Return what the service offers, as TAPRegExt 1.0; `jobs` are the limits of asynchronous queries if it offers them."""
     languages = "".join(f'<version ivo-id="ivo://ivoa.net/std/ADQL#v{number}">{number}</version>\n' for number in ("2.0", "2.1"))
     features = "".join(
         f"<languageFeatures type={attribute(_FEATURE + key)}>\n"
@@ -103,7 +104,7 @@ def capabilities(base_url: str, settings: TapSettings) -> str:
 {languages}<description>ADQL 2.1, with extensions that are reported as warnings.
 LANG=ADQL-2.1-strict takes ADQL 2.1 and nothing else, LANG=SQL the SQL of DuckDB.</description>
 {features}</language>
-{formats}<outputLimit>
+{formats}{_job_limits(jobs) if jobs is not None else ""}<outputLimit>
 <default unit="row">{settings.maxrec}</default>
 <hard unit="row">{settings.maxrec_limit}</hard>
 </outputLimit>
@@ -111,6 +112,21 @@ LANG=ADQL-2.1-strict takes ADQL 2.1 and nothing else, LANG=SQL the SQL of DuckDB
 {_vosi_capability("capabilities", base_url)}{_vosi_capability("availability", base_url)}{_vosi_capability("tables", base_url)}\
 </vosi:capabilities>
 """
+
+
+def _job_limits(jobs: JobSettings) -> str:
+    """Return how long results are kept and executions may take; 0, no limit, has no form here."""
+    limits = (
+        ("retentionPeriod", jobs.retention_s, jobs.retention_limit_s),
+        ("executionDuration", limited_duration(jobs.duration_s, jobs), jobs.duration_limit_s),
+    )
+    return "".join(
+        f"<{name}>\n"
+        + "".join(f"<{kind}>{seconds}</{kind}>\n" for kind, seconds in (("default", default), ("hard", hard)) if seconds)
+        + f"</{name}>\n"
+        for name, default, hard in limits
+        if default or hard
+    )
 
 
 def _functions() -> Iterator[str]:

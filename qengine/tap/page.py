@@ -12,8 +12,18 @@ _STYLE = (
     "border-bottom:1px solid #ddd}td.n{text-align:right}"
 )
 
+_JOBS = """<h2>Long queries</h2>
+<p>A query that takes more than a minute is better run as a job: nothing is lost when the connection breaks or the service
+restarts, and its result stays for a while. In TOPCAT choose the mode "Asynchronous".</p>
+<pre>job = service.submit_job("SELECT ...")
+job.run().wait()
+print(job.fetch_result())</pre>
+<pre>curl -i {url}/async -d LANG=ADQL -d PHASE=RUN --data-urlencode "QUERY=SELECT ..."</pre>
+<p><a href="{url}/async">your jobs</a></p>
+"""
 
-def landing_page(title: str, base_url: str, tables: tuple[TableSummary, ...]) -> str:
+
+def landing_page(title: str, base_url: str, tables: tuple[TableSummary, ...], *, has_jobs: bool = False) -> str:
     """Return the HTML page with connection hints and the list of tables."""
     rows = "".join(
         f'<tr><td><a href="{escape(base_url)}/tables/{escape(table.full_name)}">{escape(table.full_name)}</a></td>'
@@ -22,6 +32,7 @@ def landing_page(title: str, base_url: str, tables: tuple[TableSummary, ...]) ->
         if table.schema not in ("TAP_SCHEMA", "qengine_meta")
     )
     url = escape(base_url)
+    jobs = _JOBS.format(url=url) if has_jobs else ""
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{escape(title)}: TAP</title><style>{_STYLE}</style></head><body>
 <h1>{escape(title)}</h1>
@@ -40,7 +51,7 @@ print(service.search("SELECT TOP 5 table_name, description FROM TAP_SCHEMA.table
 <h2>curl</h2>
 <pre>curl {url}/sync -d LANG=ADQL -d RESPONSEFORMAT=csv --data-urlencode \\
  "QUERY=SELECT TOP 5 table_name, description FROM TAP_SCHEMA.tables"</pre>
-<p><a href="{url}/capabilities">capabilities</a> ·
+{jobs}<p><a href="{url}/capabilities">capabilities</a> ·
 <a href="{url}/tables">tables</a> · <a href="{url}/availability">availability</a></p>
 </body></html>
 """

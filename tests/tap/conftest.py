@@ -5,10 +5,9 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from qengine.tap.app import create_app
 from qengine.tap.service import TapSettings
 from tests.support.fake_service import FakeService
-from tests.support.http_server import serving
+from tests.support.tap_server import serving_tap
 
 
 @pytest.fixture(scope="session")
@@ -17,9 +16,10 @@ def service() -> FakeService:
 
 
 @pytest.fixture(scope="session")
-def url(service: FakeService) -> Iterator[str]:
-    with serving(create_app(service, TapSettings(maxrec=500, maxrec_limit=5000))) as address:
-        yield f"{address}/tap"
+def url(service: FakeService, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    tap = TapSettings(maxrec=500, maxrec_limit=5000)
+    with serving_tap(service, tmp_path_factory.mktemp("store"), tap=tap) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")
