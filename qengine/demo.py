@@ -33,7 +33,10 @@ from qengine.errors import ConfigError, InputError, QEngineError
 from qengine.loader.load import load
 from qengine.loader.request import LoadRequest
 from qengine.tap.app import create_app
+from qengine.tap.jobs import JobSettings
+from qengine.tap.jobs_http import offering_jobs
 from qengine.tap.server import listening
+from qengine.tap.service import TapSettings
 
 SCHEMA = Path(__file__).resolve().parent.parent / "catalogs" / "demo" / "schema.yaml"
 
@@ -166,14 +169,20 @@ def _written(table: pa.Table, path: Path) -> Iterator[Path]:
 
 async def _serve(store: Path, workers: int, port: int, console: Console, *, is_once: bool) -> None:
     settings = ClusterSettings(workers=workers)
-    async with cluster(store, settings) as service, listening(create_app(service), port=port) as server:
-        console.print(f"\na coordinator and {workers} workers answer at [bold]{server.address}/tap[/bold]\n")
-        # The client waits for HTTP, so it must not wait on the loop that serves it.
-        await asyncio.to_thread(show, server.address, console)
-        _say_how(server.address, store, console)
-        if not is_once:
-            console.print("Ctrl-C stops the service.")
-            await server.wait()
+    tap, jobs = TapSettings(), JobSettings(lists_anonymous=True)
+    with open_store(store)[1] as registry:
+        async with (
+            cluster(store, settings) as service,
+            offering_jobs(registry.jobs, store, service, tap=tap, settings=jobs) as desk,
+            listening(create_app(service, tap, jobs=desk), port=port) as server,
+        ):
+            console.print(f"\na coordinator and {workers} workers answer at [bold]{server.address}/tap[/bold]\n")
+            # The client waits for HTTP, so it must not wait on the loop that serves it.
+            await asyncio.to_thread(show, server.address, console)
+            _say_how(server.address, store, console)
+            if not is_once:
+                console.print("Ctrl-C stops the service.")
+                await server.wait()
 
 
 def show(address: str, console: Console) -> None:
