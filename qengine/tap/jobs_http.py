@@ -87,6 +87,8 @@ def routes(desk: JobDesk, guard: Guard, base: Callable[[Request], str], *, path:
     return [
         route("", handlers.listed, "GET"),
         route("", handlers.create, "POST"),
+        route("/", handlers.listed, "GET"),  # a redirection would name the address that this process has behind its proxy
+        route("/", handlers.create, "POST"),
         route(job, handlers.document, "GET"),
         route(job, handlers.change, "POST"),
         route(job, handlers.delete, "DELETE"),

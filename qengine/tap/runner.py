@@ -39,7 +39,7 @@ from qengine.tap.jobs import JobSettings
 from qengine.tap.parameters import SyncRequest, check_sync
 from qengine.tap.results import ResultFolder, orphans
 from qengine.tap.service import AnsweringService, TapSettings
-from qengine.tap.stream import Opened, opened, pieces
+from qengine.tap.stream import Opened, ask, opened, pieces
 
 log = logging.getLogger(__name__)
 
@@ -221,14 +221,7 @@ class JobRunner:
             ) from error
 
     async def _answer(self, run: _Run, checked: SyncRequest) -> Json:
-        answer = await self._service.query(
-            checked.text,
-            language=checked.language,
-            maxrec=checked.maxrec,
-            snapshots=checked.snapshots or None,
-            query_id=run.query,
-            max_cost=checked.max_cost,
-        )
+        answer = await ask(self._service, checked, query_id=run.query)
         result = run.opened = await opened(answer, checked, self._service.catalog)
         path = self._folder.target(run.job, checked.format.suffix)
         temporary = path.with_name(f".{path.name}.tmp")
@@ -282,7 +275,11 @@ class JobRunner:
                 return
 
     def _progress(self, run: _Run) -> Json:
-        found: dict[str, Any] = {"rows": run.opened.rows if run.opened is not None else 0, "bytes_written": run.bytes}
+        found: dict[str, Any] = {
+            "query": run.query,
+            "rows": run.opened.rows if run.opened is not None else 0,
+            "bytes_written": run.bytes,
+        }
         with suppress(QEngineError):
             known = self._service.progress(run.query).to_json()
             names = ("phase", "fraction", "eta_s", "bytes_done", "bytes_total", "tasks_done", "tasks", "tasks_running")

@@ -1,8 +1,9 @@
-"""From a query's answer to the bytes of its result, for responses and for files.
+"""From a checked request to the bytes of its result, for responses and for files.
 
-`opened` awaits the first rows, so that whatever fails until then fails before anything is written. `pieces` yields the rest as it
-comes: a little of it not alone, because each piece wakes up the other side, but without keeping small answers waiting. What fails
-later is raised when all that could be written has been yielded; the writer then knows how to end (`ResultWriter.fail`).
+`ask` is the one way in which /sync and jobs put a query to the service. `opened` awaits the first rows, so that what fails until
+then fails before anything is written. `pieces` yields the rest as it comes: a little of it not alone, because each piece wakes up
+the other side, but without keeping small answers waiting. What fails later is raised when all that could be written has been
+yielded; the writer then knows how to end (`ResultWriter.fail`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from qengine.catalog.model import Catalog
 from qengine.tap.formats.writer import ResultHeader, ResultWriter
 from qengine.tap.parameters import SyncRequest
 from qengine.tap.provenance import provenance
-from qengine.tap.service import Answer
+from qengine.tap.service import Answer, AnsweringService
 
 _SLICE_ROWS = 65_536
 """Rows that are formatted at once; the event loop serves others in between."""
@@ -52,6 +53,18 @@ class Opened:
     def is_overflow(self) -> bool:
         """Whether MAXREC has cut the rows; known at the end."""
         return self.answer.is_overflow or self.is_cut
+
+
+async def ask(service: AnsweringService, checked: SyncRequest, *, query_id: str | None) -> Answer:
+    """Start a query and return its answer, of which nothing has been read."""
+    return await service.query(
+        checked.text,
+        language=checked.language,
+        maxrec=checked.maxrec,
+        snapshots=checked.snapshots or None,
+        query_id=query_id,
+        max_cost=checked.max_cost,
+    )
 
 
 async def opened(answer: Answer, checked: SyncRequest, catalog: Callable[[], Catalog], *, wait: First | None = None) -> Opened:

@@ -18,7 +18,7 @@ from starlette.responses import Response, StreamingResponse
 from qengine.tap.failure import as_known, error_response
 from qengine.tap.parameters import Parameters, SyncRequest, check_sync
 from qengine.tap.service import AnsweringService, TapSettings
-from qengine.tap.stream import Opened, opened, pieces
+from qengine.tap.stream import Opened, ask, opened, pieces
 
 QUERY_ID_HEADER = "X-Query-Id"
 """In the response: the id for `/tap/progress/<id>`. In a request: the id that the
@@ -39,17 +39,7 @@ async def respond(request: Request, parameters: Parameters, service: AnsweringSe
 
 
 async def _answer(request: Request, checked: SyncRequest, service: AnsweringService) -> Response:
-    answer = await while_connected(
-        request,
-        service.query(
-            checked.text,
-            language=checked.language,
-            maxrec=checked.maxrec,
-            snapshots=checked.snapshots or None,
-            query_id=request.headers.get(QUERY_ID_HEADER),
-            max_cost=checked.max_cost,
-        ),
-    )
+    answer = await while_connected(request, ask(service, checked, query_id=request.headers.get(QUERY_ID_HEADER)))
     result = await opened(answer, checked, service.catalog, wait=lambda first: while_connected(request, first))
     return _ClosingResponse(result, media_type=checked.content_type)
 

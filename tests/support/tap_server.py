@@ -10,6 +10,7 @@ from pathlib import Path
 
 from qengine.catalog.registry import Registry
 from qengine.tap.app import create_app
+from qengine.tap.credentials import Doorkeeper
 from qengine.tap.jobs import JobSettings
 from qengine.tap.jobs_http import offering_jobs
 from qengine.tap.server import listening
@@ -24,6 +25,7 @@ def serving_tap(
     url: str | None = None,
     tap: TapSettings | None = None,
     jobs: JobSettings | None = None,
+    door: Doorkeeper | None = None,
 ) -> Iterator[str]:
     """Serve `service` with jobs kept in the registry of the store `root`, and yield the address, `http://127.0.0.1:<port>/tap`."""
     started = threading.Event()
@@ -38,7 +40,7 @@ def serving_tap(
         with Registry.open(root, url=url) as registry:
             async with (
                 offering_jobs(registry.jobs, root, service, tap=chosen, settings=jobs or JobSettings()) as desk,
-                listening(create_app(service, chosen, jobs=desk)) as server,
+                listening(create_app(service, chosen, jobs=desk, door=door)) as server,
             ):
                 addresses.append(server.address)
                 started.set()
