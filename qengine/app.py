@@ -102,8 +102,9 @@ async def cluster(
         rates = RateKeeper(registry)
         async with merger, Dispatcher(channels, epoch=epoch, settings=settings.dispatch) as dispatcher:
             service = QueryService(
-                registry, dispatcher=dispatcher, merger=merger, keys=KeyReader(store), settings=settings.service, rates=rates
-            )
+                registry, dispatcher=dispatcher, merger=merger, keys=KeyReader(store), settings=settings.service, rates=rates,
+                rights=registry.rights.current,
+            )  # fmt: skip
             releases = registry.releases
             async with leasing(service.reading, lambda holder, reads, s: releases.hold(holder, reads, seconds=s)):
                 yield service

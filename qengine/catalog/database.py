@@ -21,13 +21,14 @@ from sqlalchemy import event
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 
 from qengine.catalog import migrations
-from qengine.catalog.migrations.tables import SNAPSHOTS
+from qengine.catalog.migrations.tables import RIGHTS_CHANGES, SNAPSHOTS
 from qengine.errors import ConflictError, RegistryError
 
 _BUSY_S = 30.0
 _FILE = "registry.sqlite"
 _WRITE = "qengine_write"
 _NEWEST = str(sa.select(sa.func.max(SNAPSHOTS.c.id)))
+_NEWEST_CHANGE = f"SELECT COALESCE(MAX(id), 0) FROM {RIGHTS_CHANGES.name}"
 _LOCK_KEY = 0x71656E67  # any constant: PostgreSQL's advisory lock of all publishers
 
 
@@ -85,9 +86,16 @@ class Database:
 
         Every query asks for it, so it goes past SQLAlchemy's transactions, which cost ten times as much.
         """
+        return self._number(_NEWEST)
+
+    def newest_change(self) -> int | None:
+        """Return the number of the newest change of users and rights, 0 if there was none, None if the database does not answer."""
+        return self._number(_NEWEST_CHANGE)
+
+    def _number(self, query: str) -> int | None:
         try:
             with closing(self._engine.raw_connection()) as connection, closing(connection.cursor()) as cursor:
-                cursor.execute(_NEWEST)
+                cursor.execute(query)
                 row = cursor.fetchone()
         except (SQLAlchemyError, self._engine.dialect.loaded_dbapi.Error):
             return None

@@ -41,6 +41,7 @@ from qengine.catalog.rates import Observed, read_rates, record_rates
 from qengine.catalog.records import FOLDER as RECORDS
 from qengine.catalog.records import ManifestRef, SnapshotRecord, read_records, record_path, write_record
 from qengine.catalog.releases import Releases, check_may_change, restore_release
+from qengine.catalog.rights import RightsStore, restore_rights
 from qengine.catalog.system_tables import Facts, described
 from qengine.catalog.tap_schema import tap_schema
 from qengine.catalog.users import Users
@@ -58,6 +59,7 @@ class Registry:
         self._files = files
         self._root = files.root
         self._database = database
+        self._rights = RightsStore(files, database)
         self._lock = threading.Lock()
         self._catalogs: dict[tuple[int, tuple[tuple[str, int], ...]], Catalog] = {}
         self._manifests: dict[str, TableSnapshot] = {}
@@ -110,6 +112,11 @@ class Registry:
     def users(self) -> Users:
         """Users of the service, their tokens and groups."""
         return Users(self._database)
+
+    @property
+    def rights(self) -> RightsStore:
+        """Who may read what."""
+        return self._rights
 
     def catalog(self, *, snapshots: Mapping[str, int | str] | None = None) -> Catalog:
         """Return all published tables and TAP_SCHEMA, each catalogue at its latest snapshot or at the one that `snapshots` names by
@@ -361,6 +368,7 @@ class Registry:
                     loads.restore(connection, record.made_by, record.inputs, record.replaced, record.restored)
             for name in latest:
                 restore_release(connection, self._files, name)
+                restore_rights(connection, self._files, name)
         return len(found)
 
     # -- inside ---------------------------------------------------------------------------------------------------------------

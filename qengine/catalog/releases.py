@@ -28,6 +28,7 @@ from qengine.catalog.files import Files
 from qengine.catalog.loads import LoadState
 from qengine.catalog.migrations.tables import BUDGETS, CATALOG_STATES, CATALOGS, EXPIRED, LEASES, SNAPSHOT_TABLES, SNAPSHOTS, TAGS
 from qengine.catalog.records import InputName, SnapshotRecord, read_records, write_record
+from qengine.catalog.users import record_change
 from qengine.errors import ConflictError, RegistryError
 
 _FILE = "_release.json"
@@ -160,6 +161,7 @@ class Releases:
             connection.execute(sa.delete(CATALOG_STATES).where(CATALOG_STATES.c.catalog == row.name))
             values = {"catalog": row.name, "state": state.value, "groups": json.dumps(sorted(groups)), "changed": now()}
             connection.execute(sa.insert(CATALOG_STATES).values(values))
+            record_change(connection, f"{row.name} is {state.value}" + (f" for {', '.join(sorted(groups))}" if groups else ""))
             _write_release(connection, self._files, row.name)
 
     # -- expiry ---------------------------------------------------------------------------------------------------------------
@@ -298,6 +300,7 @@ def restore_release(connection: sa.Connection, files: Files, catalog: str) -> No
         connection.execute(sa.insert(TAGS), tags)
     if state:
         connection.execute(sa.insert(CATALOG_STATES).values(state))
+        record_change(connection, f"the state of {catalog} restored")
 
 
 def _write_release(connection: sa.Connection, files: Files, catalog: str) -> None:

@@ -5,7 +5,7 @@ parts. So a published catalogue only has their definitions (`described`), with n
 which tables a statement names, `with_rows` gives it their rows: those of all that it names come from one reading of the registry
 (`Facts`), the parts from the snapshots that the statement sees.
 
-`Facts.is_visible` is the place of whoever knows which catalogues a user may see: rows of the others are left out.
+`Facts.is_visible` is the place of whoever knows what a user may read (`catalog.rights`): rows about the rest are left out.
 """
 
 from __future__ import annotations
@@ -119,13 +119,13 @@ _KEYS: dict[str, tuple[tuple[tuple[str, ...], str], ...]] = {
     "parts": ((("catalog_name", "snapshot_number"), "snapshots"),),
 }
 
-IsVisible = Callable[[str], bool]
-"""Says whether rows about a catalogue may be seen."""
+IsVisible = Callable[[str, str], bool]
+"""Says whether rows about a table of a catalogue may be seen; with an empty table, those about all of the catalogue."""
 
 
-def everything(catalog: str) -> bool:
-    """Say that any catalogue may be seen."""
-    del catalog
+def everything(catalog: str, table: str) -> bool:
+    """Say that anything may be seen."""
+    del catalog, table
     return True
 
 
@@ -200,7 +200,7 @@ def _rows(table: Table, facts: Facts, catalog: Catalog) -> pa.Table:
     if table.name == "parts":
         return _parts(catalog, schema, visible)
     if table.name == "quality":
-        return facts.quality([load for load in facts.loads if visible(load.catalog)]).cast(schema)
+        return facts.quality([load for load in facts.loads if visible(load.catalog, "")]).cast(schema)
     rows: Iterable[Mapping[str, Any]]
     if table.name == "loads":
         rows = (_load(load) for load in facts.loads)
@@ -208,7 +208,7 @@ def _rows(table: Table, facts: Facts, catalog: Catalog) -> pa.Table:
         rows = (_input(one) for one in facts.inputs)
     else:
         rows = facts.snapshots if table.name == "snapshots" else facts.tags
-    shown = [row for row in rows if visible(row["catalog_name"] or "")]
+    shown = [row for row in rows if visible(row["catalog_name"] or "", row.get("table_name", ""))]
     # Empty text means that nothing is known, which is NULL here.
     return pa.table({name: [None if row[name] == "" else row[name] for row in shown] for name in schema.names}, schema=schema)
 
@@ -237,7 +237,7 @@ def _parts(catalog: Catalog, schema: pa.Schema, visible: IsVisible) -> pa.Table:
     """Return the parts of all tables, column by column: there may be a million."""
     found = [schema.empty_table()]
     for first in catalog:
-        if first.inline is not None or first.table.view or not visible(first.table.schema):
+        if first.inline is not None or first.table.view or not visible(first.table.schema, first.table.name):
             continue
         for one in (first, *([first.other] if first.other is not None else [])):
             roles = ((PartRole.HOME, one.home), (PartRole.ORPHAN, one.orphan), (PartRole.MARGIN, one.margin))

@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
+from qengine.catalog.who import LOCAL, Identity
 from qengine.coordinator.progress import Expected, ProgressEstimator, QueryPhase, QueryProgress, Work
 from qengine.errors import QueryCancelledError, QueryError, UnknownNameError
 from qengine.plan.physical import QueryId
@@ -25,10 +26,11 @@ _ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 
 
 class ActiveQuery:
-    """One query: who it is, what it is doing, how far it is."""
+    """One query: whose it is, what it is doing, how far it is."""
 
-    def __init__(self, query: QueryId, statement: str, language: str) -> None:
+    def __init__(self, query: QueryId, statement: str, language: str, identity: Identity = LOCAL) -> None:
         self.id = query
+        self.identity = identity
         self.statement = statement
         self.language = language
         self.phase = QueryPhase.PLANNING
@@ -46,6 +48,10 @@ class ActiveQuery:
         self._last: tuple[Work, float] = (Work(), 0.0)
         self._waiting: asyncio.Task[object] | None = None
         self._forget: Callable[[], None] = lambda: None
+
+    def is_of(self, identity: Identity) -> bool:
+        """Say whether somebody may watch the query and end it."""
+        return identity.is_admin or identity.user == self.identity.user
 
     def begin(self, work: Callable[[], Work], expected: Callable[[], Expected]) -> None:
         """The query has been planned: `work` says at any time how far it is; `expected` is asked when somebody wants to know."""
@@ -139,22 +145,22 @@ class QueryBook:
         self._active: dict[QueryId, ActiveQuery] = {}
         self._ended: OrderedDict[QueryId, ActiveQuery] = OrderedDict()
 
-    def open(self, statement: str, language: str, wanted: str | None = None) -> ActiveQuery:
+    def open(self, statement: str, language: str, wanted: str | None = None, identity: Identity = LOCAL) -> ActiveQuery:
         """Enter a new query under the caller's id, or one of ours. Raise `QueryError` if the id cannot be used."""
         if wanted is not None:
             if not _ID.fullmatch(wanted):
                 raise QueryError(f"{wanted!r} cannot be the id of a query", hint="use 8 to 64 letters, digits, - and _")
             if QueryId(wanted) in self._active or QueryId(wanted) in self._ended:
                 raise QueryError(f"there is a query {wanted} already", hint="choose another id")
-        query = ActiveQuery(QueryId(wanted or uuid.uuid4().hex), statement, language)
+        query = ActiveQuery(QueryId(wanted or uuid.uuid4().hex), statement, language, identity)
         query._forget = lambda: self._end(query)
         self._active[query.id] = query
         return query
 
-    def find(self, query: str) -> ActiveQuery:
-        """Return a query that runs or ended not long ago. Raise `UnknownNameError`."""
+    def find(self, query: str, identity: Identity = LOCAL) -> ActiveQuery:
+        """Return a query that runs or ended not long ago. Raise `UnknownNameError`, also for what is nobody else's business."""
         known = self._active.get(QueryId(query)) or self._ended.get(QueryId(query))
-        if known is None:
+        if known is None or not known.is_of(identity):
             raise UnknownNameError(f"there is no query {query}", hint="it never was, or ended long ago")
         return known
 

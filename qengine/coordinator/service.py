@@ -22,13 +22,14 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from qengine.catalog import pairs
 from qengine.catalog.model import Catalog
+from qengine.catalog.rights import Rights
 from qengine.catalog.system_tables import with_rows
+from qengine.catalog.who import LOCAL, Identity
 from qengine.coordinator.dispatch import Dispatcher
 from qengine.coordinator.execute import Executor
 from qengine.coordinator.merge import Merger
@@ -39,6 +40,7 @@ from qengine.coordinator.rates import RateKeeper, learn
 from qengine.coordinator.result import AnswerTimes, QueryResult
 from qengine.coordinator.started import StartedQuery
 from qengine.coordinator.steps import StagedExecution
+from qengine.coordinator.visibility import CatalogSource, Visibility
 from qengine.coordinator.watch import WorkerState
 from qengine.errors import QEngineError, QueryCancelledError
 from qengine.plan.broadcast import BroadcastLimits
@@ -57,12 +59,6 @@ from qengine.sql.versions import at_versions
 from qengine.storage.keyindex import KeyReader
 
 log = logging.getLogger(__name__)
-
-
-class CatalogSource(Protocol):
-    """Who knows what is published: the registry."""
-
-    def catalog(self, *, snapshots: Mapping[str, int | str] | None = None) -> Catalog: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +91,10 @@ class PlannedQuery:
 
 
 class QueryService:
-    """Answers statements over one catalogue source with one set of workers."""
+    """Answers statements over one catalogue source with one set of workers.
+
+    Everybody sees what `rights` let them read, and their own queries; without rights there is nothing that may not be read.
+    """
 
     def __init__(
         self,
@@ -106,8 +105,9 @@ class QueryService:
         keys: KeyReader,
         settings: ServiceSettings | None = None,
         rates: RateKeeper | None = None,
+        rights: Callable[[], Rights] | None = None,
     ) -> None:
-        self._registry = registry
+        self._visibility = Visibility(registry, rights)
         self._dispatcher = dispatcher
         self._settings = settings or ServiceSettings()
         limits = TaskLimits(deadline_s=self._settings.deadline_s, memory_bytes=self._settings.task_memory_bytes)
@@ -122,9 +122,9 @@ class QueryService:
         """The dispatcher, for the state of workers."""
         return self._dispatcher
 
-    def catalog(self, *, snapshots: Mapping[str, int | str] | None = None) -> Catalog:
-        """Return what can be queried: the latest snapshots, or those named."""
-        return self._registry.catalog(snapshots=snapshots)
+    def catalog(self, *, snapshots: Mapping[str, int | str] | None = None, identity: Identity = LOCAL) -> Catalog:
+        """Return what `identity` can query: the latest snapshots, or those named."""
+        return self._visibility.catalog(identity, snapshots)
 
     async def query(
         self,
@@ -135,6 +135,7 @@ class QueryService:
         snapshots: Mapping[str, int | str] | None = None,
         query_id: str | None = None,
         max_cost: str = "",
+        identity: Identity = LOCAL,
     ) -> QueryResult:
         """Plan a statement and start it. Nothing runs on workers before the first batch is asked for.
 
@@ -142,7 +143,7 @@ class QueryService:
         above `max_cost` ("10GB,60s") or the service's own limit is refused with `QueryTooExpensiveError`.
         """
         limit = self._limit & CostLimit.parse(max_cost)
-        active = self._book.open(text, language, query_id)
+        active = self._book.open(text, language, query_id, identity)
         planned, started = await self._begin(active, limit, maxrec=maxrec, snapshots=snapshots)
 
         def ended(times: AnswerTimes) -> None:
@@ -162,13 +163,14 @@ class QueryService:
         analyze: bool = False,
         snapshots: Mapping[str, int | str] | None = None,
         max_cost: str = "",
+        identity: Identity = LOCAL,
     ) -> Explanation:
         """Return the plan of a statement; with `analyze` run it, throw its rows away, and add what happened."""
         if not analyze:
-            planned = await asyncio.to_thread(self.plan, text, language=language, snapshots=snapshots)
+            planned = await asyncio.to_thread(self.plan, text, language=language, snapshots=snapshots, identity=identity)
             return _explanation(planned, planned.plan, _outlines(planned.steps))
         limit = self._limit & CostLimit.parse(max_cost)
-        active = self._book.open(text, language)
+        active = self._book.open(text, language, None, identity)
         planned, started = await self._begin(active, limit, maxrec=None, snapshots=snapshots)
         seen: list[AnswerTimes] = []
         result = QueryResult(
@@ -188,24 +190,24 @@ class QueryService:
             answer_rows=times.rows,
         )
 
-    async def cancel(self, query: str) -> None:
+    async def cancel(self, query: str, *, identity: Identity = LOCAL) -> None:
         """End a query on all workers, and have its reader fail with `QueryCancelledError`. Raise `UnknownNameError`."""
-        active = self._book.find(query)
+        active = self._book.find(query, identity)
         active.cancel()
         await self._dispatcher.cancel(active.id)
 
-    def progress(self, query: str) -> QueryProgress:
-        """Return how far a query is that runs or ended not long ago. Raise `UnknownNameError`."""
-        return self._book.find(query).progress
+    def progress(self, query: str, *, identity: Identity = LOCAL) -> QueryProgress:
+        """Return how far a query is that runs or ended not long ago. Raise `UnknownNameError`, also for somebody else's."""
+        return self._book.find(query, identity).progress
 
     def reading(self) -> frozenset[tuple[str, int]]:
         """Return catalogue and number of the snapshots that running queries read."""
         # a schema such as dp1@12 is catalogue dp1 at snapshot 12
         return frozenset((name.split("@")[0], number) for active in self._book.running for name, number in active.reads.items())
 
-    def running(self) -> tuple[QueryProgress, ...]:
-        """Return all queries that run, the oldest first."""
-        return tuple(active.progress for active in self._book.running)
+    def running(self, *, identity: Identity = LOCAL) -> tuple[QueryProgress, ...]:
+        """Return the queries of `identity` that run, of an administrator those of all, the oldest first."""
+        return tuple(active.progress for active in self._book.running if active.is_of(identity))
 
     def workers(self) -> tuple[WorkerState, ...]:
         """Return the state of every worker."""
@@ -217,7 +219,7 @@ class QueryService:
         """Plan a query and make it ready to run; one that cannot be is over."""
         try:
             planned = await asyncio.wrap_future(
-                start_deep(lambda: self._plan(active.id, active.statement, active.language, maxrec, snapshots))
+                start_deep(lambda: self._plan(active.id, active.statement, active.language, maxrec, snapshots, active.identity))
             )
             active.reads = planned.snapshots
             if not planned.steps:
@@ -242,21 +244,32 @@ class QueryService:
         maxrec: int | None = None,
         snapshots: Mapping[str, int | str] | None = None,
         query: QueryId | None = None,
+        identity: Identity = LOCAL,
     ) -> PlannedQuery:
         """Stations 1 to 6. Runs no worker; reads the registry and, for keys, the index.
 
         All of it runs in one thread with room for deep trees: a thread for each station would wait for the others' turns.
         """
         query = query or QueryId(uuid.uuid4().hex)
-        return run_deep(lambda: self._plan(query, text, language, maxrec, snapshots))
+        return run_deep(lambda: self._plan(query, text, language, maxrec, snapshots, identity))
 
     def _plan(
-        self, query: QueryId, text: str, language: str, maxrec: int | None, snapshots: Mapping[str, int | str] | None
+        self,
+        query: QueryId,
+        text: str,
+        language: str,
+        maxrec: int | None,
+        snapshots: Mapping[str, int | str] | None,
+        identity: Identity,
     ) -> PlannedQuery:
         began = time.perf_counter()
+
+        def older(name: str, version: int | str) -> Catalog:
+            return self._visibility.catalog(identity, {name: version})
+
         try:
             parsed = parse(text, language)
-            catalog = at_versions(parsed, self._registry.catalog(snapshots=snapshots), self._older)
+            catalog = at_versions(parsed, self._visibility.catalog(identity, snapshots), older)
             catalog = with_rows(pairs.trusted(catalog), table_names(parsed))
             bound = bind(parsed, catalog)
             tree = optimize(capped(bound.tree, maxrec), catalog)
@@ -268,9 +281,6 @@ class QueryService:
             id=query, statement=text, language=language, bound=bound, tree=tree, catalog=catalog, plan=plan, steps=steps,
             snapshots=_snapshots(bound, catalog), planning_s=time.perf_counter() - began,
         )  # fmt: skip
-
-    def _older(self, catalog: str, version: int | str) -> Catalog:
-        return self._registry.catalog(snapshots={catalog: version})
 
     def _cost(self) -> CostModel:
         cost = replace(self._settings.cost, slots=max(self._dispatcher.slots, 1))
