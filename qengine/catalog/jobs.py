@@ -14,6 +14,7 @@ Owners take turns: a job is claimed for the owner who has the fewest running, th
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
@@ -102,6 +103,7 @@ class LostClaimError(ConflictError):
     code = "lost_claim"
 
 
+_ID = re.compile(r"[0-9a-f]{32}")
 _JSON = ("identity", "parameters", "uploads", "result", "error", "progress")
 
 
@@ -260,6 +262,8 @@ def _take(connection: sa.Connection, row: sa.Row[Any], holder: str, lease_s: flo
 
 
 def _find(connection: sa.Connection, job: str) -> Job:
+    if not _ID.fullmatch(job):  # whatever a client may send
+        raise unknown_job(job)
     row = connection.execute(sa.select(JOBS).where(JOBS.c.id == job)).one_or_none()
     if row is None:
         raise unknown_job(job)

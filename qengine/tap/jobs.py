@@ -102,6 +102,8 @@ def set_run_id(job: Job, run_id: str) -> Job:
     """Return the job with the client's own name for it."""
     if len(run_id) > _RUN_ID_LETTERS:
         raise QueryError(f"RUNID has {len(run_id)} letters", hint=f"give at most {_RUN_ID_LETTERS}")
+    if not run_id.isprintable():
+        raise QueryError("RUNID has letters that cannot be shown", hint="give words")
     return replace(job, run_id=run_id)
 
 

@@ -6,6 +6,7 @@ import re
 import time
 import zipfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -15,6 +16,7 @@ from lxml import etree
 from qengine.tap.jobs import JobSettings
 from qengine.tap.service import TapSettings
 from tests.support.fake_service import FakeService
+from tests.support.postgres import empty_database
 from tests.support.tap_server import serving_tap
 
 UWS = "{http://www.ivoa.net/xml/UWS/v1.0}"
@@ -25,14 +27,18 @@ HANG = "SELECT source_id FROM demo.stars /* hang after 200 rows */"
 _STILTS = Path("/usr/share/java/starlink-ttools.jar")
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     tap = TapSettings(maxrec=500, maxrec_limit=5000)
     jobs = JobSettings(
-        lists_anonymous=True, wait_s=2.0, running=8, duration_limit_s=7200, retention_limit_s=86400, retention_s=3600
+        lists_anonymous=True, wait_s=1.0, running=8, duration_limit_s=7200, retention_limit_s=86400, retention_s=3600
     )
-    with serving_tap(FakeService(), tmp_path_factory.mktemp("store"), tap=tap, jobs=jobs) as address:
-        yield address
+    with ExitStack() as stack:
+        database = None
+        if request.param == "postgresql":
+            database = stack.enter_context(empty_database(request.getfixturevalue("postgres_url")))
+        root = tmp_path_factory.mktemp("store")
+        yield stack.enter_context(serving_tap(FakeService(), root, url=database, tap=tap, jobs=jobs))
 
 
 @pytest.fixture(scope="module")
@@ -246,11 +252,12 @@ def test_what_is_not_understood(client: Client) -> None:
         client.get("", AFTER="yesterday"),
         client.get(place, WAIT="long"),
         client.post(RUNID="x" * 65),
+        client.post(RUNID="nul \0"),
     ):
         assert response.status_code == 400
         assert 'value="ERROR"' in response.text
     assert client.http.put(client.url + "/async").status_code == 405
-    for strange in ("/nothing", "/../../etc/passwd", "/%2e%2e", "/" + "a" * 5000, "/\u00e4"):
+    for strange in ("/nothing", "/../../etc/passwd", "/%2e%2e", "/%00", "/%ff", "/" + "a" * 5000, "/\u00e4"):
         assert client.get(strange).status_code in (404, 405)
     assert client.get(f"{place}/results/other").status_code == 404
 
@@ -283,11 +290,10 @@ def test_waiting(client: Client) -> None:
         client.xml(place, **given)
         return time.monotonic() - began
 
-    assert waited(WAIT="1") > 0.9
     assert waited(WAIT="-1", PHASE="EXECUTING") < 0.5  # it is PENDING
     assert waited(WAIT="0") < 0.5
-    assert 1.8 < waited(WAIT="-1") < 4  # the cap
-    assert 1.8 < waited(WAIT="3600", PHASE="PENDING") < 4
+    assert 0.9 < waited(WAIT="-1") < 3  # the cap
+    assert 0.9 < waited(WAIT="3600", PHASE="PENDING") < 3
     client.post(f"{place}/phase", PHASE="RUN")
     client.executing(place)
     client.post(f"{place}/phase", PHASE="ABORT")

@@ -25,7 +25,7 @@ HANG = "SELECT source_id FROM demo.stars /* hang after 200 rows */"
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     tap = TapSettings(maxrec=500, maxrec_limit=5000)
-    jobs = JobSettings(lists_anonymous=True, running=8)
+    jobs = JobSettings(lists_anonymous=True, running=8, wait_s=2.0)
     with serving_tap(FakeService(), tmp_path_factory.mktemp("store"), tap=tap, jobs=jobs) as address:
         yield address
 
