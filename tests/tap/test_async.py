@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import time
-import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import httpx
 import pytest
@@ -18,13 +15,13 @@ from qengine.tap.service import TapSettings
 from tests.support.fake_service import FakeService
 from tests.support.postgres import empty_database
 from tests.support.tap_server import serving_tap
+from tests.support.uws_schema import uws_schema
 
 UWS = "{http://www.ivoa.net/xml/UWS/v1.0}"
 HREF = "{http://www.w3.org/1999/xlink}href"
 NIL = "{http://www.w3.org/2001/XMLSchema-instance}nil"
 COUNT = "SELECT COUNT(*) AS n FROM demo.stars"
 HANG = "SELECT source_id FROM demo.stars /* hang after 200 rows */"
-_STILTS = Path("/usr/share/java/starlink-ttools.jar")
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -39,22 +36,6 @@ def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
             database = stack.enter_context(empty_database(request.getfixturevalue("postgres_url")))
         root = tmp_path_factory.mktemp("store")
         yield stack.enter_context(serving_tap(FakeService(), root, url=database, tap=tap, jobs=jobs))
-
-
-@pytest.fixture(scope="module")
-def schema(tmp_path_factory: pytest.TempPathFactory) -> etree.XMLSchema | None:
-    """The official schema of UWS, as STILTS carries it."""
-    if not _STILTS.exists():
-        return None
-    folder = tmp_path_factory.mktemp("schemas")
-    with zipfile.ZipFile(_STILTS) as archive:
-        for name in ("UWS-v1.1.xsd", "xlink.xsd", "xmlnamespace.xsd"):
-            (folder / name).write_bytes(archive.read(f"uk/ac/starlink/ttools/taplint/{name}"))
-    for path in folder.iterdir():
-        words = path.read_text()
-        words = re.sub(r'schemaLocation="[^"]*[xX]link\.xsd"', 'schemaLocation="xlink.xsd"', words)
-        path.write_text(re.sub(r'schemaLocation="[^"]*xml\.xsd"', 'schemaLocation="xmlnamespace.xsd"', words))
-    return etree.XMLSchema(etree.parse(folder / "UWS-v1.1.xsd"))
 
 
 class Client:
@@ -102,8 +83,8 @@ class Client:
 
 
 @pytest.fixture(scope="module")
-def client(url: str, http: httpx.Client, schema: etree.XMLSchema | None) -> Client:
-    return Client(url, http, schema)
+def client(url: str, http: httpx.Client) -> Client:
+    return Client(url, http, uws_schema())
 
 
 def test_the_whole_life(client: Client) -> None:
