@@ -24,11 +24,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from qengine.catalog.model import Catalog
 from qengine.catalog.summary import summarise
+from qengine.catalog.who import LOCAL, Identity
 from qengine.errors import LimitError, QueryError, UnknownNameError
 from qengine.tap import jobs_http, metadata, sync
-from qengine.tap.access import AccessMiddleware, Doorkeeper
+from qengine.tap.access import AccessMiddleware, Doorkeeper, security_methods
 from qengine.tap.failure import as_known, error_response
+from qengine.tap.identity import identity_of
 from qengine.tap.jobs import JobSettings
 from qengine.tap.jobs_http import JobDesk
 from qengine.tap.page import landing_page
@@ -54,7 +57,7 @@ def create_app(
     `door` finds out who sends a request; without one all are anonymous. `base_url` overrides the one of `settings`.
     """
     chosen = settings or TapSettings()
-    handlers = _Handlers(service, chosen, base_url or chosen.base_url, jobs.settings if jobs is not None else None)
+    handlers = _Handlers(service, chosen, base_url or chosen.base_url, jobs.settings if jobs is not None else None, door)
     routes = [
         Route("/", handlers.home),
         Route("/tap", handlers.page),
@@ -78,17 +81,25 @@ def create_app(
 class _Handlers:
     """Handlers of the routes over one service."""
 
-    def __init__(self, service: AnsweringService, settings: TapSettings, base_url: str, jobs: JobSettings | None) -> None:
+    def __init__(
+        self,
+        service: AnsweringService,
+        settings: TapSettings,
+        base_url: str,
+        jobs: JobSettings | None,
+        door: Doorkeeper | None,
+    ) -> None:
         self._service = service
         self._settings = settings
         self._jobs = jobs
         self._base_url = base_url.rstrip("/")
+        self._door = door
 
     async def home(self, request: Request) -> Response:
         return RedirectResponse(self.base(request))
 
     async def page(self, request: Request) -> Response:
-        tables = summarise(self._service.catalog())
+        tables = summarise(self._catalog(request))
         return HTMLResponse(landing_page(self._settings.title, self.base(request), tables, has_jobs=self._jobs is not None))
 
     async def sync(self, request: Request) -> Response:
@@ -104,11 +115,12 @@ class _Handlers:
         return await self.guarded(request, self._table)
 
     async def capabilities(self, request: Request) -> Response:
-        return Response(metadata.capabilities(self.base(request), self._settings, self._jobs), media_type=_XML)
+        security = security_methods(self._door)
+        return Response(metadata.capabilities(self.base(request), self._settings, self._jobs, security), media_type=_XML)
 
     async def availability(self, request: Request) -> Response:
         try:
-            self._service.catalog()
+            self._service.catalog(identity=identity_of(request))
             workers = self._service.workers()
         except Exception as error:  # the answer to "are you well?" is itself never an error
             return Response(metadata.availability(is_available=False, note=str(as_known(error))), media_type=_XML)
@@ -119,7 +131,7 @@ class _Handlers:
     async def status(self, request: Request) -> Response:
         return JSONResponse(
             {
-                "queries": [one.to_json() for one in self._service.running()],
+                "queries": [one.to_json() for one in self._service.running(identity=self._watcher(request))],
                 "workers": [state.to_json() for state in self._service.workers()],
             },
             headers=_UNCACHED,
@@ -129,8 +141,8 @@ class _Handlers:
         query = request.path_params["query"]
         try:
             if request.method == "DELETE":
-                await self._service.cancel(query)
-            return JSONResponse(self._service.progress(query).to_json(), headers=_UNCACHED)
+                await self._service.cancel(query, identity=self._watcher(request))
+            return JSONResponse(self._service.progress(query, identity=self._watcher(request)).to_json(), headers=_UNCACHED)
         except UnknownNameError as error:
             response = error_response(error)
             response.status_code = 404
@@ -162,6 +174,7 @@ class _Handlers:
             analyze=analyze,
             snapshots=check_snapshots(parameters) or None,
             max_cost=check_max_cost(parameters),
+            identity=identity_of(request),
         )
         plan = await sync.while_connected(request, work)
         if wanted in ("json", "application/json"):
@@ -169,7 +182,7 @@ class _Handlers:
         return Response(plan.to_text(), media_type="text/plain")
 
     async def _tables(self, request: Request, parameters: Parameters) -> Response:
-        catalog = self._service.catalog()
+        catalog = self._catalog(request)
         if parameters.one("RESPONSEFORMAT").lower() in ("json", "application/json"):
             return JSONResponse([table.to_json() for table in summarise(catalog)])
         detail = parameters.one("DETAIL").lower() or "max"
@@ -179,12 +192,19 @@ class _Handlers:
 
     async def _table(self, request: Request, parameters: Parameters) -> Response:
         name = request.path_params["name"]
-        document = metadata.one_table(self._service.catalog(), name)
+        document = metadata.one_table(self._catalog(request), name)
         if document is None:
             response = error_response(UnknownNameError(f"there is no table {name}"))
             response.status_code = 404
             return response
         return Response(document, media_type=_XML)
+
+    def _catalog(self, request: Request) -> Catalog:
+        return self._service.catalog(identity=identity_of(request))
+
+    def _watcher(self, request: Request) -> Identity:
+        """Return whose queries are shown: where there is no door, nobody's are secret."""
+        return LOCAL if self._door is None else identity_of(request)
 
     def base(self, request: Request) -> str:
         return self._base_url or f"{request.url.scheme}://{request.url.netloc}/tap"

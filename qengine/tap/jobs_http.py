@@ -276,7 +276,11 @@ class _Handlers:
         with suppress(QEngineError, TimeoutError):
             language, text = check_statement(given)
             work = self._desk.service.explain(
-                text, language=language, snapshots=check_snapshots(given) or None, max_cost=check_max_cost(given)
+                text,
+                language=language,
+                snapshots=check_snapshots(given) or None,
+                max_cost=check_max_cost(given),
+                identity=jobs.identity_of_job(job),
             )
             plan = (await asyncio.wait_for(work, _QUOTE_S)).to_json()
             seconds = plan.get("estimated", {}).get("seconds")

@@ -6,7 +6,7 @@ Capabilities 1.0 with TAPRegExt 1.0, VOSI Availability 1.0; the newest ones are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from qengine.catalog.model import Catalog
@@ -74,8 +74,9 @@ def one_table(catalog: Catalog, name: str) -> str | None:
     return _HEAD + _table(found[0], columns, _keys(catalog).get(exact, ()), opening=opening, closing="</vosi:table>")
 
 
-def capabilities(base_url: str, settings: TapSettings, jobs: JobSettings | None = None) -> str:
-    """Return what the service offers, as TAPRegExt 1.0; `jobs` are the limits of asynchronous queries if it offers them."""
+def capabilities(base_url: str, settings: TapSettings, jobs: JobSettings | None = None, security: Sequence[str] = ()) -> str:
+    """Return what the service offers, as TAPRegExt 1.0; `jobs` are the limits of asynchronous queries if it offers them, `security`
+    the standard ids of how users prove who they are, an empty one if they need not."""
     languages = "".join(f'<version ivo-id="ivo://ivoa.net/std/ADQL#v{number}">{number}</version>\n' for number in ("2.0", "2.1"))
     features = "".join(
         f"<languageFeatures type={attribute(_FEATURE + key)}>\n"
@@ -92,13 +93,14 @@ def capabilities(base_url: str, settings: TapSettings, jobs: JobSettings | None 
         + "</outputFormat>\n"
         for kind in FORMATS
     )
+    methods = "".join(f"<securityMethod{f' standardID={attribute(name)}' if name else ''}/>\n" for name in security)
     return f"""{_HEAD}<vosi:capabilities xmlns:vosi="http://www.ivoa.net/xml/VOSICapabilities/v1.0"
  xmlns:tr="http://www.ivoa.net/xml/TAPRegExt/v1.0" xmlns:vr="http://www.ivoa.net/xml/VOResource/v1.0"
  xmlns:vs="http://www.ivoa.net/xml/VODataService/v1.1" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance">
 <capability standardID="ivo://ivoa.net/std/TAP" xsi:type="tr:TableAccess">
 <interface role="std" version="1.1" xsi:type="vs:ParamHTTP">
 <accessURL use="base">{text(base_url)}</accessURL>
-</interface>
+{methods}</interface>
 <language>
 <name>ADQL</name>
 {languages}<description>ADQL 2.1, with extensions that are reported as warnings.

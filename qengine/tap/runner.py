@@ -25,6 +25,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
@@ -221,8 +222,9 @@ class JobRunner:
             ) from error
 
     async def _answer(self, run: _Run, checked: SyncRequest) -> Json:
-        answer = await ask(self._service, checked, query_id=run.query)
-        result = run.opened = await opened(answer, checked, self._service.catalog)
+        identity = jobs.identity_of_job(run.job)
+        answer = await ask(self._service, checked, query_id=run.query, identity=identity)
+        result = run.opened = await opened(answer, checked, partial(self._service.catalog, identity=identity))
         path = self._folder.target(run.job, checked.format.suffix)
         temporary = path.with_name(f".{path.name}.tmp")
         try:

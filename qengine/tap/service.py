@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from qengine.catalog.model import Catalog
 from qengine.catalog.output import OutputColumn
+from qengine.catalog.who import LOCAL, Identity
 from qengine.coordinator.progress import QueryProgress
 from qengine.coordinator.watch import WorkerState
 
@@ -49,7 +50,7 @@ class Explained(Protocol):
 
 
 class AnsweringService(Protocol):
-    """Answers statements and knows the tables."""
+    """Answers statements and knows the tables, each for the identity that asks."""
 
     async def query(
         self,
@@ -60,6 +61,7 @@ class AnsweringService(Protocol):
         snapshots: Mapping[str, int | str] | None = None,
         query_id: str | None = None,
         max_cost: str = "",
+        identity: Identity = LOCAL,
     ) -> Answer: ...
     async def explain(
         self,
@@ -69,14 +71,17 @@ class AnsweringService(Protocol):
         analyze: bool = False,
         snapshots: Mapping[str, int | str] | None = None,
         max_cost: str = "",
+        identity: Identity = LOCAL,
     ) -> Explained: ...
-    def catalog(self) -> Catalog: ...
-    def progress(self, query: str) -> QueryProgress:
-        """Return how far a query is; raise `UnknownNameError` for one that is not known (any more)."""
+    def catalog(self, *, identity: Identity = LOCAL) -> Catalog:
+        """Return what `identity` may read."""
 
-    def running(self) -> tuple[QueryProgress, ...]: ...
+    def progress(self, query: str, *, identity: Identity = LOCAL) -> QueryProgress:
+        """Return how far a query is; raise `UnknownNameError` for one that is not known (any more), or somebody else's."""
+
+    def running(self, *, identity: Identity = LOCAL) -> tuple[QueryProgress, ...]: ...
     def workers(self) -> tuple[WorkerState, ...]: ...
-    async def cancel(self, query: str) -> None:
+    async def cancel(self, query: str, *, identity: Identity = LOCAL) -> None:
         """End a query; raise `UnknownNameError`."""
 
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import aclosing
+from functools import partial
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
 from qengine.tap.failure import as_known, error_response
+from qengine.tap.identity import identity_of
 from qengine.tap.parameters import Parameters, SyncRequest, check_sync
 from qengine.tap.service import AnsweringService, TapSettings
 from qengine.tap.stream import Opened, ask, opened, pieces
@@ -39,8 +41,11 @@ async def respond(request: Request, parameters: Parameters, service: AnsweringSe
 
 
 async def _answer(request: Request, checked: SyncRequest, service: AnsweringService) -> Response:
-    answer = await while_connected(request, ask(service, checked, query_id=request.headers.get(QUERY_ID_HEADER)))
-    result = await opened(answer, checked, service.catalog, wait=lambda first: while_connected(request, first))
+    identity = identity_of(request)
+    work = ask(service, checked, query_id=request.headers.get(QUERY_ID_HEADER), identity=identity)
+    answer = await while_connected(request, work)
+    catalog = partial(service.catalog, identity=identity)
+    result = await opened(answer, checked, catalog, wait=lambda first: while_connected(request, first))
     return _ClosingResponse(result, media_type=checked.content_type)
 
 

@@ -18,6 +18,7 @@ from qengine.catalog.model import NO_PARTS, Catalog, Column, ForeignKey, Table, 
 from qengine.catalog.output import OutputColumn
 from qengine.catalog.tap_schema import tap_schema
 from qengine.catalog.types import from_arrow
+from qengine.catalog.who import LOCAL, Identity
 from qengine.coordinator.progress import QueryProgress
 from qengine.coordinator.watch import Health, WorkerState
 from qengine.errors import QuerySyntaxError, QueryTimeoutError, Span, UnknownNameError
@@ -117,7 +118,7 @@ class FakeService:
         self.answers: list[FakeAnswer] = []
         self.asked: list[tuple[str, str, int | None, Mapping[str, int] | None]] = []
 
-    def catalog(self) -> Catalog:
+    def catalog(self, *, identity: Identity = LOCAL) -> Catalog:
         return self._catalog
 
     async def query(
@@ -129,6 +130,7 @@ class FakeService:
         snapshots: Mapping[str, int] | None = None,
         query_id: str | None = None,
         max_cost: str = "",
+        identity: Identity = LOCAL,
     ) -> FakeAnswer:
         self.asked.append((text, language, maxrec, snapshots))
         if "/* crash */" in text:
@@ -148,16 +150,16 @@ class FakeService:
         self.answers.append(answer)
         return answer
 
-    def progress(self, query: str) -> QueryProgress:
+    def progress(self, query: str, *, identity: Identity = LOCAL) -> QueryProgress:
         raise UnknownNameError(f"there is no query {query}")
 
-    def running(self) -> tuple[QueryProgress, ...]:
+    def running(self, *, identity: Identity = LOCAL) -> tuple[QueryProgress, ...]:
         return ()
 
     def workers(self) -> tuple[WorkerState, ...]:
         return (WorkerState(worker=WorkerId("w0"), health=Health.ALIVE, status=None, error=None),)
 
-    async def cancel(self, query: str) -> None:
+    async def cancel(self, query: str, *, identity: Identity = LOCAL) -> None:
         raise UnknownNameError(f"there is no query {query}")
 
     async def explain(
@@ -168,6 +170,7 @@ class FakeService:
         analyze: bool = False,
         snapshots: Mapping[str, int] | None = None,
         max_cost: str = "",
+        identity: Identity = LOCAL,
     ) -> FakePlan:
         self._run(text)
         return FakePlan(f"plan of {text}" + (", measured" if analyze else ""))

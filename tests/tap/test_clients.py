@@ -98,7 +98,7 @@ def test_availability_tells_what_is_wrong(http: httpx.Client) -> None:
     from tests.support.http_server import serving
 
     class Broken(FakeService):
-        def catalog(self):  # type: ignore[no-untyped-def]
+        def catalog(self, *, identity):  # type: ignore[no-untyped-def]
             raise RegistryError("the registry is gone")
 
         def __init__(self) -> None:
