@@ -91,6 +91,15 @@ class Job:
         return Claim(self.id, self.holder, self.epoch)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobUsage:
+    """What the jobs of an owner take: how many have not ended, how many of these run, and the bytes of all results."""
+
+    active: int
+    running: int
+    bytes: int
+
+
 class UnknownJobError(UnknownNameError):
     """There is no such job, or it is somebody else's."""
 
@@ -182,6 +191,22 @@ class JobStore:
         """Return the jobs whose time of destruction has come."""
         with self._database.reading() as connection:
             return tuple(_job(row) for row in connection.execute(sa.select(JOBS).where(JOBS.c.destruction <= now())))
+
+    def usage(self, owner: str) -> JobUsage:
+        """Return what the jobs of an owner take."""
+        query = sa.select(JOBS.c.phase, JOBS.c.result).where(JOBS.c.owner == owner)
+        with self._database.reading() as connection:
+            rows = connection.execute(query).all()
+        active = sum(Phase(row.phase).is_active for row in rows)
+        running = sum(row.phase == Phase.EXECUTING.value for row in rows)
+        return JobUsage(active=active, running=running, bytes=sum(json.loads(row.result).get("bytes", 0) for row in rows))
+
+    def counts(self) -> Mapping[Phase, int]:
+        """Return how many jobs are in each phase."""
+        query = sa.select(JOBS.c.phase, sa.func.count().label("jobs")).group_by(JOBS.c.phase)
+        with self._database.reading() as connection:
+            found = {Phase(row.phase): row.jobs for row in connection.execute(query)}
+        return {phase: found.get(phase, 0) for phase in Phase}
 
     # -- running --------------------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from qengine.catalog.database import now
-from qengine.catalog.jobs import Job, JobStore, LostClaimError, Phase
+from qengine.catalog.jobs import Job, JobStore, JobUsage, LostClaimError, Phase
 from qengine.catalog.registry import Registry
 from qengine.errors import UnknownNameError
 from tests.support.postgres import ON_BOTH, NewDatabase
@@ -136,6 +136,18 @@ def test_destruction_is_due(jobs: JobStore) -> None:
     job, _ = new(jobs), new(jobs)
     jobs.edit(job.id, lambda old: replace(old, destruction=now() - timedelta(seconds=1)))
     assert [one.id for one in jobs.due()] == [job.id]
+
+
+def test_what_jobs_take(jobs: JobStore) -> None:
+    for phase in (Phase.PENDING, Phase.EXECUTING, Phase.COMPLETED, Phase.COMPLETED, Phase.ERROR):
+        job = new(jobs, phase=phase)
+        if phase is Phase.COMPLETED:
+            jobs.edit(job.id, lambda old: replace(old, result={"bytes": 7}))
+    new(jobs, "bob")
+    assert jobs.usage("ann") == JobUsage(active=2, running=1, bytes=14)
+    assert jobs.usage("nobody") == JobUsage(active=0, running=0, bytes=0)
+    counts = jobs.counts()
+    assert (counts[Phase.COMPLETED], counts[Phase.QUEUED], counts[Phase.HELD]) == (2, 1, 0)
 
 
 @pytest.mark.slow
