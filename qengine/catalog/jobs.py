@@ -25,7 +25,7 @@ import sqlalchemy as sa
 
 from qengine.catalog.database import Database, now
 from qengine.catalog.migrations.tables import JOBS
-from qengine.errors import ConflictError, UnknownNameError
+from qengine.errors import ConflictError, TooManyRequestsError, UnknownNameError
 
 Json = Mapping[str, Any]
 
@@ -113,6 +113,7 @@ class LostClaimError(ConflictError):
 
 
 _ID = re.compile(r"[0-9a-f]{32}")
+_RETRY_S = 60
 _JSON = ("identity", "parameters", "uploads", "result", "error", "progress")
 
 
@@ -122,9 +123,18 @@ class JobStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def insert(self, job: Job) -> None:
-        """Add a job."""
+    def insert(self, job: Job, *, active_limit: int = 0) -> None:
+        """Add a job. Raise `TooManyRequestsError` if its owner has so many already that have not ended (0: no limit)."""
         with self._database.writing() as connection:
+            if active_limit:
+                active = [phase.value for phase in Phase if phase.is_active]
+                query = sa.select(sa.func.count()).where(JOBS.c.owner == job.owner, JOBS.c.phase.in_(active))
+                if connection.execute(query).scalar_one() >= active_limit:
+                    raise TooManyRequestsError(
+                        f"{active_limit} jobs of {job.owner or 'users without a name'} have not ended",
+                        hint="wait for them, or abort or delete some",
+                        details={"retry_after_s": _RETRY_S},
+                    )
             connection.execute(sa.insert(JOBS).values(_row(job)))
 
     def find(self, job: str) -> Job:

@@ -25,10 +25,11 @@ from uuid import uuid4
 
 from qengine.catalog.jobs import Job, Json, Phase
 from qengine.catalog.who import Identity
-from qengine.errors import QEngineError, QueryError
+from qengine.errors import LimitError, QEngineError, QueryError
 from qengine.tap.parameters import Parameters
 
 _RUN_ID_LETTERS = 64
+_PARAMETER_LETTERS = 4_000_000
 _CONTROL = ("PHASE", "RUNID", "ACTION", "WAIT", "DESTRUCTION", "EXECUTIONDURATION")
 """Parameters that say what becomes of the job; all others are those of its query."""
 
@@ -46,6 +47,7 @@ class JobSettings:
     `duration_limit_s` (0: no limit). Results are kept `retention_s` from the creation of the job, and at most `retention_limit_s`
     from the time when that is asked for. A process that says nothing for `lease_s` is taken for dead; a job is given up after
     `losses` of its processes died.
+    An owner may have `active_limit` jobs that have not ended, all who do not say who they are together (0: no limit).
     `wait_s` is the longest that a request waits for a change. With `lists_anonymous` those who do not say who they are see each
     other's jobs in the list: for services of one person.
     """
@@ -57,6 +59,7 @@ class JobSettings:
     retention_limit_s: int = 31 * 86400
     lease_s: float = 20.0
     losses: int = 3
+    active_limit: int = 1000
     wait_s: float = 8.0
     lists_anonymous: bool = False
 
@@ -90,6 +93,9 @@ def add_parameters(job: Job, parameters: Parameters, settings: JobSettings, *, a
     if destruction := parameters.one("DESTRUCTION"):
         job = set_destruction(job, destruction, settings, at=at)
     given = {name: values for name, values in parameters.values.items() if name not in _CONTROL}
+    size = sum(len(text) for values in given.values() for text in values)
+    if size > _PARAMETER_LETTERS:
+        raise LimitError(f"the parameters have {size} letters", hint=f"a job keeps at most {_PARAMETER_LETTERS}")
     return replace(job, parameters={**job.parameters, **given})
 
 

@@ -15,6 +15,7 @@ nobody's list, unless the service is set up for one person (`JobSettings.lists_a
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from starlette.routing import Route
 
 from qengine.catalog.database import now
 from qengine.catalog.jobs import Job, JobStore, Phase, UnknownJobError, unknown_job
-from qengine.errors import DataError, QEngineError, QueryError, by_code
+from qengine.errors import DataError, QueryError, by_code
 from qengine.tap import jobs, jobs_xml
 from qengine.tap.failure import error_response
 from qengine.tap.formats.votable import error_document
@@ -45,6 +46,8 @@ _SHOWN_AFTER_DELETION = 20
 """A client is sent to the list; pyvo reads it, and a long one takes long."""
 
 _QUOTE_S = 20.0
+
+log = logging.getLogger(__name__)
 
 Handle = Callable[[Request, Parameters], Awaitable[Response]]
 Guard = Callable[[Request, Handle], Awaitable[Response]]
@@ -149,7 +152,7 @@ class _Handlers:
         job = jobs.create(parameters, identity_of(request), self._settings, at=now())
         if _asked_phase(parameters, allowed=("RUN",)):
             job = jobs.run(job, at=now())
-        await asyncio.to_thread(self._store.insert, job)
+        await asyncio.to_thread(self._store.insert, job, active_limit=self._settings.active_limit)
         self._begun(job)
         return self._see(request, job)
 
@@ -272,8 +275,7 @@ class _Handlers:
 
     async def _estimate(self, job: Job) -> None:
         given = jobs.query_parameters(job)
-        # What is wrong with the query is said when it runs.
-        with suppress(QEngineError, TimeoutError):
+        try:
             language, text = check_statement(given)
             work = self._desk.service.explain(
                 text,
@@ -286,6 +288,8 @@ class _Handlers:
             seconds = plan.get("estimated", {}).get("seconds")
             if isinstance(seconds, int | float):
                 await asyncio.to_thread(self._store.edit, job.id, lambda old: _quoted(old, float(seconds)))
+        except Exception as error:  # what is wrong with the query is said when it runs
+            log.debug("job %s has no quote: %s", job.id, error)
 
 
 def _quoted(job: Job, seconds: float) -> Job:

@@ -38,7 +38,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, httpx
             registry.users.add(name, is_admin=name == "root")
             tokens[name] = registry.users.create_token(name)[0]
         door = Doorkeeper(registry.users, AccessSettings())
-        with serving_tap(FakeService(), root, tap=TapSettings(), jobs=JobSettings(), door=door) as url:
+        with serving_tap(FakeService(), root, tap=TapSettings(), jobs=JobSettings(active_limit=5), door=door) as url:
             clients = {name: {"authorization": f"Bearer {token}"} for name, token in tokens.items()} | {"anybody": {}}
             found = {
                 name: httpx.Client(base_url=f"{url}/async", headers=headers, trust_env=False, timeout=30)
@@ -92,3 +92,18 @@ def test_a_job_of_nobody_is_open_to_who_knows_it(people: dict[str, httpx.Client]
     assert [client.get(f"{place}/phase").text for client in people.values()] == ["PENDING"] * 4
     assert people["anybody"].get(f"{place}/owner").text == ""
     assert people["anybody"].delete(place).status_code == 303
+
+
+def test_one_may_have_so_many(people: dict[str, httpx.Client]) -> None:
+    places = [make(people["root"]) for _ in range(5)]
+    given = {"LANG": "ADQL", "QUERY": "SELECT 1"}
+    response = people["root"].post("", data=given)
+    assert (response.status_code, response.headers["retry-after"]) == (429, "60")
+    assert "5 jobs of root have not ended" in response.text
+    assert people["root"].delete(places[0]).status_code == 303
+    assert people["root"].post("", data=given).status_code == 303
+
+
+def test_parameters_have_a_size(people: dict[str, httpx.Client]) -> None:
+    response = people["bob"].post("", data={"QUERY": "x" * 4_000_001})
+    assert (response.status_code, "at most 4000000" in response.text) == (400, True)
