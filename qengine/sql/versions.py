@@ -40,11 +40,13 @@ def at_versions(parsed: ParsedQuery, catalog: Catalog, read: ReadCatalog) -> Cat
         try:
             schema = _schema_of(table, catalog)
             older = read(schema, _word(when))
+            there = [one for one in older if one.table.schema == schema]
+            if not there:  # none of its tables, or none that may be read
+                raise UnknownNameError(f"there was no table {schema}.{table.name} then")
         except QEngineError as error:
             error.span = error.span or span
             raise error.located(parsed.text) from None
         table.set("when", None)
-        there = [one for one in older if one.table.schema == schema]
         name = f"{schema}@{there[0].number}"
         found.setdefault(name, tuple(_moved(one, name) for one in there))
         identifier = exp.to_identifier(name, quoted=True)
