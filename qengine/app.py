@@ -128,17 +128,17 @@ def _channels(store: Store, settings: ClusterSettings, stack: contextlib.ExitSta
     return [in_process_channel(root, slots=slots, work_dir=work_dir / "local", cache=cache)]
 
 
-def connect(store_or_url: Path | str, workers: int = 0) -> LocalClient | RemoteClient:
+def connect(store_or_url: Path | str, workers: int = 0, *, token: str = "") -> LocalClient | RemoteClient:
     """Connect to a store (a directory, or `s3://bucket/prefix`) or to a running service (an http URL).
 
-    A store is served by this process, or by `workers` worker processes on this machine that live as long as the connection. Use the
-    client as a context manager.
+    A store is served by this process, or by `workers` worker processes on this machine that live as long as the connection. A
+    service is told by `token`, or the one in the variable QENGINE_TOKEN, who asks. Use the client as a context manager.
     """
     text = str(store_or_url)
     if "://" in text and not is_bucket(text):
         if workers:
             raise ConfigError("workers belong to a store, not to a running service", hint="leave out workers with a URL")
-        return RemoteClient(text)
+        return RemoteClient(text, token=token)
     if workers < 0:
         raise ConfigError(f"{workers} workers cannot be started", hint="0 runs everything in this process")
     open_store(text)[1].close()

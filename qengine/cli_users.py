@@ -1,4 +1,4 @@
-"""Command-line verbs about users, their groups and tokens; the work is in `verbs_users`."""
+"""Command-line verbs about users, their groups and tokens, and what they may read; the work is in `verbs_users`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ StoreOption = Annotated[
 ]
 UserArgument = Annotated[str, typer.Argument(metavar="USER", help="A user.", show_default=False)]
 GroupArgument = Annotated[str, typer.Argument(help="A group.", show_default=False)]
+WhatArgument = Annotated[str, typer.Argument(metavar="CATALOG[.TABLE]", help="What is read.", show_default=False)]
+ToUserOption = Annotated[str, typer.Option("--user", help="A user.")]
+ToGroupOption = Annotated[str, typer.Option("--group", help="A group.")]
+PublicOption = Annotated[bool, typer.Option("--public", help="Everybody.")]
 PasswordOption = Annotated[bool, typer.Option("--password", help="Ask for a password, or read it from standard input.")]
 AdminOption = Annotated[bool, typer.Option("--admin", help="May read everything, and end everybody's queries.")]
 
@@ -25,9 +29,11 @@ def add_to(app: typer.Typer) -> None:
     user = typer.Typer(no_args_is_help=True, help="Users of the service.")
     _fill(user, add=add, list=users, remove=remove, disable=disable, enable=enable, password=password, admin=admin)
     token = typer.Typer(no_args_is_help=True, help="Tokens, with which users prove who they are.")
-    _fill(token, create=create, list=tokens, revoke=revoke)
+    _fill(token, create=create, list=tokens, revoke=revoke_token)
     group = typer.Typer(no_args_is_help=True, help="Groups of users.")
     _fill(group, add=join, remove=leave, list=groups)
+    for verb in (grant, revoke, grants):
+        app.command()(verb)
     app.add_typer(user, name="user")
     app.add_typer(token, name="token")
     app.add_typer(group, name="group")
@@ -124,11 +130,45 @@ def tokens(
     verbs_users.tokens(store, name)
 
 
-def revoke(token: Annotated[str, typer.Argument(metavar="ID", show_default=False)], store: StoreOption = None) -> None:
+def revoke_token(token: Annotated[str, typer.Argument(metavar="ID", show_default=False)], store: StoreOption = None) -> None:
     """Revoke a token."""
     from qengine import verbs_users
 
     verbs_users.revoke_token(store, token)
+
+
+def grant(
+    what: WhatArgument,
+    store: StoreOption = None,
+    user: ToUserOption = "",
+    group: ToGroupOption = "",
+    public: PublicOption = False,
+) -> None:
+    """Let somebody read a catalogue, or one table of it. The first grant of a catalogue closes it for everybody else."""
+    from qengine import verbs_users
+
+    verbs_users.grant(store, what, user=user, group=group, is_public=public)
+
+
+def revoke(
+    what: WhatArgument,
+    store: StoreOption = None,
+    user: ToUserOption = "",
+    group: ToGroupOption = "",
+    public: PublicOption = False,
+    is_opening: Annotated[bool, typer.Option("--open", help="Everybody shall read it when this was the last grant.")] = False,
+) -> None:
+    """Take a grant back."""
+    from qengine import verbs_users
+
+    verbs_users.revoke(store, what, user=user, group=group, is_public=public, is_opening=is_opening)
+
+
+def grants(store: StoreOption = None) -> None:
+    """List who may read what: states of catalogues and grants."""
+    from qengine import verbs_users
+
+    verbs_users.grants(store)
 
 
 def join(group: GroupArgument, name: UserArgument, store: StoreOption = None) -> None:

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from qengine.errors import ConfigError
 
 PREFIX = "QENGINE_"
-_PLAIN_VARIABLES = ("QENGINE_CONFIG", "QENGINE_STORE", "QENGINE_URL", "QENGINE_NEAR", "QENGINE_REGISTRY")
+_PLAIN_VARIABLES = ("QENGINE_CONFIG", "QENGINE_STORE", "QENGINE_URL", "QENGINE_NEAR", "QENGINE_REGISTRY", "QENGINE_TOKEN")
 """Variables with this prefix that are not settings: they stand for command-line options."""
 
 _TRUE = ("1", "true", "yes", "on")

@@ -1,4 +1,4 @@
-"""What the command line does with users, their groups and tokens."""
+"""What the command line does with users, their groups and tokens, and with what they may read."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.table import Table
 
 from qengine import app as composition
 from qengine.catalog.registry import Registry
+from qengine.catalog.rights import grantee_of
 from qengine.verbs import needed, tell
 
 
@@ -115,6 +116,45 @@ def groups(store: Path | None) -> None:
     table = _table("group", "users")
     for group, names in found.items():
         table.add_row(group, ", ".join(names))
+    Console().print(table)
+
+
+def grant(store: Path | None, what: str, *, user: str, group: str, is_public: bool) -> None:
+    """Let somebody read something."""
+    grantee = grantee_of(user=user, group=group, is_public=is_public)
+    with opened(store) as registry:
+        catalog, _, table = what.partition(".")
+        is_first = not [one for one in registry.rights.listed() if one.catalog.lower() == catalog.lower()]
+        made = registry.rights.grant(catalog, table, grantee)
+    tell(f"{made.what} is read by {made.grantee}" + (f", and {made.catalog} by nobody else but administrators" if is_first else ""))
+
+
+def revoke(store: Path | None, what: str, *, user: str, group: str, is_public: bool, is_opening: bool) -> None:
+    """Take a grant back."""
+    grantee = grantee_of(user=user, group=group, is_public=is_public)
+    with opened(store) as registry:
+        catalog, _, table = what.partition(".")
+        old = registry.rights.revoke(catalog, table, grantee, is_opening=is_opening)
+    tell(f"{old.what} is not read by {old.grantee} any more")
+
+
+def grants(store: Path | None) -> None:
+    """List catalogues with their states, and who reads them."""
+    with opened(store) as registry:
+        rights = registry.rights.current()
+        names = sorted({table.schema for table in registry.definitions()}, key=str.lower)
+    table = _table("what", "state", "read by")
+    for name in names:
+        state = rights.states.get(name)
+        own = [one for one in rights.grants if one.catalog == name]
+        groups = ", ".join(f"group:{group}" for group in sorted(state.groups)) if state is not None else ""
+        if not own:
+            word = state.state.value if state is not None else "released"
+            readers = "everybody" if word in ("released", "frozen") else groups or "administrators"
+            table.add_row(name, word, readers)
+        for what in sorted({one.what for one in own}):
+            readers = ", ".join(one.grantee for one in own if one.what == what)
+            table.add_row(what, state.state.value if state is not None else "released", ", ".join(filter(None, [readers, groups])))
     Console().print(table)
 
 

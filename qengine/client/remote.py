@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -36,6 +37,7 @@ from qengine.errors import (
 )
 
 _LANGUAGES = {"adql": "ADQL", "adql-strict": "ADQL-2.1-strict", "sql": "SQL"}
+_TOKEN = "QENGINE_TOKEN"
 _TIMEOUT_S = 24 * 3600.0
 
 
@@ -57,9 +59,13 @@ class RemotePlan:
 
 
 class RemoteClient:
-    """Queries a running service. `url` is that of its TAP service, or the host's root above `/tap`."""
+    """Queries a running service. `url` is that of its TAP service, or the host's root above `/tap`.
 
-    def __init__(self, url: str) -> None:
+    `token` says who asks; an empty one is taken from the variable QENGINE_TOKEN, and without that nobody in particular asks.
+    """
+
+    def __init__(self, url: str, *, token: str = "") -> None:
+        self._token = token or os.environ.get(_TOKEN, "")
         try:
             parts = urllib.parse.urlsplit(url)
             is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -160,6 +166,8 @@ class RemoteClient:
         content = urllib.parse.urlencode(fields).encode() if fields else None
         headers = {"X-Query-Id": query} if query else {}
         request = urllib.request.Request(f"{self._base}/{path}", data=content, headers=headers, method=method)
+        if self._token:  # for this service, and not for where it may send us
+            request.add_unredirected_header("Authorization", f"Bearer {self._token}")
         try:
             return urllib.request.urlopen(request, timeout=_TIMEOUT_S)  # type: ignore[no-any-return]
         except urllib.error.HTTPError as error:

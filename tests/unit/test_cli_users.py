@@ -10,6 +10,7 @@ import pytest
 from qengine import app as composition
 from qengine.catalog.registry import Registry
 from qengine.cli import run
+from tests.loader.stores import Site, sky
 
 
 @pytest.fixture
@@ -67,3 +68,26 @@ def test_a_token_is_printed_once(store: Path, capsys: pytest.CaptureFixture[str]
     assert run(["token", "revoke", number]) == 0
     with Registry.open(store) as registry:
         assert registry.users.by_token(text) is None
+
+
+def test_grants(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Site(tmp_path)
+    site.load(site.write("a.parquet", sky(20)), key="id")
+    site.load(site.write("b.parquet", sky(20)), key="id", catalog="other")
+    monkeypatch.setenv("QENGINE_STORE", str(site.store.root))
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run(["grant", "DEMO", "--group", "dp1"]) == 0
+    assert "by nobody else" in capsys.readouterr().err
+    assert run(["grant", "demo.obj", "--public"]) == 0
+    assert run(["promote", "other", "internal", "--group", "ops"]) == 0
+    assert run(["grants"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[1:] == [
+        ["demo", "released", "group:dp1"], ["demo.obj", "released", "public"], ["other", "internal", "group:ops"]
+    ]  # fmt: skip
+    assert run(["revoke", "demo.obj", "--public"]) == 0
+    assert run(["revoke", "demo", "--group", "dp1"]) == 1
+    assert "everybody reads demo" in capsys.readouterr().err
+    assert run(["revoke", "demo", "--group", "dp1", "--open"]) == 0
+    for wrong in (["nothing", "--public"], ["demo.nothing", "--public"], ["demo"], ["demo", "--public", "--user", "ann"]):
+        assert run(["grant", *wrong]) == 1
