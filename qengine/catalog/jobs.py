@@ -211,6 +211,15 @@ class JobStore:
         running = sum(row.phase == Phase.EXECUTING.value for row in rows)
         return JobUsage(active=active, running=running, bytes=sum(json.loads(row.result).get("bytes", 0) for row in rows))
 
+    def ahead(self, job: Job) -> int:
+        """Return how many jobs have waited longer than this one, if it waits; owners take turns, so not all go first."""
+        if job.phase is not Phase.QUEUED or job.queued is None:
+            return 0
+        before = sa.or_(JOBS.c.queued < job.queued, sa.and_(JOBS.c.queued == job.queued, JOBS.c.id < job.id))
+        query = sa.select(sa.func.count()).where(JOBS.c.phase == Phase.QUEUED.value, before)
+        with self._database.reading() as connection:
+            return int(connection.execute(query).scalar_one())
+
     def counts(self) -> Mapping[Phase, int]:
         """Return how many jobs are in each phase."""
         query = sa.select(JOBS.c.phase, sa.func.count().label("jobs")).group_by(JOBS.c.phase)

@@ -166,7 +166,8 @@ class _Handlers:
             limit_s = self._settings.wait_s if wait_s < 0 else min(wait_s, self._settings.wait_s)
             await while_connected(request, self._desk.watch.changed(job.id, job.phase, within_s=limit_s))
             job = await self._find(request)
-        return _xml(jobs_xml.job_document(job, self._base(request)))
+        ahead = await asyncio.to_thread(self._store.ahead, job) if job.phase is Phase.QUEUED else 0
+        return _xml(jobs_xml.job_document(job, self._base(request), ahead=ahead))
 
     async def change(self, request: Request, parameters: Parameters) -> Response:
         action = parameters.one("ACTION").upper()

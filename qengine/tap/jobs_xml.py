@@ -23,8 +23,8 @@ _NAMESPACES = (
 RESULT = "result"
 
 
-def job_document(job: Job, base_url: str) -> str:
-    """Return a job with all that is known of it. `base_url` is that of the service."""
+def job_document(job: Job, base_url: str, *, ahead: int = 0) -> str:
+    """Return a job with all that is known of it. `base_url` is that of the service, `ahead` how many jobs have waited longer."""
     return (
         f'{_HEAD}<uws:job {_NAMESPACES} version="1.1">\n'
         + _element("jobId", job.id)
@@ -40,7 +40,7 @@ def job_document(job: Job, base_url: str) -> str:
         + _parameters(job, "")
         + _results(job, base_url, "")
         + _error(job)
-        + _job_info(job)
+        + _job_info(job, ahead)
         + "</uws:job>\n"
     )
 
@@ -110,8 +110,10 @@ def _error(job: Job) -> str:
     )
 
 
-def _job_info(job: Job) -> str:
+def _job_info(job: Job, ahead: int) -> str:
     parts: list[str] = []
+    if job.phase is Phase.QUEUED:
+        parts.append(_info("queue", {"ahead": str(ahead)}))
     if job.phase is Phase.EXECUTING and job.progress:
         parts.append(_info("progress", _plain(job.progress)))
     if job.result:

@@ -138,6 +138,11 @@ def test_destruction_is_due(jobs: JobStore) -> None:
     assert [one.id for one in jobs.due()] == [job.id]
 
 
+def test_how_many_are_ahead(jobs: JobStore) -> None:
+    first, second, other = new(jobs, age_s=3), new(jobs, "bob", age_s=2), new(jobs, phase=Phase.PENDING)
+    assert [jobs.ahead(job) for job in (first, second, other)] == [0, 1, 0]
+
+
 def test_what_jobs_take(jobs: JobStore) -> None:
     for phase in (Phase.PENDING, Phase.EXECUTING, Phase.COMPLETED, Phase.COMPLETED, Phase.ERROR):
         job = new(jobs, phase=phase)

@@ -71,6 +71,12 @@ def test_a_result_is_named_when_it_is_there() -> None:
     assert info["truncated"] == "the result was cut at MAXREC = 3 rows; there are more"
 
 
+def test_the_queue() -> None:
+    job = Job(id="0" * 32, created=AT, destruction=AT, phase=Phase.QUEUED)
+    (info,) = parsed(jobs_xml.job_document(job, "http://h/tap", ahead=7)).iterfind(f"{UWS}jobInfo/*")
+    assert (info.tag, info.get("ahead")) == ("queue", "7")
+
+
 def test_the_quote_follows_the_progress() -> None:
     job = Job(id="0" * 32, created=AT, destruction=AT, quote=AT, phase=Phase.QUEUED, progress={"eta_s": 100.0})
     assert jobs_xml.quote(job) == AT
