@@ -90,6 +90,17 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """A statement worth showing about a table: `name` is unique among those of the table, `title` is for people, `query` is ADQL in
+    which `{catalog}` stands for the name of the catalogue."""
+
+    name: str
+    title: str
+    query: str
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TimeSystem:
     """How the times in a column count. `scale` is that of VOTable's TIMESYS, in upper case (TAI, UTC, TDB ..), `origin` the Julian
     date of zero (None: the values are dates), `form` says how they are written: mjd, jd, jyear, unix, iso; empty if unsaid."""
@@ -192,6 +203,7 @@ class Table:
     statistics: tuple[str, ...] = ()
     indexes: tuple[str, ...] = ()
     quality: tuple[Threshold, ...] = ()
+    examples: tuple[Example, ...] = ()
     rows_per_tile: int = 0
     bytes_per_tile: int = 0
 

@@ -48,6 +48,11 @@
     expression = "CASE WHEN g_psfFlux > 0 THEN -2.5 * LOG10(g_psfFlux) + 31.4 END"    # ADQL
     unit = "mag"                  # also: ucd, utype, description
 
+    [tables.Object.examples.bright]                   # what /examples shows of the table, beside what it makes itself
+    title = "the brightest objects"
+    query = "SELECT TOP 10 objectId, g_mag FROM {catalog}.Object ORDER BY g_mag"      # ADQL
+    description = "by the magnitude in g"             # optional
+
     [tables.ForcedSource]
     kind = "child"
     director = "Object"           # a director of the same schema
@@ -75,7 +80,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from qengine.catalog.model import LINES, SKY_LINE, Release, TableKind, Threshold, TimeSystem
+from qengine.catalog.model import LINES, SKY_LINE, Example, Release, TableKind, Threshold, TimeSystem
 from qengine.catalog.words import Words
 
 NO_KEY = "none"
@@ -97,8 +102,9 @@ _RELEASE = frozenset(Release.__dataclass_fields__)
 _VIRTUAL = ("expression", "unit", "ucd", "utype", "description")
 _TABLE = (
     "kind", "line", "key", "ra", "dec", "director", "director_key", "left", "right", "time_key", "rows_per_tile", "bytes_per_tile",
-    "margin_arcsec", "statistics", "index", "time", "quality", "virtual", *_POSITION, *_MOTION,
+    "margin_arcsec", "statistics", "index", "time", "quality", "virtual", "examples", *_POSITION, *_MOTION,
 )  # fmt: skip
+_EXAMPLE = ("title", "query", "description")
 _CHILD = ("director", "director_key")
 _SIDES = ("left", "right")
 
@@ -152,6 +158,7 @@ class Layout:
     times: tuple[TimeSystem, ...] = ()
     quality: tuple[Threshold, ...] = ()
     virtual: tuple[Virtual, ...] = ()
+    examples: tuple[Example, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,7 +227,8 @@ def _layout(words: Words, position: Words, time: Words) -> Layout:
         epoch=placed.number("epoch"), statistics=words.texts("statistics"), index=words.texts("index"),
         times=tuple(_time(name, each, time) for name, each in words.sections("time").items()),
         quality=tuple(_thresholds(words.section("quality"))),
-        virtual=tuple(_virtual(name, each) for name, each in words.sections("virtual").items()), **texts,
+        virtual=tuple(_virtual(name, each) for name, each in words.sections("virtual").items()),
+        examples=tuple(_example(name, each) for name, each in words.sections("examples").items()), **texts,
     )  # fmt: skip
 
 
@@ -281,6 +289,14 @@ def _virtual(name: str, words: Words) -> Virtual:
     if not words.text("expression").strip():
         raise words.error("expression", "is missing")
     return Virtual(name=name, **{word: words.text(word) for word in _VIRTUAL})
+
+
+def _example(name: str, words: Words) -> Example:
+    words.known(_EXAMPLE)
+    for word in ("title", "query"):
+        if not words.text(word).strip():
+            raise words.error(word, "is missing")
+    return Example(name=name, **{word: words.text(word).strip() for word in _EXAMPLE})
 
 
 def _view(name: str, words: Words) -> View:

@@ -5,6 +5,7 @@
     /tap/availability      VOSI                   /tap/query-plan         EXPLAIN as text or JSON
     /tap/progress          running queries and workers, as JSON
     /tap/progress/<id>     one query, as JSON; DELETE cancels it
+    /tap/examples          statements to begin with, XHTML (`examples`)
     /tap/async             jobs, UWS (`jobs_http`)
 
 What a request means is decided in `parameters.py`, answers come from the service, bytes from `formats/`.
@@ -28,7 +29,7 @@ from qengine.catalog.model import Catalog
 from qengine.catalog.summary import summarise
 from qengine.catalog.who import LOCAL, Identity
 from qengine.errors import LimitError, QueryError, UnknownNameError
-from qengine.tap import jobs_http, metadata, sync
+from qengine.tap import examples, jobs_http, metadata, sync
 from qengine.tap.access import AccessMiddleware, Doorkeeper, security_methods
 from qengine.tap.failure import as_known, error_response
 from qengine.tap.identity import identity_of
@@ -70,6 +71,7 @@ def create_app(
         Route("/tap/progress", handlers.status),
         Route("/tap/progress/{query}", handlers.progress, methods=["GET", "DELETE"]),
     ]
+    routes += examples.routes(handlers.catalog, handlers.guarded, chosen, path="/tap")
     if jobs is not None:
         routes += jobs_http.routes(jobs, handlers.guarded, handlers.base, path="/tap")
     middleware = [Middleware(GZipMiddleware, minimum_size=4096, compresslevel=1)] if chosen.is_gzip else []
@@ -99,7 +101,7 @@ class _Handlers:
         return RedirectResponse(self.base(request))
 
     async def page(self, request: Request) -> Response:
-        tables = summarise(self._catalog(request))
+        tables = summarise(self.catalog(request))
         return HTMLResponse(landing_page(self._settings.title, self.base(request), tables, has_jobs=self._jobs is not None))
 
     async def sync(self, request: Request) -> Response:
@@ -182,7 +184,7 @@ class _Handlers:
         return Response(plan.to_text(), media_type="text/plain")
 
     async def _tables(self, request: Request, parameters: Parameters) -> Response:
-        catalog = self._catalog(request)
+        catalog = self.catalog(request)
         if parameters.one("RESPONSEFORMAT").lower() in ("json", "application/json"):
             return JSONResponse([table.to_json() for table in summarise(catalog)])
         detail = parameters.one("DETAIL").lower() or "max"
@@ -192,14 +194,14 @@ class _Handlers:
 
     async def _table(self, request: Request, parameters: Parameters) -> Response:
         name = request.path_params["name"]
-        document = metadata.one_table(self._catalog(request), name)
+        document = metadata.one_table(self.catalog(request), name)
         if document is None:
             response = error_response(UnknownNameError(f"there is no table {name}"))
             response.status_code = 404
             return response
         return Response(document, media_type=_XML)
 
-    def _catalog(self, request: Request) -> Catalog:
+    def catalog(self, request: Request) -> Catalog:
         return self._service.catalog(identity=identity_of(request))
 
     def _watcher(self, request: Request) -> Identity:

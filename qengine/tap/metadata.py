@@ -112,6 +112,11 @@ LANG=ADQL-2.1-strict takes ADQL 2.1 and nothing else, LANG=SQL the SQL of DuckDB
 </outputLimit>
 </capability>
 {_vosi_capability("capabilities", base_url)}{_vosi_capability("availability", base_url)}{_vosi_capability("tables", base_url)}\
+<capability standardID="ivo://ivoa.net/std/DALI#examples">
+<interface xsi:type="vr:WebBrowser">
+<accessURL use="full">{text(base_url)}/examples</accessURL>
+</interface>
+</capability>
 </vosi:capabilities>
 """
 

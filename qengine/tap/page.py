@@ -52,6 +52,6 @@ print(service.search("SELECT TOP 5 table_name, description FROM TAP_SCHEMA.table
 <pre>curl {url}/sync -d LANG=ADQL -d RESPONSEFORMAT=csv --data-urlencode \\
  "QUERY=SELECT TOP 5 table_name, description FROM TAP_SCHEMA.tables"</pre>
 {jobs}<p><a href="{url}/capabilities">capabilities</a> ·
-<a href="{url}/tables">tables</a> · <a href="{url}/availability">availability</a></p>
+<a href="{url}/tables">tables</a> · <a href="{url}/examples">examples</a> · <a href="{url}/availability">availability</a></p>
 </body></html>
 """
