@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qengine.catalog.query_log import QueryLog, QueryLogSettings
 from qengine.catalog.registry import Registry
 from qengine.client.local import LocalClient
 from qengine.client.remote import RemoteClient
@@ -87,9 +88,14 @@ def open_store(
 
 @contextlib.asynccontextmanager
 async def cluster(
-    root: Path | str, settings: ClusterSettings | None = None, *, channels: Sequence[WorkerChannel] | None = None
+    root: Path | str,
+    settings: ClusterSettings | None = None,
+    *,
+    channels: Sequence[WorkerChannel] | None = None,
+    query_log: QueryLog | None = None,
 ) -> AsyncIterator[QueryService]:
-    """Open a store and serve queries over it until the context ends. `channels` replaces the workers (for tests of faults)."""
+    """Open a store and serve queries over it until the context ends; `query_log` is told of each. `channels` replaces the workers
+    (for tests of faults)."""
     settings = settings or ClusterSettings()
     store, registry = open_store(root, registry_url=settings.registry_url)
     with contextlib.ExitStack() as stack:
@@ -103,7 +109,7 @@ async def cluster(
         async with merger, Dispatcher(channels, epoch=epoch, settings=settings.dispatch) as dispatcher:
             service = QueryService(
                 registry, dispatcher=dispatcher, merger=merger, keys=KeyReader(store), settings=settings.service, rates=rates,
-                rights=registry.rights.current,
+                rights=registry.rights.current, query_log=query_log,
             )  # fmt: skip
             releases = registry.releases
             async with leasing(service.reading, lambda holder, reads, s: releases.hold(holder, reads, seconds=s)):
@@ -187,12 +193,11 @@ async def _serve(store: Path | str, settings: ClusterSettings, front: Front, *, 
     if serving is not None:
         # Ctrl-C cancels the task already; a service manager's SIGTERM ends workers and requests in the same orderly way.
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
-    opened, registry = open_store(store, registry_url=settings.registry_url)
-    with registry:
+    with open_store(store, registry_url=settings.registry_url)[1] as registry:
         door = Doorkeeper(registry.users, front.access)
         async with (
             cluster(store, settings) as service,
-            offering_jobs(registry.jobs, opened.root, service, tap=front.tap, settings=front.jobs) as desk,
+            offering_jobs(registry, service, tap=front.tap, settings=front.jobs) as desk,
             listening(create_app(service, front.tap, jobs=desk, door=door), host=host, port=port) as server,
         ):
             _spare_collector()

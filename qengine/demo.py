@@ -173,7 +173,7 @@ async def _serve(store: Path, workers: int, port: int, console: Console, *, is_o
     with open_store(store)[1] as registry:
         async with (
             cluster(store, settings) as service,
-            offering_jobs(registry.jobs, store, service, tap=tap, settings=jobs) as desk,
+            offering_jobs(registry, service, tap=tap, settings=jobs) as desk,
             listening(create_app(service, tap, jobs=desk), port=port) as server,
         ):
             console.print(f"\na coordinator and {workers} workers answer at [bold]{server.address}/tap[/bold]\n")

@@ -19,7 +19,6 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, RedirectResponse, Response
@@ -27,6 +26,7 @@ from starlette.routing import Route
 
 from qengine.catalog.database import now
 from qengine.catalog.jobs import Job, JobStore, Phase, UnknownJobError, unknown_job
+from qengine.catalog.registry import Registry
 from qengine.errors import DataError, QueryError, by_code
 from qengine.tap import jobs, jobs_xml
 from qengine.tap.failure import error_response
@@ -34,7 +34,7 @@ from qengine.tap.formats.votable import error_document
 from qengine.tap.identity import identity_of
 from qengine.tap.jobs import JobSettings
 from qengine.tap.parameters import Parameters, check_max_cost, check_snapshots, check_statement
-from qengine.tap.results import FOLDER, ResultFolder
+from qengine.tap.results import ResultFolder
 from qengine.tap.runner import JobRunner, running
 from qengine.tap.service import AnsweringService, TapSettings
 from qengine.tap.sync import while_connected
@@ -68,10 +68,11 @@ class JobDesk:
 
 @asynccontextmanager
 async def offering_jobs(
-    store: JobStore, root: Path, service: AnsweringService, *, tap: TapSettings, settings: JobSettings
+    registry: Registry, service: AnsweringService, *, tap: TapSettings, settings: JobSettings
 ) -> AsyncIterator[JobDesk]:
-    """Run the jobs of a registry, with their results in the store at `root`, and yield what /async works with."""
-    watch, folder = PhaseWatch(store), ResultFolder(root / FOLDER)
+    """Run the jobs of a registry, with their results in its store, and yield what /async works with."""
+    store, folder = registry.jobs, ResultFolder(registry.files)
+    watch = PhaseWatch(store)
     async with running(JobRunner(store, service, folder, tap=tap, settings=settings, on_change=watch.look)) as runner:
         yield JobDesk(store=store, folder=folder, service=service, settings=settings, runner=runner, watch=watch)
 
@@ -249,7 +250,7 @@ class _Handlers:
             return _error(job, 404)
         if job.phase is not Phase.COMPLETED:
             return Response(f"this job is {job.phase.value}: it has no result\n", status_code=404, headers=_TEXT)
-        path = self._desk.folder.result(job)
+        path = await asyncio.to_thread(self._desk.folder.result, job)
         if not path.is_file():
             raise DataError(f"the result of job {job.id} is lost", hint="run the query again")
         # Set by hand: Starlette would add a charset to text types, and the media type is to be echoed.

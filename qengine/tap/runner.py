@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
 
-from qengine.catalog import durable
 from qengine.catalog.database import now
 from qengine.catalog.jobs import Job, JobStore, Json, LostClaimError, Phase
 from qengine.errors import PoisonTaskError, QEngineError, QueryCancelledError, QueryTimeoutError, StoreUnavailableError
@@ -229,7 +228,7 @@ class JobRunner:
         temporary = path.with_name(f".{path.name}.tmp")
         try:
             await self._fill(temporary, result, run)
-            await asyncio.to_thread(durable.place, temporary, path)
+            await asyncio.to_thread(self._folder.publish, temporary, path)
         except OSError as error:
             raise StoreUnavailableError(f"the result cannot be written: {error.strerror}", hint="try again later") from error
         finally:

@@ -56,11 +56,10 @@ async def serve(store: Path, registry_url: str | None, running: int) -> None:
     """Serve until the process ends."""
     tap = TapSettings()
     settings = JobSettings(running=running, lists_anonymous=True)
-    opened, registry = open_store(store, registry_url=registry_url)
-    with registry:
+    with open_store(store, registry_url=registry_url)[1] as registry:
         async with (
             cluster(store, ClusterSettings(registry_url=registry_url)) as service,
-            offering_jobs(registry.jobs, opened.root, service, tap=tap, settings=settings) as desk,
+            offering_jobs(registry, service, tap=tap, settings=settings) as desk,
             listening(create_app(service, tap, jobs=desk)) as server,
         ):
             print(f"listening at {server.address}/tap", flush=True)

@@ -39,7 +39,7 @@ def serving_tap(
         chosen = tap or TapSettings()
         with Registry.open(root, url=url) as registry:
             async with (
-                offering_jobs(registry.jobs, root, service, tap=chosen, settings=jobs or JobSettings()) as desk,
+                offering_jobs(registry, service, tap=chosen, settings=jobs or JobSettings()) as desk,
                 listening(create_app(service, chosen, jobs=desk, door=door)) as server,
             ):
                 addresses.append(server.address)

@@ -36,9 +36,9 @@ SETTINGS = JobSettings(running=3)
 class Bench:
     """A registry with its results, and processes that run jobs on it."""
 
-    def __init__(self, registry: Registry, root: Path) -> None:
+    def __init__(self, registry: Registry) -> None:
         self.store = registry.jobs
-        self.folder = ResultFolder(root / "_results")
+        self.folder = ResultFolder(registry.files)
         self.service = FakeService()
 
     def put(self, text: str, *, run: bool = True, **parameters: str) -> Job:
@@ -77,7 +77,7 @@ class Bench:
 @pytest.fixture
 def bench(database: NewDatabase, tmp_path: Path) -> Iterator[Bench]:
     with Registry.open(tmp_path, url=database()) as registry:
-        yield Bench(registry, tmp_path)
+        yield Bench(registry)
 
 
 HANG = "SELECT source_id FROM demo.stars /* hang after 200 rows */"
