@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qengine.catalog.query_log import QueryLog, QueryLogSettings
 from qengine.catalog.registry import Registry
 from qengine.client.local import LocalClient
 from qengine.client.remote import RemoteClient
@@ -88,14 +87,9 @@ def open_store(
 
 @contextlib.asynccontextmanager
 async def cluster(
-    root: Path | str,
-    settings: ClusterSettings | None = None,
-    *,
-    channels: Sequence[WorkerChannel] | None = None,
-    query_log: QueryLog | None = None,
+    root: Path | str, settings: ClusterSettings | None = None, *, channels: Sequence[WorkerChannel] | None = None
 ) -> AsyncIterator[QueryService]:
-    """Open a store and serve queries over it until the context ends; `query_log` is told of each. `channels` replaces the workers
-    (for tests of faults)."""
+    """Open a store and serve queries over it until the context ends. `channels` replaces the workers (for tests of faults)."""
     settings = settings or ClusterSettings()
     store, registry = open_store(root, registry_url=settings.registry_url)
     with contextlib.ExitStack() as stack:
@@ -109,7 +103,7 @@ async def cluster(
         async with merger, Dispatcher(channels, epoch=epoch, settings=settings.dispatch) as dispatcher:
             service = QueryService(
                 registry, dispatcher=dispatcher, merger=merger, keys=KeyReader(store), settings=settings.service, rates=rates,
-                rights=registry.rights.current, query_log=query_log,
+                rights=registry.rights.current,
             )  # fmt: skip
             releases = registry.releases
             async with leasing(service.reading, lambda holder, reads, s: releases.hold(holder, reads, seconds=s)):
