@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qengine.catalog.query_log import QueryLog, QueryLogSettings
 from qengine.catalog.registry import Registry
 from qengine.client.local import LocalClient
 from qengine.client.remote import RemoteClient
@@ -66,10 +67,11 @@ class ClusterSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Front:
-    """How the service presents itself, whom it lets in, and how it runs jobs."""
+    """How the service presents itself, whom it lets in, what it logs, and how it runs jobs."""
 
     tap: TapSettings
     access: AccessSettings
+    log: QueryLogSettings
     jobs: JobSettings
 
 
@@ -87,9 +89,14 @@ def open_store(
 
 @contextlib.asynccontextmanager
 async def cluster(
-    root: Path | str, settings: ClusterSettings | None = None, *, channels: Sequence[WorkerChannel] | None = None
+    root: Path | str,
+    settings: ClusterSettings | None = None,
+    *,
+    channels: Sequence[WorkerChannel] | None = None,
+    query_log: QueryLog | None = None,
 ) -> AsyncIterator[QueryService]:
-    """Open a store and serve queries over it until the context ends. `channels` replaces the workers (for tests of faults)."""
+    """Open a store and serve queries over it until the context ends; `query_log` is told of each. `channels` replaces the workers
+    (for tests of faults)."""
     settings = settings or ClusterSettings()
     store, registry = open_store(root, registry_url=settings.registry_url)
     with contextlib.ExitStack() as stack:
@@ -103,7 +110,7 @@ async def cluster(
         async with merger, Dispatcher(channels, epoch=epoch, settings=settings.dispatch) as dispatcher:
             service = QueryService(
                 registry, dispatcher=dispatcher, merger=merger, keys=KeyReader(store), settings=settings.service, rates=rates,
-                rights=registry.rights.current,
+                rights=registry.rights.current, query_log=query_log,
             )  # fmt: skip
             releases = registry.releases
             async with leasing(service.reading, lambda holder, reads, s: releases.hold(holder, reads, seconds=s)):
@@ -152,8 +159,8 @@ def serve(
 
     With `addresses` of running workers (`qengine worker`), which must see the same store, none is started.
 
-    Settings come from the TOML file that QENGINE_CONFIG names and from the environment: sections tap, access, jobs, cache, dispatch
-    and service.
+    Settings come from the TOML file that QENGINE_CONFIG names and from the environment: sections tap, access, log, jobs, cache,
+    dispatch and service.
     """
     # The web framework takes long to import, and only a service needs it.
     from qengine.tap.credentials import AccessSettings
@@ -164,6 +171,7 @@ def serve(
     config = Config.read(Path(file) if file else None, os.environ)
     tap = config.fill("tap", TapSettings)
     access = config.fill("access", AccessSettings)
+    log = config.fill("log", QueryLogSettings)
     jobs = config.fill("jobs", JobSettings)
     settings = ClusterSettings(
         workers=workers,
@@ -174,7 +182,7 @@ def serve(
     )
     config.finish()
     with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
-        asyncio.run(_serve(store, settings, Front(tap=tap, access=access, jobs=jobs), host=host, port=port))
+        asyncio.run(_serve(store, settings, Front(tap=tap, access=access, log=log, jobs=jobs), host=host, port=port))
 
 
 async def _serve(store: Path | str, settings: ClusterSettings, front: Front, *, host: str, port: int) -> None:
@@ -187,10 +195,12 @@ async def _serve(store: Path | str, settings: ClusterSettings, front: Front, *, 
     if serving is not None:
         # Ctrl-C cancels the task already; a service manager's SIGTERM ends workers and requests in the same orderly way.
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
-    with open_store(store, registry_url=settings.registry_url)[1] as registry:
+    with contextlib.ExitStack() as around:
+        registry = around.enter_context(open_store(store, registry_url=settings.registry_url)[1])
         door = Doorkeeper(registry.users, front.access)
+        query_log = around.enter_context(registry.query_log(front.log))
         async with (
-            cluster(store, settings) as service,
+            cluster(store, settings, query_log=query_log) as service,
             offering_jobs(registry, service, tap=front.tap, settings=front.jobs) as desk,
             listening(create_app(service, front.tap, jobs=desk, door=door), host=host, port=port) as server,
         ):

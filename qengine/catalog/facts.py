@@ -9,14 +9,15 @@ import sqlalchemy as sa
 
 from qengine.catalog.files import Files
 from qengine.catalog.loads import all_inputs, all_loads
-from qengine.catalog.migrations.tables import CATALOG_STATES, CATALOGS, EXPIRED, INPUTS, SNAPSHOTS, TAGS
+from qengine.catalog.migrations.tables import CATALOG_STATES, CATALOGS, EXPIRED, INPUTS, QUERIES, SNAPSHOTS, TAGS
 from qengine.catalog.quality import read_quality
 from qengine.catalog.releases import ReleaseState
-from qengine.catalog.system_tables import Facts
+from qengine.catalog.system_tables import Facts, ReadQueries
 
 
-def read_facts(connection: sa.Connection, files: Files, names: Collection[str]) -> Facts:
-    """Read what the system tables of these names need. A registry of an older version that cannot be migrated knows less."""
+def read_facts(connection: sa.Connection, files: Files, names: Collection[str], queries: ReadQueries) -> Facts:
+    """Read what the system tables of these names need; `queries` reads the log, when it is known whose entries are asked for. A
+    registry of an older version that cannot be migrated knows less."""
     known = set(sa.inspect(connection).get_table_names())
     has_loads = INPUTS.name in known
     return Facts(
@@ -25,6 +26,7 @@ def read_facts(connection: sa.Connection, files: Files, names: Collection[str]) 
         snapshots=_snapshots(connection, known) if "snapshots" in names else (),
         tags=_tags(connection) if "tags" in names and TAGS.name in known else (),
         quality=lambda loads: read_quality(files, loads),
+        queries=queries if QUERIES.name in known else lambda user: (),
     )
 
 

@@ -23,6 +23,7 @@ import threading
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -37,6 +38,7 @@ from qengine.catalog.manifest import read_manifest, write_manifest
 from qengine.catalog.migrations.tables import CATALOG_STATES, CATALOGS, EXPIRED, INPUTS, RATES, SNAPSHOT_TABLES, SNAPSHOTS, TAGS
 from qengine.catalog.model import Catalog, Table, TableSnapshot, with_layouts
 from qengine.catalog.published import SnapshotEntry
+from qengine.catalog.query_log import QueryLog, QueryLogSettings, read_queries
 from qengine.catalog.rates import Observed, read_rates, record_rates
 from qengine.catalog.records import FOLDER as RECORDS
 from qengine.catalog.records import ManifestRef, SnapshotRecord, read_records, record_path, write_record
@@ -117,6 +119,10 @@ class Registry:
     def rights(self) -> RightsStore:
         """Who may read what."""
         return self._rights
+
+    def query_log(self, settings: QueryLogSettings | None = None) -> QueryLog:
+        """Return what writes the log of queries."""
+        return QueryLog(self._database, settings)
 
     def catalog(self, *, snapshots: Mapping[str, int | str] | None = None) -> Catalog:
         """Return all published tables and TAP_SCHEMA, each catalogue at its latest snapshot or at the one that `snapshots` names by
@@ -224,7 +230,11 @@ class Registry:
     def facts(self, names: Collection[str]) -> Facts:
         """Return what the system tables of these names need, read at one moment."""
         with self._database.reading() as connection:
-            return read_facts(connection, self._files, names)
+            return read_facts(connection, self._files, names, self._queries)
+
+    def _queries(self, user: str | None) -> Sequence[Mapping[str, Any]]:
+        with self._database.reading() as connection:
+            return read_queries(connection, user)
 
     def rates(self) -> Mapping[str, float]:
         """Return the measured rates by name; empty before anything was measured, or where an old registry cannot be written to."""

@@ -22,7 +22,8 @@ from qengine.catalog.inputs import InputRecord
 from qengine.catalog.loads import Load
 from qengine.catalog.model import NO_PARTS, Catalog, Column, ForeignKey, PartRole, Parts, Release, Table, TableKind, TableSnapshot
 from qengine.catalog.quality import COLUMNS as QUALITY_COLUMNS
-from qengine.catalog.types import BIGINT, INTEGER, TIMESTAMP, VARCHAR, SqlType, to_arrow
+from qengine.catalog.types import BIGINT, DOUBLE, INTEGER, TIMESTAMP, VARCHAR, SqlType, to_arrow
+from qengine.catalog.who import LOCAL, Identity
 
 NAME = "qengine_meta"
 
@@ -110,6 +111,25 @@ _TABLES: dict[str, tuple[str, tuple[tuple[str, SqlType, str], ...]]] = {
             ("made", TIMESTAMP, "When it got the name, UTC"),
         ),
     ),
+    "queries": (
+        "Your queries that are over, within seconds; administrators see those of all",
+        (
+            ("query_id", VARCHAR, "Identifier of the query"),
+            ("user_name", VARCHAR, "Who asked; NULL for nobody in particular"),
+            ("method", VARCHAR, "How it was asked: sync, async, explain or local"),
+            ("client", VARCHAR, "Address and program that asked"),
+            ("language", VARCHAR, "Language of the statement"),
+            ("statement", VARCHAR, "Text of the statement"),
+            ("started", TIMESTAMP, "When it was asked, UTC"),
+            ("duration_s", DOUBLE, "Seconds from then to its end"),
+            ("row_count", BIGINT, "Rows that were delivered"),
+            ("byte_count", BIGINT, "Bytes of these rows, before they were written in any format"),
+            ("outcome", VARCHAR, "finished, failed or cancelled"),
+            ("error_code", VARCHAR, "Code of the error; NULL if there was none"),
+            ("error", VARCHAR, "What was said about it"),
+            ("snapshots", VARCHAR, "Snapshots of the catalogues that it read, as JSON"),
+        ),
+    ),
 }
 _KEYS: dict[str, tuple[tuple[tuple[str, ...], str], ...]] = {
     "inputs": ((("load_number",), "loads"),),
@@ -121,6 +141,10 @@ _KEYS: dict[str, tuple[tuple[tuple[str, ...], str], ...]] = {
 
 IsVisible = Callable[[str, str], bool]
 """Says whether rows about a table of a catalogue may be seen; with an empty table, those about all of the catalogue."""
+
+
+ReadQueries = Callable[[str | None], Sequence[Mapping[str, Any]]]
+"""Returns the queries of a user, or (None) of all, as rows of the table."""
 
 
 def everything(catalog: str, table: str) -> bool:
@@ -138,6 +162,7 @@ class Facts:
     snapshots: Sequence[Mapping[str, Any]]
     tags: Sequence[Mapping[str, Any]]
     quality: Callable[[Sequence[Load]], pa.Table]
+    queries: ReadQueries
     is_visible: IsVisible = everything
 
 
@@ -156,8 +181,8 @@ def described(read: ReadFacts) -> tuple[TableSnapshot, ...]:
     )
 
 
-def with_rows(catalog: Catalog, names: Iterable[tuple[str, str]]) -> Catalog:
-    """Return the catalogue with the rows of those system tables that a statement names: (schema or empty, table).
+def with_rows(catalog: Catalog, names: Iterable[tuple[str, str]], identity: Identity = LOCAL) -> Catalog:
+    """Return the catalogue with the rows of those system tables that a statement of `identity` names: (schema or empty, table).
 
     A statement that names a view may read what the view names, so that views over system tables count as all of them.
     """
@@ -169,12 +194,11 @@ def with_rows(catalog: Catalog, names: Iterable[tuple[str, str]]) -> Catalog:
     if not named or not own or own[0].facts is None:
         return catalog
     facts = own[0].facts(named)
-    return Catalog(
-        tuple(
-            replace(one, inline=_rows(one.table, facts, catalog)) if one.facts is not None and one.table.name in named else one
-            for one in catalog
-        )
-    )
+
+    def filled(one: TableSnapshot) -> TableSnapshot:
+        return replace(one, inline=_rows(one.table, facts, catalog, identity))
+
+    return Catalog(tuple(filled(one) if one.facts is not None and one.table.name in named else one for one in catalog))
 
 
 def _definition(number: int, name: str) -> Table:
@@ -194,13 +218,17 @@ def _schema(table: Table) -> pa.Schema:
     return pa.schema([(column.name, to_arrow(column.type)) for column in table.columns])
 
 
-def _rows(table: Table, facts: Facts, catalog: Catalog) -> pa.Table:
+def _rows(table: Table, facts: Facts, catalog: Catalog, identity: Identity) -> pa.Table:
     schema = _schema(table)
     visible = facts.is_visible
     if table.name == "parts":
         return _parts(catalog, schema, visible)
     if table.name == "quality":
         return facts.quality([load for load in facts.loads if visible(load.catalog, "")]).cast(schema)
+    if table.name == "queries":
+        # What somebody asked is nobody else's business, and what nobody in particular asked is not either.
+        own = None if identity.is_admin else identity.user
+        return _table(facts.queries(own) if own is None or own else (), schema)
     rows: Iterable[Mapping[str, Any]]
     if table.name == "loads":
         rows = (_load(load) for load in facts.loads)
@@ -209,8 +237,12 @@ def _rows(table: Table, facts: Facts, catalog: Catalog) -> pa.Table:
     else:
         rows = facts.snapshots if table.name == "snapshots" else facts.tags
     shown = [row for row in rows if visible(row["catalog_name"] or "", row.get("table_name", ""))]
+    return _table(shown, schema)
+
+
+def _table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     # Empty text means that nothing is known, which is NULL here.
-    return pa.table({name: [None if row[name] == "" else row[name] for row in shown] for name in schema.names}, schema=schema)
+    return pa.table({name: [None if row[name] == "" else row[name] for row in rows] for name in schema.names}, schema=schema)
 
 
 def _load(load: Load) -> dict[str, Any]:

@@ -23,5 +23,14 @@ class Identity:
         return not self.user
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """How a query came here (sync, async, local), and by what client."""
+
+    method: str
+    client: str = ""
+
+
 ANONYMOUS = Identity("", method="anonymous")
 LOCAL = Identity("local", is_admin=True, method="local")
+FROM_HERE = Origin("local")

@@ -15,7 +15,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
-from qengine.catalog.who import LOCAL, Identity
+from qengine.catalog.query_log import LoggedQuery
+from qengine.catalog.who import FROM_HERE, LOCAL, Identity, Origin
 from qengine.coordinator.progress import Expected, ProgressEstimator, QueryPhase, QueryProgress, Work
 from qengine.errors import QueryCancelledError, QueryError, UnknownNameError
 from qengine.plan.physical import QueryId
@@ -28,13 +29,18 @@ _ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 class ActiveQuery:
     """One query: whose it is, what it is doing, how far it is."""
 
-    def __init__(self, query: QueryId, statement: str, language: str, identity: Identity = LOCAL) -> None:
+    def __init__(
+        self, query: QueryId, statement: str, language: str, identity: Identity = LOCAL, origin: Origin = FROM_HERE
+    ) -> None:
         self.id = query
         self.identity = identity
+        self.origin = origin
         self.statement = statement
         self.language = language
         self.phase = QueryPhase.PLANNING
         self.rows = 0
+        self.bytes = 0
+        self.error_code = ""
         self.reads: Mapping[str, int] = {}
         self.is_cancelled = False
         self._began = datetime.now(UTC)
@@ -62,8 +68,8 @@ class ActiveQuery:
             self.phase = QueryPhase.WAITING
         self.check()
 
-    def end(self, phase: QueryPhase, error: str = "") -> None:
-        """The query is over. Only the first end counts."""
+    def end(self, phase: QueryPhase, error: str = "", code: str = "") -> None:
+        """The query is over, by an error of this code. Only the first end counts."""
         if self.phase.is_end:
             return
         work = self._work()
@@ -74,6 +80,7 @@ class ActiveQuery:
         self.phase = phase
         self._ended_at = time.monotonic()
         self._error = error
+        self.error_code = code
         # What they refer to may be large.
         self._work, self._expected, self._estimator = Work, Expected, None
         self._forget()
@@ -102,6 +109,15 @@ class ActiveQuery:
         """Say, after `CancelledError`, whether it came from `cancel`; it is then taken back from the task."""
         task = self._waiting
         return self.is_cancelled and task is not None and task.uncancel() <= 0
+
+    def to_log(self) -> LoggedQuery:
+        """Return the entry in the log of a query that is over."""
+        ended_at = self._ended_at if self._ended_at is not None else time.monotonic()
+        return LoggedQuery(
+            id=self.id, user=self.identity.user, method=self.origin.method, client=self.origin.client, language=self.language,
+            statement=self.statement, started=self._began, duration_s=ended_at - self._began_at, rows=self.rows, bytes=self.bytes,
+            outcome=self.phase.value, error_code=self.error_code, error=self._error, snapshots=self.reads,
+        )  # fmt: skip
 
     @property
     def progress(self) -> QueryProgress:
@@ -138,21 +154,32 @@ class ActiveQuery:
         )
 
 
-class QueryBook:
-    """All queries of a service. Used on one event loop."""
+OnEnd = Callable[[ActiveQuery], None]
 
-    def __init__(self) -> None:
+
+class QueryBook:
+    """All queries of a service. Used on one event loop. `on_end` is told of each that is over."""
+
+    def __init__(self, on_end: OnEnd | None = None) -> None:
+        self._on_end = on_end
         self._active: dict[QueryId, ActiveQuery] = {}
         self._ended: OrderedDict[QueryId, ActiveQuery] = OrderedDict()
 
-    def open(self, statement: str, language: str, wanted: str | None = None, identity: Identity = LOCAL) -> ActiveQuery:
+    def open(
+        self,
+        statement: str,
+        language: str,
+        wanted: str | None = None,
+        identity: Identity = LOCAL,
+        origin: Origin = FROM_HERE,
+    ) -> ActiveQuery:
         """Enter a new query under the caller's id, or one of ours. Raise `QueryError` if the id cannot be used."""
         if wanted is not None:
             if not _ID.fullmatch(wanted):
                 raise QueryError(f"{wanted!r} cannot be the id of a query", hint="use 8 to 64 letters, digits, - and _")
             if QueryId(wanted) in self._active or QueryId(wanted) in self._ended:
                 raise QueryError(f"there is a query {wanted} already", hint="choose another id")
-        query = ActiveQuery(QueryId(wanted or uuid.uuid4().hex), statement, language, identity)
+        query = ActiveQuery(QueryId(wanted or uuid.uuid4().hex), statement, language, identity, origin)
         query._forget = lambda: self._end(query)
         self._active[query.id] = query
         return query
@@ -174,3 +201,5 @@ class QueryBook:
         self._ended[query.id] = query
         while len(self._ended) > _KEPT:
             self._ended.popitem(last=False)
+        if self._on_end is not None:
+            self._on_end(query)

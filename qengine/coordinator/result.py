@@ -20,7 +20,7 @@ from qengine.catalog.output import OutputColumn
 from qengine.catalog.types import to_arrow
 from qengine.coordinator.progress import QueryPhase, QueryProgress
 from qengine.coordinator.queries import ActiveQuery
-from qengine.errors import QEngineError, QueryCancelledError
+from qengine.errors import BugError, QEngineError, QueryCancelledError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +98,7 @@ class QueryResult:
                     size += rows.nbytes if rows_seen else 0
                     rows_seen += rows.num_rows
                     self._active.rows = rows_seen
+                    self._active.bytes += rows.nbytes
                     yield rows
                 if self.is_overflow:
                     break
@@ -108,17 +109,17 @@ class QueryResult:
                 self._on_end(ended)
             self._active.end(QueryPhase.FINISHED)
         except QueryCancelledError as error:
-            self._active.end(QueryPhase.CANCELLED, str(error))
+            self._active.end(QueryPhase.CANCELLED, str(error), error.code)
             raise
         except QEngineError as error:
             # What steps leave of a statement is planned while it runs, so its errors have a place in the text, too.
-            self._active.end(QueryPhase.FAILED, str(error.located(self.statement)))
+            self._active.end(QueryPhase.FAILED, str(error.located(self.statement)), error.code)
             raise
         except (GeneratorExit, asyncio.CancelledError):
             self._active.end(QueryPhase.CANCELLED, "the reader left")
             raise
         except BaseException as error:
-            self._active.end(QueryPhase.FAILED, repr(error))
+            self._active.end(QueryPhase.FAILED, repr(error), BugError.code)
             raise
         finally:
             await self.close()

@@ -27,9 +27,10 @@ from dataclasses import dataclass, field, replace
 
 from qengine.catalog import pairs
 from qengine.catalog.model import Catalog
+from qengine.catalog.query_log import QueryLog
 from qengine.catalog.rights import Rights
 from qengine.catalog.system_tables import with_rows
-from qengine.catalog.who import LOCAL, Identity
+from qengine.catalog.who import FROM_HERE, LOCAL, Identity, Origin
 from qengine.coordinator.dispatch import Dispatcher
 from qengine.coordinator.execute import Executor
 from qengine.coordinator.merge import Merger
@@ -42,7 +43,7 @@ from qengine.coordinator.started import StartedQuery
 from qengine.coordinator.steps import StagedExecution
 from qengine.coordinator.visibility import CatalogSource, Visibility
 from qengine.coordinator.watch import WorkerState
-from qengine.errors import QEngineError, QueryCancelledError
+from qengine.errors import BugError, QEngineError, QueryCancelledError
 from qengine.plan.broadcast import BroadcastLimits
 from qengine.plan.cost import CostModel
 from qengine.plan.explain import ExplainedStep, Explanation
@@ -106,6 +107,7 @@ class QueryService:
         settings: ServiceSettings | None = None,
         rates: RateKeeper | None = None,
         rights: Callable[[], Rights] | None = None,
+        query_log: QueryLog | None = None,
     ) -> None:
         self._visibility = Visibility(registry, rights)
         self._dispatcher = dispatcher
@@ -114,7 +116,7 @@ class QueryService:
         self._executor = Executor(dispatcher, merger, limits)
         self._limit = CostLimit.parse(self._settings.max_cost)
         self._rates = rates
-        self._book = QueryBook()
+        self._book = QueryBook(None if query_log is None else lambda ended: query_log.add(ended.to_log()))
         self._planner = Planner(keys, self._cost, self._settings.broadcast)
 
     @property
@@ -136,6 +138,7 @@ class QueryService:
         query_id: str | None = None,
         max_cost: str = "",
         identity: Identity = LOCAL,
+        origin: Origin = FROM_HERE,
     ) -> QueryResult:
         """Plan a statement and start it. Nothing runs on workers before the first batch is asked for.
 
@@ -143,7 +146,7 @@ class QueryService:
         above `max_cost` ("10GB,60s") or the service's own limit is refused with `QueryTooExpensiveError`.
         """
         limit = self._limit & CostLimit.parse(max_cost)
-        active = self._book.open(text, language, query_id, identity)
+        active = self._book.open(text, language, query_id, identity, origin)
         planned, started = await self._begin(active, limit, maxrec=maxrec, snapshots=snapshots)
 
         def ended(times: AnswerTimes) -> None:
@@ -170,7 +173,7 @@ class QueryService:
             planned = await asyncio.to_thread(self.plan, text, language=language, snapshots=snapshots, identity=identity)
             return _explanation(planned, planned.plan, _outlines(planned.steps))
         limit = self._limit & CostLimit.parse(max_cost)
-        active = self._book.open(text, language, None, identity)
+        active = self._book.open(text, language, None, identity, Origin("explain"))
         planned, started = await self._begin(active, limit, maxrec=None, snapshots=snapshots)
         seen: list[AnswerTimes] = []
         result = QueryResult(
@@ -227,10 +230,13 @@ class QueryService:
             started = self._start(planned, limit)
             active.begin(lambda: started.work, lambda: _expected(planned.plan))
         except QueryCancelledError as error:
-            active.end(QueryPhase.CANCELLED, str(error))
+            active.end(QueryPhase.CANCELLED, str(error), error.code)
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            active.end(QueryPhase.CANCELLED, "the reader left")
             raise
         except BaseException as error:
-            active.end(QueryPhase.FAILED, str(error))
+            active.end(QueryPhase.FAILED, str(error), error.code if isinstance(error, QEngineError) else BugError.code)
             raise
         return planned, started
 
@@ -270,7 +276,7 @@ class QueryService:
         try:
             parsed = parse(text, language)
             catalog = at_versions(parsed, self._visibility.catalog(identity, snapshots), older)
-            catalog = with_rows(pairs.trusted(catalog), table_names(parsed))
+            catalog = with_rows(pairs.trusted(catalog), table_names(parsed), identity)
             bound = bind(parsed, catalog)
             tree = optimize(capped(bound.tree, maxrec), catalog)
             plan, steps = self._planner.outline(tree, catalog, bound.columns)

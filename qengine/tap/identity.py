@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from starlette.requests import HTTPConnection
 
-from qengine.catalog.who import ANONYMOUS, LOCAL, Identity
+from qengine.catalog.who import ANONYMOUS, LOCAL, Identity, Origin
 
-__all__ = ["ANONYMOUS", "IDENTITY", "LOCAL", "Identity", "identity_of"]
+__all__ = ["ANONYMOUS", "IDENTITY", "LOCAL", "Identity", "identity_of", "origin_of"]
 
+_CLIENT_LETTERS = 300
 IDENTITY = "qengine.identity"
 """Key of the scope that holds the `Identity` of a request."""
 
@@ -21,3 +22,9 @@ def identity_of(request: HTTPConnection) -> Identity:
     found = request.scope.get(IDENTITY, ANONYMOUS)
     assert isinstance(found, Identity)
     return found
+
+
+def origin_of(request: HTTPConnection, method: str) -> Origin:
+    """Return how and from where a request comes: address and program, for the log."""
+    address = request.client.host if request.client is not None else ""
+    return Origin(method, f"{address} {request.headers.get('user-agent', '')}".strip()[:_CLIENT_LETTERS])

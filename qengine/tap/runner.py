@@ -32,6 +32,7 @@ from uuid import uuid4
 
 from qengine.catalog.database import now
 from qengine.catalog.jobs import Job, JobStore, Json, LostClaimError, Phase
+from qengine.catalog.who import Origin
 from qengine.errors import PoisonTaskError, QEngineError, QueryCancelledError, QueryTimeoutError, StoreUnavailableError
 from qengine.tap import jobs
 from qengine.tap.failure import as_known
@@ -222,7 +223,9 @@ class JobRunner:
 
     async def _answer(self, run: _Run, checked: SyncRequest) -> Json:
         identity = jobs.identity_of_job(run.job)
-        answer = await ask(self._service, checked, query_id=run.query, identity=identity)
+        answer = await ask(
+            self._service, checked, query_id=run.query, identity=identity, origin=Origin("async", f"job {run.job.id}")
+        )
         result = run.opened = await opened(answer, checked, partial(self._service.catalog, identity=identity))
         path = self._folder.target(run.job, checked.format.suffix)
         temporary = path.with_name(f".{path.name}.tmp")

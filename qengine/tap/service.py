@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from qengine.catalog.model import Catalog
 from qengine.catalog.output import OutputColumn
-from qengine.catalog.who import LOCAL, Identity
+from qengine.catalog.who import FROM_HERE, LOCAL, Identity, Origin
 from qengine.coordinator.progress import QueryProgress
 from qengine.coordinator.watch import WorkerState
 
@@ -62,6 +62,7 @@ class AnsweringService(Protocol):
         query_id: str | None = None,
         max_cost: str = "",
         identity: Identity = LOCAL,
+        origin: Origin = FROM_HERE,
     ) -> Answer: ...
     async def explain(
         self,

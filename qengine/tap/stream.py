@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 
 from qengine.catalog.model import Catalog
-from qengine.catalog.who import Identity
+from qengine.catalog.who import Identity, Origin
 from qengine.tap.formats.writer import ResultHeader, ResultWriter
 from qengine.tap.parameters import SyncRequest
 from qengine.tap.provenance import provenance
@@ -56,7 +56,9 @@ class Opened:
         return self.answer.is_overflow or self.is_cut
 
 
-async def ask(service: AnsweringService, checked: SyncRequest, *, query_id: str | None, identity: Identity) -> Answer:
+async def ask(
+    service: AnsweringService, checked: SyncRequest, *, query_id: str | None, identity: Identity, origin: Origin
+) -> Answer:
     """Start a query and return its answer, of which nothing has been read."""
     return await service.query(
         checked.text,
@@ -66,6 +68,7 @@ async def ask(service: AnsweringService, checked: SyncRequest, *, query_id: str 
         query_id=query_id,
         max_cost=checked.max_cost,
         identity=identity,
+        origin=origin,
     )
 
 

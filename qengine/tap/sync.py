@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
 from qengine.tap.failure import as_known, error_response
-from qengine.tap.identity import identity_of
+from qengine.tap.identity import identity_of, origin_of
 from qengine.tap.parameters import Parameters, SyncRequest, check_sync
 from qengine.tap.service import AnsweringService, TapSettings
 from qengine.tap.stream import Opened, ask, opened, pieces
@@ -42,7 +42,8 @@ async def respond(request: Request, parameters: Parameters, service: AnsweringSe
 
 async def _answer(request: Request, checked: SyncRequest, service: AnsweringService) -> Response:
     identity = identity_of(request)
-    work = ask(service, checked, query_id=request.headers.get(QUERY_ID_HEADER), identity=identity)
+    wanted = request.headers.get(QUERY_ID_HEADER)
+    work = ask(service, checked, query_id=wanted, identity=identity, origin=origin_of(request, "sync"))
     answer = await while_connected(request, work)
     catalog = partial(service.catalog, identity=identity)
     result = await opened(answer, checked, catalog, wait=lambda first: while_connected(request, first))

@@ -18,7 +18,7 @@ from qengine.catalog.model import NO_PARTS, Catalog, Column, ForeignKey, Table, 
 from qengine.catalog.output import OutputColumn
 from qengine.catalog.tap_schema import tap_schema
 from qengine.catalog.types import from_arrow
-from qengine.catalog.who import LOCAL, Identity
+from qengine.catalog.who import FROM_HERE, LOCAL, Identity, Origin
 from qengine.coordinator.progress import QueryProgress
 from qengine.coordinator.watch import Health, WorkerState
 from qengine.errors import QuerySyntaxError, QueryTimeoutError, Span, UnknownNameError
@@ -131,6 +131,7 @@ class FakeService:
         query_id: str | None = None,
         max_cost: str = "",
         identity: Identity = LOCAL,
+        origin: Origin = FROM_HERE,
     ) -> FakeAnswer:
         self.asked.append((text, language, maxrec, snapshots))
         if "/* crash */" in text:

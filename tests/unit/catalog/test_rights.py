@@ -149,7 +149,7 @@ def test_two_users_never_share_a_catalogue(one: str, other: str) -> None:
 
 # -- what is left ---------------------------------------------------------------------------------------------------------------
 
-READ = Facts(loads=(), inputs=(), snapshots=(), tags=(), quality=lambda loads: pytest.fail("not asked"))
+READ = Facts(loads=(), inputs=(), snapshots=(), tags=(), quality=lambda _: pytest.fail("not asked"), queries=lambda _: ())
 
 
 def needs(view: Table) -> Iterable[tuple[str, str]] | None:

@@ -60,7 +60,7 @@ def test_every_load_is_told_of_and_joins_with_rows(site: Site) -> None:
     assert rows == [{"n": 306}]
     assert counts == [{"rows_read": 309, "rows_stored": 306, "rows_quarantined": 3, "rows_filtered": 0, "rows_skipped": 0}]
     names = [str(row["table_name"]).rpartition(".")[2] for row in tables]
-    assert names == ["inputs", "loads", "parts", "quality", "snapshots", "tags"]
+    assert names == ["inputs", "loads", "parts", "quality", "queries", "snapshots", "tags"]
     assert nested == [{"load_state": "finished"}]
 
 
