@@ -58,7 +58,7 @@ class JobSettings:
     retention_s: int = 7 * 86400
     retention_limit_s: int = 31 * 86400
     lease_s: float = 20.0
-    losses: int = 3
+    losses: int = 5
     active_limit: int = 1000
     wait_s: float = 8.0
     lists_anonymous: bool = False

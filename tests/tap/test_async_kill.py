@@ -129,6 +129,19 @@ def test_killed_with_20_jobs_at_work(site: Site, expected: list[str]) -> None:
     site.check(second.url, expected)
 
 
+def test_killed_again_and_again(site: Site, expected: list[str]) -> None:
+    process = site.start(running=6)
+    for number in range(COUNT):
+        site.submit(process.url, number)
+    for number in range(4):
+        time.sleep(0.4 + 0.7 * number)
+        process.kill()
+        process = site.start(running=6)
+    site.until_all(Phase.COMPLETED)
+    assert any(job.losses for job in site.jobs())
+    site.check(process.url, expected)
+
+
 def test_stopped_with_20_jobs_at_work(site: Site, expected: list[str]) -> None:
     first = site.start()
     for number in range(COUNT):

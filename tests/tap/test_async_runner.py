@@ -233,11 +233,11 @@ def test_one_that_ends_its_job_too_late_publishes_nothing(bench: Bench, monkeypa
 def test_a_job_that_ends_processes_is_given_up(bench: Bench) -> None:
     async def work() -> None:
         job = bench.put("SELECT 1")
-        for number in range(3):
+        for number in range(SETTINGS.losses):
             bench.store.claim(f"p{number}", 1, lease_s=-1)
         async with bench.process():
             (job,) = await bench.ended(job)
-        assert (job.phase, job.error["code"], job.losses) == (Phase.ERROR, "poison", 3)
+        assert (job.phase, job.error["code"], job.losses) == (Phase.ERROR, "poison", SETTINGS.losses)
 
     go(work())
 
