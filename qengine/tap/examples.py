@@ -7,7 +7,9 @@ Where they come from:
    times), a cross-match of two directors with margins, a count for the largest table, and some rows of what has neither.
 
 Positions and keys in the latter are taken from the manifest, so that every example finds rows and reads little. Nothing is read
-from the store. An example is shown if it can be bound to the catalogue at hand, which holds what the asker may read.
+from the store. They are ADQL 2.0 as well as 2.1 (so with the frames of positions, without expressions after ORDER BY), because the
+clients of today, TOPCAT among them, underline what is 2.1 only. An example is shown if it can be bound to the catalogue at hand,
+which holds what the asker may read.
 """
 
 from __future__ import annotations
@@ -167,7 +169,7 @@ def _cone(snapshot: TableSnapshot) -> ShownExample:
         "cone",
         f"Cone search in {_name(table)}",
         f"SELECT TOP 100 {_columns(table, table.key, table.ra, table.dec)}\nFROM {_name(table)}\n"
-        f"WHERE DISTANCE({quoted(table.ra)}, {quoted(table.dec)}, {ra}, {dec}) < {_CONE_DEG}",
+        f"WHERE {_within(quoted(table.ra), quoted(table.dec), ra, dec, _CONE_DEG)}",
         f"All within {_CONE_DEG} degrees of a position",
     )
 
@@ -178,14 +180,14 @@ def _match(left: TableSnapshot, right: TableSnapshot) -> ShownExample:
     wanted = [f"{alias}.{quoted(name)}" for alias, table in (("a", one), ("b", other)) for name in (table.key or table.ra,)]
     chosen = f"{wanted[0]} AS a_id, {wanted[1]} AS b_id"
     a_ra, a_dec, b_ra, b_dec = (f"{a}.{quoted(n)}" for a, n in (("a", one.ra), ("a", one.dec), ("b", other.ra), ("b", other.dec)))
-    distance = f"DISTANCE({a_ra}, {a_dec}, {b_ra}, {b_dec})"
+    distance = f"DISTANCE(POINT('ICRS', {a_ra}, {a_dec}), POINT('ICRS', {b_ra}, {b_dec}))"
     found = _example(
         one,
         f"match-{other.name}",
         f"{_name(one)} matched with {_name(other)}",
         f"SELECT TOP 100 {chosen}, 3600 * {distance} AS arcsec\nFROM {_name(one)} AS a\n"
         f"JOIN {_name(other)} AS b ON {distance} < {_PAIR_ARCSEC} / 3600.0\n"
-        f"WHERE DISTANCE({a_ra}, {a_dec}, {ra}, {dec}) < {_MATCH_CONE_DEG}",
+        f"WHERE {_within(a_ra, a_dec, ra, dec, _MATCH_CONE_DEG)}",
         f"Pairs that are closer than {_PAIR_ARCSEC} arcsec; without the last line, on the whole sky",
     )
     return ShownExample(
@@ -216,6 +218,10 @@ def _some_rows(table: Table) -> ShownExample:
 
 def _example(table: Table, kind: str, title: str, query: str, description: str = "") -> ShownExample:
     return ShownExample(id=_id(table, kind), title=title, query=query, description=description, tables=(_name(table),))
+
+
+def _within(ra: str, dec: str, center_ra: float, center_dec: float, radius: float) -> str:
+    return f"CONTAINS(POINT('ICRS', {ra}, {dec}), CIRCLE('ICRS', {center_ra}, {center_dec}, {radius})) = 1"
 
 
 def _place(snapshot: TableSnapshot) -> tuple[float, float]:

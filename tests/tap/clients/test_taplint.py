@@ -1,0 +1,37 @@
+"""taplint, the outside judge of TAP services, with all its stages on a live service."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import httpx
+import pytest
+
+pytestmark = pytest.mark.skipif(shutil.which("stilts") is None, reason="stilts is not installed")
+
+ALLOWED = Path(__file__).with_name("taplint.md")
+STAGES = {"TMV", "TME", "TMS", "TMC", "CPV", "CAP", "AVV", "QGE", "QPO", "QAS", "UWS", "MDQ", "OBS", "LOC", "UPL", "EXA"}
+
+
+def allowed(has_uploads: bool) -> set[str]:
+    codes = set(re.findall(r"^\| ([FW]-\w+-\w+) \|", ALLOWED.read_text(), re.MULTILINE))
+    assert codes
+    return codes - {"F-UPL-NOUP"} if has_uploads else codes
+
+
+def test_taplint_finds_nothing(live: str) -> None:
+    command = ["stilts", "taplint", f"tapurl={live}", "format=json", "report=EWF"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=280)
+    found = json.loads(done.stdout)
+    sections = found["sections"]
+    # The exit status says nothing, and a stage that taplint skips is not a section.
+    assert len(STAGES & {section["code"] for section in sections}) >= 14, [section["code"] for section in sections]
+    reports = [(f"{r['level'][0]}-{section['code']}-{r['code']}", r) for section in sections for r in section["reports"]]
+    has_uploads = "<uploadMethod" in httpx.get(f"{live}/capabilities", trust_env=False).text
+    assert [report for code, report in reports if code not in allowed(has_uploads)] == []
+    assert found["totals"]["ERROR"] == 0
+    assert found["totals"]["FAILURE"] + found["totals"]["WARNING"] == len(reports)
