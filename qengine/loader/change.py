@@ -30,6 +30,7 @@ from qengine.errors import ConfigError, SchemaError
 from qengine.loader import children
 from qengine.loader.definition import Definition, define_for, without_parts
 from qengine.loader.desk import Desk, Follow, Made, Work
+from qengine.loader.executor import Executor
 from qengine.loader.filtered import Filtered
 from qengine.loader.match import Pairing, Separation
 from qengine.loader.partition import Tiles
@@ -96,11 +97,12 @@ class TableResult:
 
 def change_tables(
     changes: Sequence[TableChange], base: Catalog, *, load: int, name: str, store: Store, folder: Path,
-    progress: Progress | None = None,
+    progress: Progress | None = None, executor: Executor | None = None,
 ) -> tuple[TableResult, ...]:  # fmt: skip
     """Write the parts of all changes and return what the tables have become, and those that follow.
 
-    `load` and `name` are number and id of the load; `folder` is for scratch and for what a later attempt may go on with.
+    `load` and `name` are number and id of the load; `folder` is for scratch and for what a later attempt may go on with. Heavy
+    tasks go to the `executor` if there is one; what comes out is the same.
     Raise `InputError` for inputs that cannot be taken, `SchemaError` or `ConfigError` for a definition that does not fit them,
     `DuplicateKeyError` if a key is not unique or there already, `ConflictError` if the table cannot be changed.
     """
@@ -131,7 +133,7 @@ def change_tables(
             Desk.of(
                 _for_layout(work, layouts, number, base, follows, separation, is_moved=is_moved), each, store,
                 folder / change.request.table / str(number), name=name, number=load,
-                progress=for_table(report, definition.table.name, _row_bytes(sources)),
+                progress=for_table(report, definition.table.name, _row_bytes(sources)), executor=executor,
             )
             for number, each in enumerate(layouts)
         ]  # fmt: skip

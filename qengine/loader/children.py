@@ -8,14 +8,14 @@ director's parts in the range that is being written: both are sorted along the l
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from qengine.catalog.model import Catalog, Parts, TableKind, TableSnapshot
+from qengine.catalog.model import NO_PARTS, Catalog, Parts, TableKind, TableSnapshot
 from qengine.catalog.schema import to_arrow_schema
 from qengine.errors import ConfigError, SchemaError
 from qengine.loader.keys import KeyCells, KeyLookup, key_type, to_keys
@@ -79,28 +79,37 @@ def with_director_position(schema: pa.Schema, director: TableSnapshot) -> pa.Sch
     return pa.schema([*hidden, pa.field(DIRECTOR_RA, pa.float64()), pa.field(DIRECTOR_DEC, pa.float64()), *rest])
 
 
-def position_filler(director: TableSnapshot, director_key: str, store: Store) -> Callable[[pa.Table, int, int], pa.Table]:
-    """Return the function that adds the director's position to the rows of a child in a range [start, stop) of the line; it changes
-    nothing where directors have none."""
-    if not director.table.ra:
-        return lambda rows, start, stop: rows
-    names = dict.fromkeys((director.table.key, director.table.ra, director.table.dec))
-    schema_of_director = to_arrow_schema(c for c in director.table.columns if c.name in names).remove_metadata()
+@dataclass(frozen=True, slots=True)
+class PositionFiller:
+    """Adds the director's position to the rows of a child in a range [start, stop) of the line; it changes nothing where directors
+    have none. `director_key` is the child's column with the key."""
 
-    def fill(rows: pa.Table, start: int, stop: int) -> pa.Table:
-        table = director.table
-        kin = _read_range(director.home, schema_of_director, (start, stop), store)
+    director: TableSnapshot
+    director_key: str
+    store: Store
+
+    @classmethod
+    def of(cls, director: TableSnapshot, director_key: str, store: Store) -> PositionFiller:
+        """Return the filler with just that of the director which it needs: others may get it by file."""
+        home = replace(director.home, stats={})
+        return cls(replace(director, home=home, orphan=NO_PARTS, margin=NO_PARTS, key_index=None, other=None), director_key, store)
+
+    def __call__(self, rows: pa.Table, start: int, stop: int) -> pa.Table:
+        table = self.director.table
+        if not table.ra:
+            return rows
+        names = dict.fromkeys((table.key, table.ra, table.dec))
+        columns = to_arrow_schema(c for c in table.columns if c.name in names).remove_metadata()
+        kin = _read_range(self.director.home, columns, (start, stop), self.store)
         keys = to_keys(_flat(kin.column(table.key)), table.key)
         order = pc.sort_indices(keys)
-        at = KeyLookup(keys.take(order)).find(to_keys(_flat(rows.column(director_key)), director_key))
+        at = KeyLookup(keys.take(order)).find(to_keys(_flat(rows.column(self.director_key)), self.director_key))
         where = order.take(pa.array(at, mask=at < 0))
-        schema = with_director_position(rows.schema, director)
+        schema = with_director_position(rows.schema, self.director)
         values = {name: rows.column(name) for name in rows.schema.names}
         for name, source in ((DIRECTOR_RA, table.ra), (DIRECTOR_DEC, table.dec)):
             values[name] = pc.cast(_flat(kin.column(source)), pa.float64()).take(where)
         return pa.table([values[name] for name in schema.names], schema=schema)
-
-    return fill
 
 
 def _read_range(parts: Parts, schema: pa.Schema, bounds: tuple[int, int], store: Store) -> pa.Table:

@@ -17,6 +17,7 @@ from qengine.catalog.model import KeyIndex, Parts, Table, TableKind, TableSnapsh
 from qengine.loader import children, keys
 from qengine.loader.definition import Definition
 from qengine.loader.distribute import Shape, Tally
+from qengine.loader.executor import Executor
 from qengine.loader.extent import Limits, limits
 from qengine.loader.kept import Kept
 from qengine.loader.locate import Placement
@@ -85,6 +86,7 @@ class Desk:
     """What the steps of the work on one table, or on one layout of a match table, have in common.
 
     `folder` is where the table's files stay, `scratch` where things lie in between. `name` and `number` are those of the load.
+    Heavy tasks go to the `executor` if there is one.
     """
 
     work: Work
@@ -96,17 +98,19 @@ class Desk:
     progress: Progress
     limits: Limits
     shape: Shape
+    executor: Executor | None = None
 
     @classmethod
     def of(
-        cls, work: Work, definition: Definition, store: Store, scratch: Path, *, name: str, number: int, progress: Progress
-    ) -> Desk:
+        cls, work: Work, definition: Definition, store: Store, scratch: Path, *, name: str, number: int, progress: Progress,
+        executor: Executor | None = None,
+    ) -> Desk:  # fmt: skip
         """Return the desk for a table."""
         wrapped = definition.table.ra if work.request.ra_wrap else ""
         return cls(
             work=work, definition=definition, store=store, scratch=scratch, name=name, number=number, progress=progress,
             limits=limits(work.request, work.sources, definition),
-            shape=Shape(columns=definition.columns, load=number, wrapped=wrapped),
+            shape=Shape(columns=definition.columns, load=number, wrapped=wrapped), executor=executor,
         )  # fmt: skip
 
     @property

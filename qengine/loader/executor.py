@@ -40,6 +40,9 @@ class Executor(Protocol):
     def workers(self) -> int:
         """Return how many tasks can run at a time."""
 
+    def ahead(self, most: int) -> int:
+        """Return how many tasks to begin where one machine has memory for `most`."""
+
     def run(self, work: Callable[[In], Out], items: Iterable[In], *, ahead: int) -> Iterator[tuple[int, Out]]:
         """Yield (number of the item, work(item)) as they end, with at most `ahead` begun. Raise what a task raises."""
 
@@ -91,6 +94,10 @@ class Processes:
     def workers(self) -> int:
         """Return how many tasks can run at a time."""
         return self._workers
+
+    def ahead(self, most: int) -> int:
+        """Return how many tasks to begin where one machine has memory for `most`: all workers are here."""
+        return min(most, self._workers)
 
     def run(self, work: Callable[[In], Out], items: Iterable[In], *, ahead: int) -> Iterator[tuple[int, Out]]:
         """Yield (number of the item, work(item)) as they end, with at most `ahead` begun. Raise what a task raises."""

@@ -117,7 +117,7 @@ class Follower:
         self._gone = keys.KeyLookup(follow.keys) if follow is not None else None
         self._is_whole = follow is not None and follow.is_whole
         self._pairing = desk.work.pairing
-        self._complete = children.position_filler(director, self._column, desk.store)
+        self._complete = children.PositionFiller.of(director, self._column, desk.store)
 
     def moves(self, rows: pa.Table, start: int) -> bool:
         """Say whether one of the rows of a part has a director that went, or an orphan one that came."""

@@ -20,6 +20,7 @@ from qengine.catalog.pairs import moved
 from qengine.catalog.registry import Registry
 from qengine.errors import ConfigError, ConflictError, LimitError, QEngineError, RegistryError
 from qengine.loader import leftovers
+from qengine.loader.executor import Executor
 from qengine.loader.journal import Journal
 from qengine.loader.request import LoadReport, LoadRequest, Progress
 from qengine.loader.sources.source import Source
@@ -33,12 +34,13 @@ Opener = Callable[[Journal], Sequence[Source]]
 def load_once(
     request: LoadRequest, registry: Registry, store: Store, *, progress: Progress | None = None, is_resuming: bool = False,
     context: Mapping[str, Any] | None = None, wait_s: float = 0.0, opener: Opener | None = None,
+    executor: Executor | None = None,
 ) -> LoadReport:  # fmt: skip
     """Begin, contribute and commit, and return the report. `context` says why. `opener` gives the inputs where `request` cannot
     name them as files; then `request.inputs` are words that tell such loads apart.
 
     If `is_resuming`, the latest load that was asked for the same goes on; if it has published already, only what remains is
-    done. Other loads of the same table are waited for up to `wait_s`.
+    done. Other loads of the same table are waited for up to `wait_s`. Heavy tasks go to the `executor` if there is one.
     """
     leftovers.heal(store.root, registry, request.catalog)
     earlier = [load for load in registry.loads() if _is_once(load, request)]
@@ -48,7 +50,7 @@ def load_once(
         begun = Transaction(same[-1], registry, store)
         begun.check_here()
         with begun.journal.locked(is_shared=False, wait_s=wait_s):
-            return _work(begun, request, progress, wait_s, opener)
+            return _work(begun, request, progress, wait_s, opener, executor)
     for load in earlier:
         if load.state in UNFINISHED:
             # `ConflictError`: somebody is at work on it
@@ -56,7 +58,7 @@ def load_once(
                 Transaction(load, registry, store).abort("it had died, and the table was loaded again")
     about = {"operation": "load", "mark": mark, **request.to_json(), **(context or {})}
     with beginning(request.catalog, registry, store, about) as begun:
-        return _work(begun, request, progress, wait_s, opener)
+        return _work(begun, request, progress, wait_s, opener, executor)
 
 
 def compact(
@@ -125,7 +127,10 @@ def _abort_dead(operation: str, catalog: str, registry: Registry, store: Store) 
                 Transaction(load, registry, store).abort("it had died, and was begun again")
 
 
-def _work(begun: Transaction, request: LoadRequest, progress: Progress | None, wait_s: float, opener: Opener | None) -> LoadReport:
+def _work(
+    begun: Transaction, request: LoadRequest, progress: Progress | None, wait_s: float, opener: Opener | None,
+    executor: Executor | None,
+) -> LoadReport:  # fmt: skip
     """Contribute and commit; the caller holds the load."""
     try:
         if begun.load.state is not LoadState.FINISHED:
@@ -133,7 +138,7 @@ def _work(begun: Transaction, request: LoadRequest, progress: Progress | None, w
                 begun.receive(request)
             elif not begun.receipts():  # what was opened before it was killed is not asked for again
                 begun.receive(request, opener(begun.journal))
-        done = begun.publish(progress=progress, wait_s=wait_s)
+        done = begun.publish(progress=progress, wait_s=wait_s, executor=executor)
     except LimitError:
         raise  # the disk is full: what is done already will be of use
     except Exception as error:

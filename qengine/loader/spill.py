@@ -10,7 +10,7 @@ open it again (`Spill.opened`). Files of a sealed spill stay until they are forg
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +50,16 @@ class SpillFile:
     rows: int
     bytes: int
     digest: str
+
+
+def read_files(files: Iterable[SpillFile]) -> list[pa.RecordBatch]:
+    """Return the rows in files of a spill."""
+    batches: list[pa.RecordBatch] = []
+    for one in files:
+        # Mapped: the pages are there already, and a copy into fresh memory costs as much as sorting it.
+        with pa.memory_map(str(one.path)) as file, pa.ipc.open_stream(file) as reader:
+            batches.extend(reader)
+    return batches
 
 
 class Spill:
@@ -98,14 +108,14 @@ class Spill:
         """Return the buckets that have rows, in order."""
         return sorted(self._held.keys() | self._files.keys())
 
+    def files(self, bucket: int) -> tuple[SpillFile, ...]:
+        """Return the files of a bucket, in the order in which their rows were put."""
+        return tuple(self._files.get(bucket, ()))
+
     def take(self, bucket: int) -> pa.Table:
         """Return the rows of a bucket; unless the spill is sealed, forget them. Different buckets may be taken by different
         threads."""
-        batches: list[pa.RecordBatch] = []
-        for one in self._files.get(bucket, []):
-            # Mapped: the pages are there already, and a copy into fresh memory costs as much as sorting it.
-            with pa.memory_map(str(one.path)) as file, pa.ipc.open_stream(file) as reader:
-                batches.extend(reader)
+        batches = read_files(self.files(bucket))
         if not self._is_sealed:
             self.forget(bucket)
         batches.extend(self._held.pop(bucket, []))
@@ -126,13 +136,17 @@ class Spill:
 
     def _write(self, bucket: int, batches: list[pa.RecordBatch]) -> SpillFile:
         path = self._folder / f"{bucket:06d}-{self._flushes:06d}.arrow"
-        rows = pa.Table.from_batches(batches, self._schema)
-        if rows.num_rows < _SMALL_ROWS * len(batches):
-            rows = rows.combine_chunks()
-        with path.open("wb") as file:
-            sink = DigestingFile(file.fileno(), FastDigest())
-            stream = pa.PythonFile(sink, mode="w")
-            with pa.ipc.new_stream(stream, self._schema) as writer:
-                writer.write_table(rows)
-            stream.flush()
-        return SpillFile(bucket, path, rows.num_rows, sink.bytes, sink.hexdigest())
+        return write_file(bucket, path, pa.Table.from_batches(batches, self._schema))
+
+
+def write_file(bucket: int, path: Path, rows: pa.Table) -> SpillFile:
+    """Write rows of a bucket into a file of their own."""
+    if rows.num_rows < _SMALL_ROWS * max(1, rows.column(0).num_chunks):
+        rows = rows.combine_chunks()
+    with path.open("wb") as file:
+        sink = DigestingFile(file.fileno(), FastDigest())
+        stream = pa.PythonFile(sink, mode="w")
+        with pa.ipc.new_stream(stream, rows.schema) as writer:
+            writer.write_table(rows)
+        stream.flush()
+    return SpillFile(bucket, path, rows.num_rows, sink.bytes, sink.hexdigest())

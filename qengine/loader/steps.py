@@ -49,19 +49,18 @@ class WriteLog:
         """Return what a bucket has become that is written."""
         line = self._lines[bucket]
         written = [written_of(one, self._parts) for one in line["written"]]
-        pieces: list[Piece] = []
-        if line["margin"] is not None:
-            with pa.memory_map(str(self._stages.folder(line["margin"][0]))) as file, pa.ipc.open_stream(file) as reader:
-                for batch in reader:
-                    pieces += scatter(batch, self._tile_bucket[batch.column(TILE).to_numpy()])
+        pieces = self._pieces(self._stages.folder(line["margin"][0])) if line["margin"] is not None else []
         return Step(written, pieces, int(line["rows"]))
 
-    def add(self, bucket: int, step: Step) -> None:
-        """Note that a bucket is written."""
+    def add(self, bucket: int, step: Step) -> Step:
+        """Note that a bucket is written, and return the step with copies for margins at hand."""
         if bucket in self._lines:
-            return
+            return step
         kept: list[Any] | None = None
-        if step.margin:
+        if step.copies is not None:
+            one = self._stages.sealed(step.copies.path, step.copies.bytes, step.copies.digest)
+            kept = [one.name, one.bytes, one.digest]
+        elif step.margin:
             path = self._stages.folder(WRITE) / f"{bucket:06d}.arrow"
             with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, step.margin[0][1].schema) as writer:
                 for _, rows in step.margin:
@@ -71,6 +70,15 @@ class WriteLog:
         self._stages.add_line(
             WRITE, {"bucket": bucket, "rows": step.rows, "written": [written_words(one) for one in step.written], "margin": kept}
         )
+        return step if step.copies is None else Step(step.written, self._pieces(step.copies.path), step.rows)
+
+    def _pieces(self, path: Path) -> list[Piece]:
+        """Return copies of rows by the bucket in which the margin of their tile is put together."""
+        pieces: list[Piece] = []
+        with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as reader:
+            for batch in reader:
+                pieces += scatter(batch, self._tile_bucket[batch.column(TILE).to_numpy()])
+        return pieces
 
     def _check(self, line: dict[str, Any]) -> bool:
         kept: Sequence[Any] | None = line["margin"]

@@ -14,10 +14,10 @@ killed has done is taken over.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from qengine.catalog.joining import join_parts
 from qengine.catalog.model import HEALPIX, NO_PARTS, Int64Array, KeyIndex, PartRole, TableKind, TableSnapshot
 from qengine.errors import SchemaError
-from qengine.loader import children, keys, margin, write
+from qengine.loader import children, keys, margin, tasks_write, write
 from qengine.loader.desk import Desk, Follow, Made
 from qengine.loader.distribute import Refuse, Skip, Tally, distribute
 from qengine.loader.filtered import Filtered
@@ -44,7 +44,7 @@ from qengine.loader.request import OnDuplicate
 from qengine.loader.shrink import Leaving, Touches, sift_out
 from qengine.loader.spill import Spill, SpillFile
 from qengine.loader.stages import Stages
-from qengine.loader.steps import WriteLog, has_parts
+from qengine.loader.steps import WRITE, WriteLog, has_parts
 from qengine.loader.stored import read_ranges
 from qengine.loader.wear import freed
 from qengine.loader.write import Layout, Written
@@ -270,7 +270,7 @@ class TableRun:
     def _layout(self, targets: Targets, bucket_start: Int64Array) -> Layout:
         table, director = self.desk.table, self.desk.definition.director
         order = tuple(name for name in (table.director_key, table.key) if name)
-        complete = children.position_filler(director, table.director_key, self.desk.store) if director else write.unchanged
+        complete = children.PositionFiller.of(director, table.director_key, self.desk.store) if director else write.unchanged
         return Layout(
             targets=targets, bucket_start=bucket_start, part_rows=self.desk.limits.part_rows, keys=order, complete=complete,
             folder=self.desk.parts_folder, form=self.desk.form,
@@ -283,20 +283,24 @@ class TableRun:
         steps = self._steps(layout, pool)
         steps.begin()
         if arcsec <= 0:
-            written = write.write_buckets(spill, layout, pool, ahead=ahead, rings=None, margin=None, progress=progress, steps=steps)
-            return list(written)
+            plan = write.Plan(layout=layout)
+            return list(
+                write.write_buckets(
+                    spill, plan, pool, ahead=ahead, margin=None, progress=progress, steps=steps, elsewhere=self._buckets_elsewhere
+                )
+            )
         targets = layout.targets
         fresh, known = self._margins(targets, placement)
         rings = margin.rings_of(targets, fresh, arcsec, pool)
         others = margin.rings_of(targets, known, arcsec, pool) if len(known) else None
         schema = margin.margin_schema(desk.shape.schema)
         copies = Spill(desk.scratch / "copies", schema, pool, budget_bytes=desk.limits.spill_bytes)
+        plan = write.Plan(layout=layout, rings=rings, known=others, load=desk.number)
         home = list(
             write.write_buckets(
-                spill, layout, pool, ahead=ahead, rings=rings, known=others, margin=copies, progress=progress, steps=steps,
-                load=desk.number,
+                spill, plan, pool, ahead=ahead, margin=copies, progress=progress, steps=steps, elsewhere=self._buckets_elsewhere
             )
-        )  # fmt: skip
+        )
         if (done := stages.find(stage)) is not None:
             edges = [written_of(one, desk.parts_folder) for one in done["written"]]
             if self._has_parts(edges):
@@ -307,12 +311,28 @@ class TableRun:
             bucket = write.bucket_of_targets(layout)
             for rows in self._around(kept, around):
                 copies.put(margin.margin_pieces(rows, rings, bucket))
-        edges = list(write.write_margins(copies, layout, pool, ahead=ahead, progress=progress))
+        edges = list(write.write_margins(copies, layout, pool, ahead=ahead, progress=progress, elsewhere=self._margins_elsewhere))
         stages.finish(stage, {"written": [written_words(one) for one in edges]})
         return home + edges
 
     def _steps(self, layout: Layout, pool: ThreadPoolExecutor) -> WriteLog:
         return WriteLog(self.stages, self.desk.parts_folder, pool, write.bucket_of_targets(layout))
+
+    @property
+    def _buckets_elsewhere(self) -> write.Elsewhere | None:
+        executor = self.desk.executor
+        if executor is None:
+            return None
+        ahead = executor.ahead(self.desk.limits.workers)
+        return partial(tasks_write.buckets, executor, ahead=ahead, folder=self.stages.folder(WRITE))
+
+    @property
+    def _margins_elsewhere(self) -> Callable[[Spill, Layout], Iterator[list[Written]]] | None:
+        executor = self.desk.executor
+        if executor is None:
+            return None
+        ahead = executor.ahead(self.desk.limits.workers)
+        return partial(tasks_write.margins, executor, ahead=ahead, folder=self.stages.folder("margins"))
 
     def _has_parts(self, written: Sequence[Written]) -> bool:
         return has_parts(one.file.path for one in written)

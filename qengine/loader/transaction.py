@@ -43,6 +43,7 @@ from qengine.loader.agenda import Agenda, Asked, agenda_of, kin
 from qengine.loader.budget import check_room
 from qengine.loader.change import TableResult, change_tables
 from qengine.loader.definition import declared_types
+from qengine.loader.executor import Executor
 from qengine.loader.figures import assess
 from qengine.loader.journal import Journal
 from qengine.loader.progress import Meter, metered
@@ -132,7 +133,7 @@ class Transaction:
             self.check_open()
             self._keep(replace(receipt, request=self._named(receipt.request)))
 
-    def commit(self, *, progress: Progress | None = None, wait_s: float = 0.0) -> Committed:
+    def commit(self, *, progress: Progress | None = None, wait_s: float = 0.0, executor: Executor | None = None) -> Committed:
         """Publish all that was contributed and return what was done. A load that is finished already is only cleaned up.
 
         Other commits of the same tables are waited for up to `wait_s`; then `ConflictError`. If it is raised, or any other error,
@@ -140,7 +141,7 @@ class Transaction:
         """
         self.check_here()
         with self._journal.locked(is_shared=False, wait_s=max(wait_s, _BUSY_S)):
-            return self.publish(progress=progress, wait_s=wait_s)
+            return self.publish(progress=progress, wait_s=wait_s, executor=executor)
 
     def abort(self, why: str = "", *, is_anywhere: bool = False) -> None:
         """End the load without publishing and remove what it has made; also, if `is_anywhere`, one that another machine has begun
@@ -158,7 +159,7 @@ class Transaction:
         opened = tuple(sources) if sources is not None else open_inputs(request, self.types(request))
         return self._keep(receive(request, opened, contributor=contributor or who()))
 
-    def publish(self, *, progress: Progress | None = None, wait_s: float = 0.0) -> Committed:
+    def publish(self, *, progress: Progress | None = None, wait_s: float = 0.0, executor: Executor | None = None) -> Committed:
         """Commit; the caller holds the load."""
         if self.load.state is LoadState.FINISHED:
             return self._finished()
@@ -167,7 +168,7 @@ class Transaction:
             self._load = self._registry.commit_load(self._load.id)
             found = gather(self.receipts())
             with self._holding([*found, *self._named_by("compact"), *self._named_by("refresh")], progress, wait_s) as held:
-                done = self._publish(found, metered(progress))
+                done = self._publish(found, metered(progress), executor)
                 if is_again:
                     leftovers.sweep(self._store.root, self._registry, self._load.catalog, held, but=self._load.id)
                 leftovers.forget(self._store.root, self._registry, self._load.catalog, held, but=self._load.id)
@@ -200,7 +201,7 @@ class Transaction:
         self._journal.write_receipt(receipt.request.table, receipt.name, receipt.to_json())
         return receipt
 
-    def _publish(self, found: Asked, meter: Meter) -> Committed:
+    def _publish(self, found: Asked, meter: Meter, executor: Executor | None) -> Committed:
         meter.begin()
         began = meter.clock()
         registry, root, load = self._registry, self._store.root, self._load
@@ -215,7 +216,7 @@ class Transaction:
         self._journal.begin_work({"agenda": agenda.digest, "manifests": manifests})
         registry.note(load.id, {"base": {name: digest for name, digest in manifests.items() if digest}})
         check_room(root, registry, load.catalog, agenda.input_bytes)
-        results = self._change(agenda, base, meter)
+        results = self._change(agenda, base, meter, executor)
         meter.mark("records")
         check_room(root, registry, load.catalog, 0)
         if warnings := assess(results, base, load, self._store):
@@ -250,13 +251,15 @@ class Transaction:
             registry.finish_load(load.id)
         return self._finished(is_holding=True)
 
-    def _change(self, agenda: Agenda, base: Catalog, progress: Progress | None) -> tuple[TableResult, ...]:
+    def _change(
+        self, agenda: Agenda, base: Catalog, progress: Progress | None, executor: Executor | None
+    ) -> tuple[TableResult, ...]:
         changes = agenda.changes(self._load, base)
         if not changes:
             return ()
         return change_tables(
             changes, base, load=self._load.number, name=self._load.id, store=self._store, folder=self._journal.work,
-            progress=progress,
+            progress=progress, executor=executor,
         )  # fmt: skip
 
     def _finished(self, *, is_holding: bool = False) -> Committed:

@@ -1,7 +1,8 @@
 """From buckets to parts: sort, cut, write; and copies for margins on the way.
 
-Buckets are independent, so threads take them one each. A director's bucket holds whole tiles, each of which becomes a part. A
-child's bucket gets its directors' positions first, and is cut into parts inside tiles. Rows beyond the sky become orphan parts.
+Buckets are independent, so threads take them one each, or workers elsewhere (`loader.tasks_write`). A director's bucket holds whole
+tiles, each of which becomes a part. A child's bucket gets its directors' positions first, and is cut into parts inside tiles. Rows
+beyond the sky become orphan parts.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from qengine.loader.order import sorted_on_line
 from qengine.loader.partition import Targets, cuts
 from qengine.loader.pool import in_order
 from qengine.loader.request import Progress
-from qengine.loader.spill import Piece, Spill
+from qengine.loader.spill import Piece, Spill, SpillFile
 from qengine.loader.stored import LOAD
 from qengine.sky.cells import BEYOND_END, LINE_END
 from qengine.storage.parts import PartFile, PartFormat, write_part
@@ -57,13 +58,26 @@ class Layout:
         return int(self.bucket_start[bucket]), stop
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is to become of buckets: parts, and copies of rows in `rings`. Tiles with rings in `known` have their margins already:
+    they get copies of the rows of this `load` only."""
+
+    layout: Layout
+    rings: Rings | None = None
+    known: Rings | None = None
+    load: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What a bucket has become: its parts, copies of its rows for margins, and the number of its rows."""
+    """What a bucket has become: its parts, copies of its rows for margins (here, or in the file `copies`), and the number of its
+    rows."""
 
     written: list[Written]
     margin: list[Piece] = field(default_factory=list)
     rows: int = 0
+    copies: SpillFile | None = None
 
 
 class Steps(Protocol):
@@ -76,51 +90,52 @@ class Steps(Protocol):
     def step(self, bucket: int) -> Step:
         """Return what a bucket has become that was written before."""
 
-    def add(self, bucket: int, step: Step) -> None:
-        """Note that a bucket is written."""
+    def add(self, bucket: int, step: Step) -> Step:
+        """Note that a bucket is written, and return the step with copies for margins at hand."""
+
+
+Elsewhere = Callable[[Spill, Plan, Steps], Iterator[Step]]
+"""Yields what the buckets have become, in their order; those that are known as they are known. New ones are added to the steps."""
 
 
 def write_buckets(
-    rows: Spill,
-    layout: Layout,
-    pool: ThreadPoolExecutor,
-    *,
-    ahead: int,
-    rings: Rings | None,
-    known: Rings | None = None,
-    margin: Spill | None,
-    progress: Progress,
-    steps: Steps,
-    load: int = 0,
-) -> Iterator[Written]:
-    """Write all buckets of `rows` and yield their parts; copies of rows in `rings` go to `margin`. Tiles with rings in `known` have
-    their margins already: they get copies of the rows of this `load` only. What `steps` knows is not done again."""
-    tile_bucket = bucket_of_targets(layout)
+    rows: Spill, plan: Plan, pool: ThreadPoolExecutor, *, ahead: int, margin: Spill | None, progress: Progress, steps: Steps,
+    elsewhere: Elsewhere | None = None,
+) -> Iterator[Written]:  # fmt: skip
+    """Write all buckets of `rows`, with threads of the pool or `elsewhere`, and yield their parts; copies for margins go to
+    `margin`. What `steps` knows is not done again."""
 
     def work(bucket: int) -> Step:
-        if bucket in steps.known:
-            return steps.step(bucket)
-        lowest, highest = layout.bounds(bucket)
-        table = rows.take(bucket)
-        table = sorted_on_line(layout.complete(table, lowest, highest), layout.keys)
-        written = list(_write(table, layout, (lowest, highest)))
-        copies = margin_pieces(table, rings, tile_bucket) if rings is not None else []
-        if known is not None:
-            copies += margin_pieces(table.filter(pc.equal(table.column(LOAD), load)), known, tile_bucket)
-        return Step(written, copies, table.num_rows)
+        return steps.step(bucket) if bucket in steps.known else write_bucket(rows.take(bucket), bucket, plan)
+
+    def here() -> Iterator[Step]:
+        for bucket, step in zip(buckets, in_order(pool, work, buckets, ahead=ahead), strict=True):
+            yield steps.add(bucket, step)
+            rows.forget(bucket)
 
     total = sum(rows.held_rows.values())
     done = 0
     buckets = rows.buckets()
-    for bucket, result in zip(buckets, in_order(pool, work, buckets, ahead=ahead), strict=True):
-        steps.add(bucket, result)
-        rows.forget(bucket)
+    for bucket, result in zip(buckets, here() if elsewhere is None else elsewhere(rows, plan, steps), strict=True):
         if margin is not None:
             margin.put(result.margin)
         yield from result.written
         done += result.rows
         if bucket not in steps.known:
             progress("write", done, total)
+
+
+def write_bucket(rows: pa.Table, bucket: int, plan: Plan) -> Step:
+    """Write the rows of one bucket."""
+    layout = plan.layout
+    bounds = layout.bounds(bucket)
+    table = sorted_on_line(layout.complete(rows, *bounds), layout.keys)
+    written = list(_write(table, layout, bounds))
+    tile_bucket = bucket_of_targets(layout)
+    copies = margin_pieces(table, plan.rings, tile_bucket) if plan.rings is not None else []
+    if plan.known is not None:
+        copies += margin_pieces(table.filter(pc.equal(table.column(LOAD), plan.load)), plan.known, tile_bucket)
+    return Step(written, copies, table.num_rows)
 
 
 def _write(table: pa.Table, layout: Layout, bounds: tuple[int, int]) -> Iterator[Written]:
@@ -131,24 +146,32 @@ def _write(table: pa.Table, layout: Layout, bounds: tuple[int, int]) -> Iterator
         yield Written(role=role, start=cut.start, stop=cut.stop, file=file)
 
 
-def write_margins(margin: Spill, layout: Layout, pool: ThreadPoolExecutor, *, ahead: int, progress: Progress) -> Iterator[Written]:
-    """Write the margin part of every tile that has one and yield them."""
+def write_margins(
+    margin: Spill, layout: Layout, pool: ThreadPoolExecutor, *, ahead: int, progress: Progress,
+    elsewhere: Callable[[Spill, Layout], Iterator[list[Written]]] | None = None,
+) -> Iterator[Written]:  # fmt: skip
+    """Write the margin part of every tile that has one, with threads of the pool or `elsewhere`, and yield them."""
     buckets = margin.buckets()
 
     def work(bucket: int) -> list[Written]:
-        table = sorted_on_line(margin.take(bucket), layout.keys, before=TILE)
-        found = []
-        for tile, rows in by_tile(table):
-            start, stop = int(layout.targets.start[tile]), int(layout.targets.stop[tile])
-            file = write_part(rows, layout.folder, layout.form)
-            found.append(Written(role=PartRole.MARGIN, start=start, stop=stop, file=file))
-        return found
+        return write_margin(margin.take(bucket), layout)
 
+    results = in_order(pool, work, buckets, ahead=ahead) if elsewhere is None else elsewhere(margin, layout)
     rows = 0
-    for done, written in enumerate(in_order(pool, work, buckets, ahead=ahead), 1):
+    for done, written in enumerate(results, 1):
         yield from written
         rows += sum(one.file.rows for one in written)
         progress("margin", rows, rows * len(buckets) // done)
+
+
+def write_margin(copies: pa.Table, layout: Layout) -> list[Written]:
+    """Write the margin parts of the tiles of one bucket."""
+    found = []
+    for tile, rows in by_tile(sorted_on_line(copies, layout.keys, before=TILE)):
+        start, stop = int(layout.targets.start[tile]), int(layout.targets.stop[tile])
+        file = write_part(rows, layout.folder, layout.form)
+        found.append(Written(role=PartRole.MARGIN, start=start, stop=stop, file=file))
+    return found
 
 
 def bucket_of_targets(layout: Layout) -> Int64Array:
