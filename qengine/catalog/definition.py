@@ -10,7 +10,7 @@ import dataclasses
 import json
 from typing import Any
 
-from qengine.catalog.model import Column, Example, ForeignKey, Match, Release, Table, TableKind, Threshold, TimeSystem
+from qengine.catalog.model import Column, Example, ForeignKey, Link, Match, Release, Table, TableKind, Threshold, TimeSystem
 from qengine.catalog.types import SqlType
 from qengine.errors import RegistryError
 
@@ -30,7 +30,7 @@ def to_json(table: Table) -> str:
         words["match"] = _changed(table.match)
     if table.virtual:
         words["virtual"] = [_column(column) for column in table.virtual]
-    for name in ("times", "quality", "examples"):
+    for name in ("times", "quality", "examples", "links"):
         if found := getattr(table, name):
             words[name] = [_changed(each) for each in found]
     return json.dumps(words, ensure_ascii=False, separators=(",", ":"))
@@ -46,6 +46,7 @@ def from_json(text: str) -> Table:
         words["times"] = tuple(TimeSystem(**each) for each in words.get("times", ()))
         words["quality"] = tuple(Threshold(**each) for each in words.get("quality", ()))
         words["examples"] = tuple(Example(**each) for each in words.get("examples", ()))
+        words["links"] = tuple(Link(**each) for each in words.get("links", ()))
         for name in _NAMES:
             words[name] = tuple(words.get(name, ()))
         words["foreign_keys"] = tuple(
@@ -66,7 +67,7 @@ def _column(column: Column) -> dict[str, Any]:
     return words
 
 
-def _changed(value: Table | Column | ForeignKey | Release | Match | TimeSystem | Threshold | Example) -> dict[str, Any]:
+def _changed(value: Table | Column | ForeignKey | Release | Match | TimeSystem | Threshold | Example | Link) -> dict[str, Any]:
     """Return the plain fields whose values differ from their defaults."""
     return {
         field.name: getattr(value, field.name)

@@ -256,7 +256,7 @@ def _table(schema: str, felis: Any, columns: Mapping[str, tuple[str, str]], word
         description=felis.description or "", utype=felis.votable_utype or "", table_index=felis.tap_table_index,
         release=words.release, foreign_keys=tuple(_foreign_keys(felis, columns)), line=layout.line, time_key=layout.time_key,
         virtual=virtual, times=layout.times, statistics=layout.statistics, indexes=layout.index, quality=layout.quality,
-        examples=layout.examples,
+        examples=layout.examples, links=layout.links,
         rows_per_tile=layout.rows_per_tile or 0, bytes_per_tile=layout.bytes_per_tile or 0,
     )  # fmt: skip
 

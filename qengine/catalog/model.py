@@ -101,6 +101,17 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """What leads from a row of a table to other rows: ADQL in which `{catalog}` stands for the name of the catalogue, `{key}` for
+    the value of the table's key. `name` is unique among those of the table."""
+
+    name: str
+    title: str
+    query: str
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TimeSystem:
     """How the times in a column count. `scale` is that of VOTable's TIMESYS, in upper case (TAI, UTC, TDB ..), `origin` the Julian
     date of zero (None: the values are dates), `form` says how they are written: mjd, jd, jyear, unix, iso; empty if unsaid."""
@@ -204,6 +215,7 @@ class Table:
     indexes: tuple[str, ...] = ()
     quality: tuple[Threshold, ...] = ()
     examples: tuple[Example, ...] = ()
+    links: tuple[Link, ...] = ()
     rows_per_tile: int = 0
     bytes_per_tile: int = 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,8 @@ from qengine.catalog.types import SqlType, from_arrow, to_arrow
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputColumn:
     """Name, type and metadata of a result column; empty strings mean that nothing is known. `system` says in which frame a
-    position or by which clock a time is (`catalog.systems`)."""
+    position or by which clock a time is (`catalog.systems`), `origin` (schema, table, column) of which stored column its values
+    are, empty if of none."""
 
     name: str
     type: SqlType
@@ -22,6 +24,7 @@ class OutputColumn:
     utype: str = ""
     description: str = ""
     system: str = ""
+    origin: tuple[str, ...] = dataclasses.field(default=(), compare=False)
 
 
 _FIELD_KEYS = ("unit", "ucd", "utype", "description", "system")

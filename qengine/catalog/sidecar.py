@@ -53,6 +53,11 @@
     query = "SELECT TOP 10 objectId, g_mag FROM {catalog}.Object ORDER BY g_mag"      # ADQL
     description = "by the magnitude in g"             # optional
 
+    [tables.Object.links.light-curve]                 # what results that have the key lead to, by a DataLink service descriptor;
+    title = "Light curve"                             # children need no link to be found: there is one for each
+    query = "SELECT band, psfFlux FROM {catalog}.ForcedSource WHERE objectId = {key}" # ADQL
+    description = "forced photometry at its place"    # optional
+
     [tables.ForcedSource]
     kind = "child"
     director = "Object"           # a director of the same schema
@@ -80,7 +85,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from qengine.catalog.model import LINES, SKY_LINE, Example, Release, TableKind, Threshold, TimeSystem
+from qengine.catalog.model import LINES, SKY_LINE, Example, Link, Release, TableKind, Threshold, TimeSystem
 from qengine.catalog.words import Words
 
 NO_KEY = "none"
@@ -102,9 +107,9 @@ _RELEASE = frozenset(Release.__dataclass_fields__)
 _VIRTUAL = ("expression", "unit", "ucd", "utype", "description")
 _TABLE = (
     "kind", "line", "key", "ra", "dec", "director", "director_key", "left", "right", "time_key", "rows_per_tile", "bytes_per_tile",
-    "margin_arcsec", "statistics", "index", "time", "quality", "virtual", "examples", *_POSITION, *_MOTION,
+    "margin_arcsec", "statistics", "index", "time", "quality", "virtual", "examples", "links", *_POSITION, *_MOTION,
 )  # fmt: skip
-_EXAMPLE = ("title", "query", "description")
+_SHOWN = ("title", "query", "description")
 _CHILD = ("director", "director_key")
 _SIDES = ("left", "right")
 
@@ -159,6 +164,7 @@ class Layout:
     quality: tuple[Threshold, ...] = ()
     virtual: tuple[Virtual, ...] = ()
     examples: tuple[Example, ...] = ()
+    links: tuple[Link, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,7 +234,8 @@ def _layout(words: Words, position: Words, time: Words) -> Layout:
         times=tuple(_time(name, each, time) for name, each in words.sections("time").items()),
         quality=tuple(_thresholds(words.section("quality"))),
         virtual=tuple(_virtual(name, each) for name, each in words.sections("virtual").items()),
-        examples=tuple(_example(name, each) for name, each in words.sections("examples").items()), **texts,
+        examples=tuple(Example(name=name, **_shown(each)) for name, each in words.sections("examples").items()),
+        links=tuple(Link(name=name, **_shown(each)) for name, each in words.sections("links").items()), **texts,
     )  # fmt: skip
 
 
@@ -291,12 +298,12 @@ def _virtual(name: str, words: Words) -> Virtual:
     return Virtual(name=name, **{word: words.text(word) for word in _VIRTUAL})
 
 
-def _example(name: str, words: Words) -> Example:
-    words.known(_EXAMPLE)
+def _shown(words: Words) -> dict[str, str]:
+    words.known(_SHOWN)
     for word in ("title", "query"):
         if not words.text(word).strip():
             raise words.error(word, "is missing")
-    return Example(name=name, **{word: words.text(word).strip() for word in _EXAMPLE})
+    return {word: words.text(word).strip() for word in _SHOWN}
 
 
 def _view(name: str, words: Words) -> View:

@@ -50,6 +50,8 @@ def about(node: N, column: Column | OutputColumn) -> N:
     for key in _ABOUT:
         if value := getattr(column, key):
             node.meta[key] = value
+    if isinstance(column, OutputColumn) and column.origin:
+        node.meta["origin"] = column.origin
     return node
 
 
@@ -65,7 +67,8 @@ def with_unit(node: N, unit: str) -> N:
 
 def output_column(name: str, node: exp.Expr) -> OutputColumn:
     """Return what a select item is to the outside."""
-    return OutputColumn(name=name, type=type_of(node), **{key: str(node.meta.get(key, "")) for key in _ABOUT})
+    known = {key: str(node.meta.get(key, "")) for key in _ABOUT}
+    return OutputColumn(name=name, type=type_of(node), origin=node.meta.get("origin", ()), **known)
 
 
 def quoted(name: str) -> exp.Identifier:

@@ -98,7 +98,10 @@ class Source:
         """Return the bound node of one of its columns, the expression of a virtual one."""
         if isinstance(found, Column) and found.expression and self.expand is not None:
             return self.expand(self, found)
-        return about(typed(column(self.alias, self.stored.get(found.name, found.name)), found.type), found)
+        node = about(typed(column(self.alias, self.stored.get(found.name, found.name)), found.type), found)
+        if self.table is not None:
+            node.meta["origin"] = (self.table.schema, self.table.name, found.name)
+        return node
 
     def answers_to(self, parts: Sequence[exp.Identifier]) -> bool:
         """Say whether `parts` (table, schema, ...: innermost first) name this item."""

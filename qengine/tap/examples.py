@@ -49,7 +49,8 @@ _MATCH_CONE_DEG = 0.5
 _NOT_IN_IDS = re.compile(r"[^A-Za-z0-9._]+")
 
 
-Guarded: TypeAlias = Callable[[Request, Callable[[Request, Parameters], Awaitable[Response]]], Awaitable[Response]]
+Answering: TypeAlias = Callable[[Request, Parameters], Awaitable[Response]]
+Guarded: TypeAlias = Callable[[Request, Answering], Awaitable[Response]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,7 +198,7 @@ def _match(left: TableSnapshot, right: TableSnapshot) -> ShownExample:
 
 def _of_one_key(snapshot: TableSnapshot) -> ShownExample:
     table = snapshot.table
-    clock = _clock(table)
+    clock = clock_of(table)
     what = "Light curve: rows" if clock else "Rows"
     order = f"\nORDER BY {quoted(clock)}" if clock else ""
     return _example(
@@ -245,7 +246,7 @@ def _some_key(snapshot: TableSnapshot) -> str | None:
     return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else str(int(value))
 
 
-def _clock(table: Table) -> str:
+def clock_of(table: Table) -> str:
     """Return the column that says when a row was observed, empty if there is none."""
     shown = {column.name: column for column in table.columns}
     declared = [time.column for time in table.times if time.column in shown]

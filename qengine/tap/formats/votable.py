@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from xml.sax.saxutils import escape, quoteattr
 
 import pyarrow as pa
@@ -33,13 +33,17 @@ _FORBIDDEN_RE2 = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x{fffe}\x{ffff}]"
 _ORIGINS = {"2400000.5": "MJD-origin", "0.0": "JD-origin"}
 """Zeros of times that VOTable has words for."""
 
+_ID = "column"
+"""With the number of a column, the ID of its FIELD where something refers to it."""
+
 _OPEN = (
     '<?xml version="1.0" encoding="UTF-8"?>\n'
     '<VOTABLE version="1.4" xmlns="http://www.ivoa.net/xml/VOTable/v1.3"'
     ' xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance">\n'
     '<RESOURCE type="results">\n'
 )
-_CLOSE = "</RESOURCE>\n</VOTABLE>\n"
+_END = "</RESOURCE>\n"
+_CLOSE = "</VOTABLE>\n"
 
 
 class Binary2Writer(Flowing):
@@ -67,7 +71,7 @@ class Binary2Writer(Flowing):
         return b"".join(pieces)
 
     def finish(self, *, is_overflow: bool) -> bytes:
-        return self._end() + _foot(is_overflow=is_overflow)
+        return self._end() + _foot(self._header, is_overflow=is_overflow)
 
     def fail(self, error: QEngineError) -> bytes:
         return self._end() + _error_foot(error)
@@ -98,7 +102,7 @@ class TableDataWriter(Flowing):
         )
 
     def finish(self, *, is_overflow: bool) -> bytes:
-        return b"</TABLEDATA>\n</DATA>\n" + _foot(is_overflow=is_overflow)
+        return b"</TABLEDATA>\n</DATA>\n" + _foot(self._header, is_overflow=is_overflow)
 
     def fail(self, error: QEngineError) -> bytes:
         return b"</TABLEDATA>\n</DATA>\n" + _error_foot(error)
@@ -106,12 +110,12 @@ class TableDataWriter(Flowing):
 
 def metadata_document(header: ResultHeader, *, is_overflow: bool) -> str:
     """Return a VOTable that has the columns and INFOs of a result and no rows."""
-    return _head(header, status="OVERFLOW" if is_overflow else "OK") + "</TABLE>\n" + _CLOSE
+    return _head(header, status="OVERFLOW" if is_overflow else "OK") + f"</TABLE>\n{_END}{_services(header)}{_CLOSE}"
 
 
 def error_document(error: QEngineError) -> bytes:
     """Return the VOTable that reports `error` as TAP asks: readable in QUERY_STATUS, for programs as JSON in QENGINE_ERROR."""
-    return (_OPEN + _error_info(error) + _CLOSE).encode()
+    return (_OPEN + _error_info(error) + _END + _CLOSE).encode()
 
 
 def error_json(error: QEngineError) -> str:
@@ -144,9 +148,11 @@ def _head(header: ResultHeader, *, status: str = "OK", has_null_values: bool = F
     systems = _systems(header.columns)
     lines += [f"<{element}/>\n" for element, _ in systems.values()]
     lines.append("<TABLE>\n")
-    for column in header.columns:
+    linked = {link.column for link in header.links}
+    for number, column in enumerate(header.columns):
         _, name = systems.get(column.system, ("", ""))
-        lines.append(_field(column, null_value(column) if has_null_values else None, name))
+        known = {"ID": f"{_ID}{number}" if number in linked else "", "ref": name}
+        lines.append(_field(column, null_value(column) if has_null_values else None, known))
     return "".join(lines)
 
 
@@ -165,7 +171,7 @@ def _systems(columns: Sequence[OutputColumn]) -> dict[str, tuple[str, str]]:
     return found
 
 
-def _field(column: OutputColumn, null: int | None, system: str) -> str:
+def _field(column: OutputColumn, null: int | None, known: Mapping[str, str]) -> str:
     kind = to_votable(column.type)
     pairs = {
         "name": column.name,
@@ -175,7 +181,7 @@ def _field(column: OutputColumn, null: int | None, system: str) -> str:
         "unit": column.unit,
         "ucd": column.ucd,
         "utype": column.utype,
-        "ref": system,
+        **known,
     }
     attributes = "".join(f" {key}={attribute(value)}" for key, value in pairs.items() if value)
     inside = f"<DESCRIPTION>{text(column.description)}</DESCRIPTION>" if column.description else ""
@@ -183,13 +189,26 @@ def _field(column: OutputColumn, null: int | None, system: str) -> str:
     return f"<FIELD{attributes}>{inside}</FIELD>\n" if inside else f"<FIELD{attributes}/>\n"
 
 
-def _foot(*, is_overflow: bool) -> bytes:
+def _foot(header: ResultHeader, *, is_overflow: bool) -> bytes:
     overflow = '<INFO name="QUERY_STATUS" value="OVERFLOW"/>\n' if is_overflow else ""
-    return f"</TABLE>\n{overflow}{_CLOSE}".encode()
+    return f"</TABLE>\n{overflow}{_END}{_services(header)}{_CLOSE}".encode()
+
+
+def _services(header: ResultHeader) -> str:
+    """Return service descriptors as DataLink 1.1, section 4, has them."""
+    return "".join(
+        f'<RESOURCE type="meta" utype="adhoc:service" name={attribute(link.name)}>\n'
+        f"<DESCRIPTION>{text(': '.join(filter(None, (link.title, link.description))))}</DESCRIPTION>\n"
+        f'<PARAM name="accessURL" datatype="char" arraysize="*" value={attribute(link.url)}/>\n'
+        '<PARAM name="contentType" datatype="char" arraysize="*" value="application/x-votable+xml"/>\n'
+        '<GROUP name="inputParams">\n'
+        f'<PARAM name="ID" datatype="char" arraysize="*" value="" ref="{_ID}{link.column}"/>\n</GROUP>\n</RESOURCE>\n'
+        for link in header.links
+    )
 
 
 def _error_foot(error: QEngineError) -> bytes:
-    return f"</TABLE>\n{_error_info(error)}{_CLOSE}".encode()
+    return f"</TABLE>\n{_error_info(error)}{_END}{_CLOSE}".encode()
 
 
 def _rows(batch: pa.RecordBatch, columns: Sequence[OutputColumn]) -> bytes:

@@ -17,9 +17,20 @@ from qengine.errors import QEngineError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceLink:
+    """A service at `url` that takes a value of a column (its number among those of the result) as the parameter ID."""
+
+    column: int
+    name: str
+    title: str
+    description: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ResultHeader:
     """What is known of a result before its first row. `schema` has the Arrow types of the batches that follow. `provenance` are
-    pairs of name and value that say where the rows come from (`tap.provenance`)."""
+    pairs of name and value that say where the rows come from (`tap.provenance`), `links` where they lead to (`tap.datalink`)."""
 
     columns: tuple[OutputColumn, ...]
     schema: pa.Schema
@@ -27,6 +38,7 @@ class ResultHeader:
     warnings: tuple[str, ...] = ()
     snapshots: Mapping[str, int] = field(default_factory=dict)
     provenance: tuple[tuple[str, str], ...] = ()
+    links: tuple[ServiceLink, ...] = ()
 
 
 class ResultWriter(Protocol):
