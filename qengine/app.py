@@ -44,6 +44,7 @@ from qengine.worker.supervise import WorkerProcess, start_worker
 if TYPE_CHECKING:
     from qengine.tap.credentials import AccessSettings
     from qengine.tap.jobs import JobSettings
+    from qengine.tap.limits import LimitSettings
     from qengine.tap.service import TapSettings
 
 _GC_THRESHOLDS = (20_000, 20, 50)
@@ -67,10 +68,11 @@ class ClusterSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Front:
-    """How the service presents itself, whom it lets in, what it logs, and how it runs jobs."""
+    """How the service presents itself, whom it lets in, who may ask for how much, what it logs, and how it runs jobs."""
 
     tap: TapSettings
     access: AccessSettings
+    limits: LimitSettings
     log: QueryLogSettings
     jobs: JobSettings
 
@@ -159,18 +161,20 @@ def serve(
 
     With `addresses` of running workers (`qengine worker`), which must see the same store, none is started.
 
-    Settings come from the TOML file that QENGINE_CONFIG names and from the environment: sections tap, access, log, jobs, cache,
-    dispatch and service.
+    Settings come from the TOML file that QENGINE_CONFIG names and from the environment: sections tap, access, limits, log, jobs,
+    cache, dispatch and service.
     """
     # The web framework takes long to import, and only a service needs it.
     from qengine.tap.credentials import AccessSettings
     from qengine.tap.jobs import JobSettings
+    from qengine.tap.limits import LimitSettings
     from qengine.tap.service import TapSettings
 
     file = os.environ.get("QENGINE_CONFIG")
     config = Config.read(Path(file) if file else None, os.environ)
     tap = config.fill("tap", TapSettings)
     access = config.fill("access", AccessSettings)
+    limits = config.fill("limits", LimitSettings)
     log = config.fill("log", QueryLogSettings)
     jobs = config.fill("jobs", JobSettings)
     settings = ClusterSettings(
@@ -182,13 +186,14 @@ def serve(
     )
     config.finish()
     with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
-        asyncio.run(_serve(store, settings, Front(tap=tap, access=access, log=log, jobs=jobs), host=host, port=port))
+        asyncio.run(_serve(store, settings, Front(tap=tap, access=access, limits=limits, log=log, jobs=jobs), host=host, port=port))
 
 
 async def _serve(store: Path | str, settings: ClusterSettings, front: Front, *, host: str, port: int) -> None:
     from qengine.tap.access import Doorkeeper
     from qengine.tap.app import create_app
     from qengine.tap.jobs_http import offering_jobs
+    from qengine.tap.limits import Gate
     from qengine.tap.server import listening
 
     serving = asyncio.current_task()
@@ -197,12 +202,12 @@ async def _serve(store: Path | str, settings: ClusterSettings, front: Front, *, 
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
     with contextlib.ExitStack() as around:
         registry = around.enter_context(open_store(store, registry_url=settings.registry_url)[1])
-        door = Doorkeeper(registry.users, front.access)
+        door, gate = Doorkeeper(registry.users, front.access), Gate(front.limits, front.tap)
         query_log = around.enter_context(registry.query_log(front.log))
         async with (
             cluster(store, settings, query_log=query_log) as service,
-            offering_jobs(registry, service, tap=front.tap, settings=front.jobs) as desk,
-            listening(create_app(service, front.tap, jobs=desk, door=door), host=host, port=port) as server,
+            offering_jobs(registry, service, tap=front.tap, settings=front.jobs, gate=gate) as desk,
+            listening(create_app(service, front.tap, jobs=desk, door=door, gate=gate), host=host, port=port) as server,
         ):
             _spare_collector()
             print(f"TAP at {server.address}/tap, {_who(settings, service)}; Ctrl-C stops it", file=sys.stderr, flush=True)

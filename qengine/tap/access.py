@@ -18,7 +18,7 @@ from qengine.catalog.who import ANONYMOUS, Identity
 from qengine.errors import CredentialsError, QEngineError
 from qengine.tap.credentials import AccessSettings, Doorkeeper
 from qengine.tap.failure import as_known, error_response
-from qengine.tap.identity import IDENTITY
+from qengine.tap.identity import ADDRESS, IDENTITY
 
 __all__ = ["AccessMiddleware", "AccessSettings", "Doorkeeper", "security_methods"]
 
@@ -37,8 +37,12 @@ class AccessMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        headers: dict[str, list[str]] = {}
+        for name, value in scope["headers"]:
+            headers.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
+        peer = (scope.get("client") or ("", 0))[0]
         try:
-            identity = await self._identity(scope)
+            identity = await self._identity(scope, headers, peer)
         except Exception as error:  # the edge of the service: whatever failed is answered as TAP asks, the rest is logged
             await self._refuse(as_known(error), scope, receive, send)
             return
@@ -54,16 +58,13 @@ class AccessMiddleware:
                     self._challenge(headers)
             await send(message)
 
-        await self._app({**scope, IDENTITY: identity}, receive, send_named)
+        known = {IDENTITY: identity, ADDRESS: self._door.address(headers, peer)}
+        await self._app({**scope, **known}, receive, send_named)
 
-    async def _identity(self, scope: Scope) -> Identity:
+    async def _identity(self, scope: Scope, headers: dict[str, list[str]], peer: str) -> Identity:
         if scope["method"] == "OPTIONS":  # browsers ask what they may send before they send who they are
             return ANONYMOUS
-        headers: dict[str, list[str]] = {}
-        for name, value in scope["headers"]:
-            headers.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
-        client = scope.get("client")
-        identity = await self._door.identify(headers, client[0] if client else "")
+        identity = await self._door.identify(headers, peer)
         if identity.is_anonymous and not self._door.settings.is_anonymous_allowed and scope["path"].rstrip("/") not in _OPEN:
             raise CredentialsError("this service is for its users only", hint="send a token, or name and password")
         return identity

@@ -13,7 +13,8 @@ What a request means is decided in `parameters.py`, answers come from the servic
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.datastructures import UploadFile
@@ -32,9 +33,10 @@ from qengine.errors import LimitError, QueryError, UnknownNameError
 from qengine.tap import examples, jobs_http, metadata, sync
 from qengine.tap.access import AccessMiddleware, Doorkeeper, security_methods
 from qengine.tap.failure import as_known, error_response
-from qengine.tap.identity import identity_of
+from qengine.tap.identity import address_of, identity_of
 from qengine.tap.jobs import JobSettings
 from qengine.tap.jobs_http import JobDesk
+from qengine.tap.limits import UNLIMITED, Gate
 from qengine.tap.page import landing_page
 from qengine.tap.parameters import Parameters, check_max_cost, check_snapshots, check_statement
 from qengine.tap.service import AnsweringService, TapSettings
@@ -42,6 +44,7 @@ from qengine.tap.service import AnsweringService, TapSettings
 _XML = "text/xml"
 _UNCACHED = {"cache-control": "no-store"}
 
+T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -52,13 +55,15 @@ def create_app(
     base_url: str = "",
     jobs: JobDesk | None = None,
     door: Doorkeeper | None = None,
+    gate: Gate | None = None,
 ) -> Starlette:
     """Return the ASGI application that serves `service` under `/tap`, with asynchronous queries if there is a desk for them.
 
-    `door` finds out who sends a request; without one all are anonymous. `base_url` overrides the one of `settings`.
+    `door` finds out who sends a request; without one all are anonymous. `gate` says who may ask for how much. `base_url` overrides
+    the one of `settings`.
     """
     chosen = settings or TapSettings()
-    handlers = _Handlers(service, chosen, base_url or chosen.base_url, jobs.settings if jobs is not None else None, door)
+    handlers = _Handlers(service, chosen, base_url or chosen.base_url, jobs.settings if jobs is not None else None, door, gate)
     routes = [
         Route("/", handlers.home),
         Route("/tap", handlers.page),
@@ -90,12 +95,14 @@ class _Handlers:
         base_url: str,
         jobs: JobSettings | None,
         door: Doorkeeper | None,
+        gate: Gate | None,
     ) -> None:
         self._service = service
         self._settings = settings
         self._jobs = jobs
         self._base_url = base_url.rstrip("/")
         self._door = door
+        self._gate = gate or Gate(UNLIMITED, settings)
 
     async def home(self, request: Request) -> Response:
         return RedirectResponse(self.base(request))
@@ -118,7 +125,8 @@ class _Handlers:
 
     async def capabilities(self, request: Request) -> Response:
         security = security_methods(self._door)
-        return Response(metadata.capabilities(self.base(request), self._settings, self._jobs, security), media_type=_XML)
+        settings = self._gate.settings_for(identity_of(request))
+        return Response(metadata.capabilities(self.base(request), settings, self._jobs, security), media_type=_XML)
 
     async def availability(self, request: Request) -> Response:
         try:
@@ -160,7 +168,7 @@ class _Handlers:
             return error_response(as_known(error))
 
     async def _sync(self, request: Request, parameters: Parameters) -> Response:
-        return await sync.respond(request, parameters, self._service, self._settings)
+        return await sync.respond(request, parameters, self._service, self._gate)
 
     async def _query_plan(self, request: Request, parameters: Parameters) -> Response:
         language, text = check_statement(parameters)
@@ -178,6 +186,8 @@ class _Handlers:
             max_cost=check_max_cost(parameters),
             identity=identity_of(request),
         )
+        if analyze:  # it runs
+            work = self._in_turn(request, work)
         plan = await sync.while_connected(request, work)
         if wanted in ("json", "application/json"):
             return JSONResponse({**plan.to_json(), "text": plan.to_text()})
@@ -200,6 +210,17 @@ class _Handlers:
             response.status_code = 404
             return response
         return Response(document, media_type=_XML)
+
+    async def _in_turn(self, request: Request, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            slot = await self._gate.take(identity_of(request), address_of(request))
+        except BaseException:
+            work.close()
+            raise
+        try:
+            return await work
+        finally:
+            slot.release()
 
     def catalog(self, request: Request) -> Catalog:
         return self._service.catalog(identity=identity_of(request))

@@ -125,6 +125,14 @@ class Doorkeeper:
             return await self._remembered(f"basic\0{rest}\0{peer}", lambda: self._by_basic(rest, peer))
         raise CredentialsError("this kind of Authorization is not taken", hint="use Bearer with a token, or Basic")
 
+    def address(self, headers: Mapping[str, Sequence[str]], peer: str) -> str:
+        """Return the address that a request comes from: behind our proxies, the last that is not one of them."""
+        told = [word.strip() for line in headers.get("x-forwarded-for", ()) for word in line.split(",")]
+        address = peer
+        while told and _is_within(address, self._networks):
+            address = told.pop()
+        return address if _is_address(address) else peer
+
     # -- what is remembered -----------------------------------------------------------------------------------------------------
 
     async def _remembered(self, shown: str, prove: Prove) -> Identity:
@@ -276,6 +284,14 @@ def _networks(texts: Sequence[str]) -> tuple[Network, ...]:
         return tuple(ipaddress.ip_network(text) for text in texts)
     except ValueError as error:
         raise ConfigError(f"access.proxy_networks: {error}", hint="for example 10.0.3.0/24, or one address") from error
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_within(peer: str, networks: Sequence[Network]) -> bool:

@@ -10,11 +10,11 @@ from starlette.requests import HTTPConnection
 
 from qengine.catalog.who import ANONYMOUS, LOCAL, Identity, Origin
 
-__all__ = ["ANONYMOUS", "IDENTITY", "LOCAL", "Identity", "identity_of", "origin_of"]
+__all__ = ["ANONYMOUS", "IDENTITY", "LOCAL", "Identity", "address_of", "identity_of", "origin_of"]
 
 _CLIENT_LETTERS = 300
-IDENTITY = "qengine.identity"
-"""Key of the scope that holds the `Identity` of a request."""
+IDENTITY, ADDRESS = "qengine.identity", "qengine.address"
+"""Keys of the scope that hold the `Identity` of a request, and the address that it comes from where a proxy tells."""
 
 
 def identity_of(request: HTTPConnection) -> Identity:
@@ -24,7 +24,14 @@ def identity_of(request: HTTPConnection) -> Identity:
     return found
 
 
+def address_of(request: HTTPConnection) -> str:
+    """Return the address that a request comes from; empty if it is not known."""
+    found = request.scope.get(ADDRESS)
+    if found is None:
+        return request.client.host if request.client is not None else ""
+    return str(found)
+
+
 def origin_of(request: HTTPConnection, method: str) -> Origin:
     """Return how and from where a request comes: address and program, for the log."""
-    address = request.client.host if request.client is not None else ""
-    return Origin(method, f"{address} {request.headers.get('user-agent', '')}".strip()[:_CLIENT_LETTERS])
+    return Origin(method, f"{address_of(request)} {request.headers.get('user-agent', '')}".strip()[:_CLIENT_LETTERS])

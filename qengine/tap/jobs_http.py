@@ -33,6 +33,7 @@ from qengine.tap.failure import error_response
 from qengine.tap.formats.votable import error_document
 from qengine.tap.identity import identity_of
 from qengine.tap.jobs import JobSettings
+from qengine.tap.limits import Gate
 from qengine.tap.parameters import Parameters, check_max_cost, check_snapshots, check_statement
 from qengine.tap.results import ResultFolder
 from qengine.tap.runner import JobRunner, running
@@ -68,12 +69,13 @@ class JobDesk:
 
 @asynccontextmanager
 async def offering_jobs(
-    registry: Registry, service: AnsweringService, *, tap: TapSettings, settings: JobSettings
+    registry: Registry, service: AnsweringService, *, tap: TapSettings, settings: JobSettings, gate: Gate | None = None
 ) -> AsyncIterator[JobDesk]:
     """Run the jobs of a registry, with their results in its store, and yield what /async works with."""
     store, folder = registry.jobs, ResultFolder(registry.files)
     watch = PhaseWatch(store)
-    async with running(JobRunner(store, service, folder, tap=tap, settings=settings, on_change=watch.look)) as runner:
+    runner = JobRunner(store, service, folder, tap=tap, gate=gate, settings=settings, on_change=watch.look)
+    async with running(runner):
         yield JobDesk(store=store, folder=folder, service=service, settings=settings, runner=runner, watch=watch)
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import socket
 import time
@@ -37,6 +38,7 @@ from qengine.errors import PoisonTaskError, QEngineError, QueryCancelledError, Q
 from qengine.tap import jobs
 from qengine.tap.failure import as_known
 from qengine.tap.jobs import JobSettings
+from qengine.tap.limits import UNLIMITED, Gate, Limits, limited
 from qengine.tap.parameters import SyncRequest, check_sync
 from qengine.tap.results import ResultFolder, orphans
 from qengine.tap.service import AnsweringService, TapSettings
@@ -75,12 +77,13 @@ class JobRunner:
         *,
         tap: TapSettings,
         settings: JobSettings,
+        gate: Gate | None = None,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._service = service
         self._folder = folder
-        self._tap = tap
+        self._gate = gate or Gate(UNLIMITED, tap)
         self._settings = settings
         self._on_change = on_change
         self._holder = _Holder.own()
@@ -206,27 +209,29 @@ class JobRunner:
                 f"the service has ended {job.losses} times while this job was running; it is not tried again",
                 hint="make the query smaller, or ask the operators of the service",
             )
-        clock = asyncio.timeout(job.duration_s or None)
+        identity = jobs.identity_of_job(job)
+        limits, allowed = self._gate.limits_of(identity), self._gate.settings_for(identity)
+        duration_s = min(job.duration_s or math.inf, math.inf if limits.job_seconds is None else limits.job_seconds)
+        clock = asyncio.timeout(None if math.isinf(duration_s) else duration_s)
         try:
             async with clock:
-                checked = check_sync(
-                    jobs.query_parameters(job), default_maxrec=self._tap.maxrec, maxrec_limit=self._tap.maxrec_limit
-                )
-                return await self._answer(run, checked)
+                checked = check_sync(jobs.query_parameters(job), default_maxrec=allowed.maxrec, maxrec_limit=allowed.maxrec_limit)
+                return await self._answer(run, limited(checked, limits), limits)
         except TimeoutError as error:
             if not clock.expired():
                 raise
             raise QueryTimeoutError(
-                f"the execution took longer than its limit of {job.duration_s} s",
+                f"the execution took longer than its limit of {duration_s:.0f} s",
                 hint="set a longer executionduration, or narrow the query",
             ) from error
 
-    async def _answer(self, run: _Run, checked: SyncRequest) -> Json:
+    async def _answer(self, run: _Run, checked: SyncRequest, limits: Limits) -> Json:
         identity = jobs.identity_of_job(run.job)
         answer = await ask(
             self._service, checked, query_id=run.query, identity=identity, origin=Origin("async", f"job {run.job.id}")
         )
         result = run.opened = await opened(answer, checked, partial(self._service.catalog, identity=identity))
+        result.allowed_bytes = limits.bytes
         path = self._folder.target(run.job, checked.format.suffix)
         temporary = path.with_name(f".{path.name}.tmp")
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -17,7 +18,9 @@ import pyarrow as pa
 
 from qengine.catalog.model import Catalog
 from qengine.catalog.who import Identity, Origin
+from qengine.errors import QueryTimeoutError
 from qengine.tap.formats.writer import ResultHeader, ResultWriter
+from qengine.tap.limits import check_bytes
 from qengine.tap.parameters import SyncRequest
 from qengine.tap.provenance import provenance
 from qengine.tap.service import Answer, AnsweringService
@@ -41,7 +44,8 @@ First: TypeAlias = Callable[[Coroutine[Any, Any, Batch]], Awaitable[Batch]]
 
 @dataclass(slots=True)
 class Opened:
-    """An answer with its first rows and the writer for them. `rows` counts what was written."""
+    """An answer with its first rows and the writer for them. `rows` and `bytes` count what was written, `allowed_bytes` may be; the
+    answer has to be there `until` a time of the event loop."""
 
     answer: Answer
     writer: ResultWriter
@@ -49,6 +53,9 @@ class Opened:
     batches: AsyncIterator[pa.RecordBatch]
     is_cut: bool
     rows: int = 0
+    bytes: int = 0
+    allowed_bytes: float | None = None
+    until: float | None = None
 
     @property
     def is_overflow(self) -> bool:
@@ -98,13 +105,20 @@ async def pieces(result: Opened) -> AsyncGenerator[bytes, None]:
     """Yield the bytes of a result. Close its writer and its answer afterwards."""
     writer = result.writer
     held, size = [writer.begin()], 0
+
+    def weighed(piece: bytes) -> bytes:
+        result.bytes += len(piece)
+        check_bytes(result.bytes, result.allowed_bytes)
+        return piece
+
     waiting: asyncio.Task[Batch] | None = None
     try:
         batch = result.first
         while batch is not None:
             for start in range(0, batch.num_rows, _SLICE_ROWS):
                 rows = batch.slice(start, _SLICE_ROWS)
-                held.append(await asyncio.to_thread(writer.write, rows) if rows.num_rows > _THREAD_ROWS else writer.write(rows))
+                made = await asyncio.to_thread(writer.write, rows) if rows.num_rows > _THREAD_ROWS else writer.write(rows)
+                held.append(weighed(made))
                 result.rows += rows.num_rows
                 size += len(held[-1])
                 if size >= _SENT_BYTES:
@@ -114,9 +128,10 @@ async def pieces(result: Opened) -> AsyncGenerator[bytes, None]:
             if held and not (await asyncio.wait({waiting}, timeout=_PATIENCE_S))[0]:
                 yield b"".join(held)
                 held, size = [], 0
-            batch = await waiting
+            async with in_time(result.until):
+                batch = await waiting
         for piece in writer.held():
-            yield b"".join((*held, piece))
+            yield b"".join((*held, weighed(piece)))
             held = []
     except Exception:
         yield b"".join(held)
@@ -126,6 +141,21 @@ async def pieces(result: Opened) -> AsyncGenerator[bytes, None]:
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
     yield b"".join((*held, writer.finish(is_overflow=result.is_overflow)))
+
+
+@asynccontextmanager
+async def in_time(until: float | None) -> AsyncIterator[None]:
+    """Raise `QueryTimeoutError` if the block takes longer than `until`, a time of the event loop."""
+    clock = asyncio.timeout_at(until)
+    try:
+        async with clock:
+            yield
+    except TimeoutError as error:
+        if not clock.expired():
+            raise
+        raise QueryTimeoutError(
+            "the query takes longer than is allowed for those who wait for its answer", hint="use /async, or narrow the query"
+        ) from error
 
 
 async def _next(batches: AsyncIterator[pa.RecordBatch]) -> Batch:

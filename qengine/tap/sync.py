@@ -17,10 +17,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
 from qengine.tap.failure import as_known, error_response
-from qengine.tap.identity import identity_of, origin_of
+from qengine.tap.identity import address_of, identity_of, origin_of
+from qengine.tap.limits import Gate, Limits, Slot, limited
 from qengine.tap.parameters import Parameters, SyncRequest, check_sync
-from qengine.tap.service import AnsweringService, TapSettings
-from qengine.tap.stream import Opened, ask, opened, pieces
+from qengine.tap.service import AnsweringService
+from qengine.tap.stream import Opened, ask, in_time, opened, pieces
 
 QUERY_ID_HEADER = "X-Query-Id"
 """In the response: the id for `/tap/progress/<id>`. In a request: the id that the
@@ -29,41 +30,55 @@ client wants, so that it can ask before rows come."""
 T = TypeVar("T")
 
 
-async def respond(request: Request, parameters: Parameters, service: AnsweringService, settings: TapSettings) -> Response:
+async def respond(request: Request, parameters: Parameters, service: AnsweringService, gate: Gate) -> Response:
     """Return the response to a /sync request."""
+    identity = identity_of(request)
     try:
+        settings = gate.settings_for(identity)
         checked = check_sync(parameters, default_maxrec=settings.maxrec, maxrec_limit=settings.maxrec_limit)
-        return await _answer(request, checked, service)
+        slot = await while_connected(request, gate.take(identity, address_of(request)))
+        try:
+            return await _answer(request, checked, service, gate.limits_of(identity), slot)
+        except BaseException:
+            slot.release()
+            raise
     except ClientDisconnect:
         raise
     except Exception as error:  # the edge of the service: whatever failed is answered as TAP asks, the rest is logged
         return error_response(as_known(error))
 
 
-async def _answer(request: Request, checked: SyncRequest, service: AnsweringService) -> Response:
+async def _answer(request: Request, checked: SyncRequest, service: AnsweringService, limits: Limits, slot: Slot) -> Response:
     identity = identity_of(request)
     wanted = request.headers.get(QUERY_ID_HEADER)
-    work = ask(service, checked, query_id=wanted, identity=identity, origin=origin_of(request, "sync"))
-    answer = await while_connected(request, work)
+    until = None if limits.seconds is None else asyncio.get_running_loop().time() + limits.seconds
+    work = ask(service, limited(checked, limits), query_id=wanted, identity=identity, origin=origin_of(request, "sync"))
     catalog = partial(service.catalog, identity=identity)
-    result = await opened(answer, checked, catalog, wait=lambda first: while_connected(request, first))
-    return _ClosingResponse(result, media_type=checked.content_type)
+    async with in_time(until):
+        answer = await while_connected(request, work)
+        result = await opened(answer, checked, catalog, wait=lambda first: while_connected(request, first))
+    result.allowed_bytes, result.until = limits.bytes, until
+    return _ClosingResponse(result, slot, media_type=checked.content_type)
 
 
 class _ClosingResponse(StreamingResponse):
-    """Ends the query when the response ends, whether it was sent, broken off, or never begun."""
+    """Ends the query when the response ends, whether it was sent, broken off, or never begun, and lets the next one in."""
 
-    def __init__(self, result: Opened, *, media_type: str) -> None:
+    def __init__(self, result: Opened, slot: Slot, *, media_type: str) -> None:
         # Set by hand: Starlette would add a charset to text types, and the media type is to be echoed.
         super().__init__(_stream(result), headers={"content-type": media_type, QUERY_ID_HEADER: result.answer.query})
         self._result = result
+        self._slot = slot
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._result.writer.close()
-            await self._result.answer.close()
+            try:
+                self._result.writer.close()
+                await self._result.answer.close()
+            finally:
+                self._slot.release()
 
 
 async def _stream(result: Opened) -> AsyncIterator[bytes]:
