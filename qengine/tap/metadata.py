@@ -93,15 +93,18 @@ def capabilities(base_url: str, settings: TapSettings, jobs: JobSettings | None 
         + "</outputFormat>\n"
         for kind in FORMATS
     )
-    methods = "".join(f"<securityMethod{f' standardID={attribute(name)}' if name else ''}/>\n" for name in security)
+    # One for each way to prove who one is: older editions of VOResource let an interface have one only. Clients take the first.
+    interfaces = "".join(
+        f'<interface role="std" version="1.1" xsi:type="vs:ParamHTTP">\n<accessURL use="base">{text(base_url)}</accessURL>\n'
+        + (f"<securityMethod standardID={attribute(name)}/>\n" if name else "")
+        + "</interface>\n"
+        for name in security or ("",)
+    )
     return f"""{_HEAD}<vosi:capabilities xmlns:vosi="http://www.ivoa.net/xml/VOSICapabilities/v1.0"
  xmlns:tr="http://www.ivoa.net/xml/TAPRegExt/v1.0" xmlns:vr="http://www.ivoa.net/xml/VOResource/v1.0"
  xmlns:vs="http://www.ivoa.net/xml/VODataService/v1.1" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance">
 <capability standardID="ivo://ivoa.net/std/TAP" xsi:type="tr:TableAccess">
-<interface role="std" version="1.1" xsi:type="vs:ParamHTTP">
-<accessURL use="base">{text(base_url)}</accessURL>
-{methods}</interface>
-<language>
+{interfaces}<language>
 <name>ADQL</name>
 {languages}<description>ADQL 2.1, with extensions that are reported as warnings.
 LANG=ADQL-2.1-strict takes ADQL 2.1 and nothing else, LANG=SQL the SQL of DuckDB.</description>

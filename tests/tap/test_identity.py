@@ -10,9 +10,12 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import httpx
 import pytest
+import pyvo
+import requests
 
 from qengine.catalog.database import Database
 from qengine.catalog.users import Users
@@ -22,6 +25,7 @@ from qengine.tap.access import AccessSettings, Doorkeeper
 from qengine.tap.app import create_app
 from tests.support.fake_service import FakeService
 from tests.support.http_server import serving
+from tests.support.vo_schemas import faults
 from tests.tap.issuer import LocalIssuer, issuing
 
 
@@ -241,3 +245,32 @@ def test_too_many_wrong_passwords_are_429(users: Users) -> None:
         answer = http.get("/sync", params=QUERY, auth=("ann", "sécret:1"))
         assert answer.status_code == 429
         assert 1 <= int(answer.headers["retry-after"]) <= 60
+
+
+@pytest.mark.parametrize("is_anonymous_allowed", [True, False])
+def test_the_capabilities_name_what_is_taken(users: Users, is_anonymous_allowed: bool) -> None:
+    with served(users, AccessSettings(is_anonymous_allowed=is_anonymous_allowed)) as http:
+        document = http.get("/capabilities").content
+        assert faults(document) == []
+        [tap] = [one for one in ElementTree.fromstring(document) if one.get("standardID") == "ivo://ivoa.net/std/TAP"]
+        methods = [[method.get("standardID") for method in one.iter("securityMethod")] for one in tap.iter("interface")]
+        expected = [["ivo://ivoa.net/sso#BasicAA"], ["ivo://ivoa.net/sso#OAuth"]]
+        assert methods == ([[], *expected] if is_anonymous_allowed else expected)
+        refused = http.get("/sync", params=QUERY, headers={"authorization": "Bearer qengine_x"})
+        assert faults(refused.content) == []
+
+
+def test_pyvo_with_a_token_and_with_a_password(users: Users) -> None:
+    token, _ = users.create_token("ann")
+    with served(users, AccessSettings(is_anonymous_allowed=False)) as http:
+        url = str(http.base_url).rstrip("/")
+        for session in (requests.Session(), requests.Session()):
+            if token:
+                session.headers["Authorization"], token = f"Bearer {token}", ""
+            else:
+                session.auth = ("ann", "sécret:1".encode())
+            service = pyvo.dal.TAPService(url, session=session)
+            assert len(service.search("SELECT TOP 3 source_id FROM demo.stars")) == 3
+            assert "demo.stars" in service.tables
+        with pytest.raises(pyvo.dal.DALQueryError, match="for its users only"):
+            pyvo.dal.TAPService(url).search("SELECT TOP 3 source_id FROM demo.stars")
