@@ -6,6 +6,7 @@
     /tap/progress          running queries and workers, as JSON
     /tap/progress/<id>     one query, as JSON; DELETE cancels it
     /tap/examples          statements to begin with, XHTML (`examples`)
+    /tap/links             what belongs to a row (`datalink`)
     /tap/async             jobs, UWS (`jobs_http`)
 
 What a request means is decided in `parameters.py`, answers come from the service, bytes from `formats/`.
@@ -30,7 +31,7 @@ from qengine.catalog.model import Catalog
 from qengine.catalog.summary import summarise
 from qengine.catalog.who import LOCAL, Identity
 from qengine.errors import LimitError, QueryError, UnknownNameError
-from qengine.tap import examples, jobs_http, metadata, sync
+from qengine.tap import datalink, examples, jobs_http, metadata, sync
 from qengine.tap.access import AccessMiddleware, Doorkeeper, security_methods
 from qengine.tap.failure import as_known, error_response
 from qengine.tap.identity import address_of, identity_of
@@ -77,6 +78,7 @@ def create_app(
         Route("/tap/progress/{query}", handlers.progress, methods=["GET", "DELETE"]),
     ]
     routes += examples.routes(handlers.catalog, handlers.guarded, chosen, path="/tap")
+    routes += datalink.routes(handlers.answer, handlers.catalog, handlers.guarded, path="/tap")
     if jobs is not None:
         routes += jobs_http.routes(jobs, handlers.guarded, handlers.base, path="/tap")
     middleware = [Middleware(GZipMiddleware, minimum_size=4096, compresslevel=1)] if chosen.is_gzip else []
@@ -112,7 +114,7 @@ class _Handlers:
         return HTMLResponse(landing_page(self._settings.title, self.base(request), tables, has_jobs=self._jobs is not None))
 
     async def sync(self, request: Request) -> Response:
-        return await self.guarded(request, self._sync)
+        return await self.guarded(request, self.answer)
 
     async def query_plan(self, request: Request) -> Response:
         return await self.guarded(request, self._query_plan)
@@ -167,8 +169,8 @@ class _Handlers:
         except Exception as error:  # the edge of the service: whatever failed is answered as TAP asks, the rest is logged
             return error_response(as_known(error))
 
-    async def _sync(self, request: Request, parameters: Parameters) -> Response:
-        return await sync.respond(request, parameters, self._service, self._gate)
+    async def answer(self, request: Request, parameters: Parameters) -> Response:
+        return await sync.respond(request, parameters, self._service, self._gate, base_url=self.base(request))
 
     async def _query_plan(self, request: Request, parameters: Parameters) -> Response:
         language, text = check_statement(parameters)

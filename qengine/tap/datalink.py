@@ -3,8 +3,8 @@
 A result that has the key of a table, as it is stored, gets one descriptor for each link of that table: an address that takes the
 key as the parameter ID (DataLink 1.1, section 4). Clients offer it for each row: TOPCAT as an activation action, pyvo as
 `results.iter_adhocservices()`. The links of a table are those of its sidecar (`Table.links`), and one for each child that the
-sidecar has no link of that name for: all its rows of that key, in order of time if it has times. Only links whose statements can
-be bound for whoever asks are described.
+sidecar has no link of that name for: all its rows of that key, in order of time if it has times. Only links whose tables can all
+be read by whoever asks are described.
 
     /tap/links/<table>/<link>?ID=<key>      the rows, answered as /sync does: RESPONSEFORMAT and MAXREC are taken
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from urllib.parse import quote
 
 from starlette.requests import Request
@@ -24,8 +25,7 @@ from qengine.catalog.model import Catalog, Column, Link, Table, TableKind
 from qengine.catalog.names import quoted
 from qengine.catalog.output import OutputColumn
 from qengine.errors import QEngineError, QueryError, UnknownNameError
-from qengine.sql.bind import bind
-from qengine.sql.parse import parse
+from qengine.sql.parse import parse, table_names
 from qengine.tap.examples import Answering, Guarded, clock_of
 from qengine.tap.failure import error_response
 from qengine.tap.formats.writer import ServiceLink
@@ -116,10 +116,16 @@ def _of_children(table: Table, catalog: Catalog) -> Iterator[Link]:
 
 def _is_possible(link: Link, table: Table, catalog: Catalog) -> bool:
     column = table.column(table.key)
+    named = _named(statement(table, link, "0" if column is not None and column.type.is_integer else "a"))
+    return named is not None and all(catalog.find(schema, name) is not None for schema, name in named)
+
+
+@lru_cache(maxsize=1000)
+def _named(text: str) -> frozenset[tuple[str, str]] | None:
+    """Return the tables of a statement, by schema and name; None if it is none. (To parse takes as long as a small query.)"""
     with suppress(QEngineError):
-        bind(parse(statement(table, link, "0" if column is not None and column.type.is_integer else "a"), "adql"), catalog)
-        return True
-    return False
+        return frozenset((schema, name) for schema, name in table_names(parse(text, "adql")) if schema)
+    return None
 
 
 def _literal(column: Column, value: str) -> str:

@@ -19,6 +19,7 @@ import pyarrow as pa
 from qengine.catalog.model import Catalog
 from qengine.catalog.who import Identity, Origin
 from qengine.errors import QueryTimeoutError
+from qengine.tap.datalink import service_links
 from qengine.tap.formats.writer import ResultHeader, ResultWriter
 from qengine.tap.limits import check_bytes
 from qengine.tap.parameters import SyncRequest
@@ -79,21 +80,26 @@ async def ask(
     )
 
 
-async def opened(answer: Answer, checked: SyncRequest, catalog: Callable[[], Catalog], *, wait: First | None = None) -> Opened:
-    """Return the answer when its first rows are there; one that fails until then is closed."""
+async def opened(
+    answer: Answer, checked: SyncRequest, catalog: Callable[[], Catalog], *, wait: First | None = None, base_url: str = ""
+) -> Opened:
+    """Return the answer when its first rows are there; one that fails until then is closed. `base_url` is the address of the
+    service that its links lead to; without one it has none."""
     try:
         batches = aiter(answer.batches)
         # MAXREC=0 asks for the columns only, and TAP wants it called an overflow.
         first = None
         if checked.maxrec:
             first = await (_next(batches) if wait is None else wait(_next(batches)))
+        readable = catalog()
         header = ResultHeader(
             columns=answer.columns,
             schema=answer.schema,
             statement=answer.statement,
             warnings=answer.warnings,
             snapshots=answer.snapshots,
-            provenance=provenance(catalog(), answer.snapshots),
+            provenance=provenance(readable, answer.snapshots),
+            links=service_links(answer.columns, readable, base_url),
         )
         return Opened(answer, checked.format.writer(header), first, batches, is_cut=not checked.maxrec)
     except BaseException:

@@ -19,6 +19,7 @@ from starlette.responses import Response, StreamingResponse
 from qengine.tap.failure import as_known, error_response
 from qengine.tap.identity import address_of, identity_of, origin_of
 from qengine.tap.limits import Gate, Limits, Slot, limited
+from qengine.tap.logs import notes_of
 from qengine.tap.parameters import Parameters, SyncRequest, check_sync
 from qengine.tap.service import AnsweringService
 from qengine.tap.stream import Opened, ask, in_time, opened, pieces
@@ -30,15 +31,17 @@ client wants, so that it can ask before rows come."""
 T = TypeVar("T")
 
 
-async def respond(request: Request, parameters: Parameters, service: AnsweringService, gate: Gate) -> Response:
-    """Return the response to a /sync request."""
+async def respond(
+    request: Request, parameters: Parameters, service: AnsweringService, gate: Gate, *, base_url: str = ""
+) -> Response:
+    """Return the response to a /sync request; `base_url` is the service's address, for links in results."""
     identity = identity_of(request)
     try:
         settings = gate.settings_for(identity)
         checked = check_sync(parameters, default_maxrec=settings.maxrec, maxrec_limit=settings.maxrec_limit)
         slot = await while_connected(request, gate.take(identity, address_of(request)))
         try:
-            return await _answer(request, checked, service, gate.limits_of(identity), slot)
+            return await _answer(request, checked, service, gate.limits_of(identity), slot, base_url=base_url)
         except BaseException:
             slot.release()
             raise
@@ -48,7 +51,9 @@ async def respond(request: Request, parameters: Parameters, service: AnsweringSe
         return error_response(as_known(error))
 
 
-async def _answer(request: Request, checked: SyncRequest, service: AnsweringService, limits: Limits, slot: Slot) -> Response:
+async def _answer(
+    request: Request, checked: SyncRequest, service: AnsweringService, limits: Limits, slot: Slot, *, base_url: str
+) -> Response:
     identity = identity_of(request)
     wanted = request.headers.get(QUERY_ID_HEADER)
     until = None if limits.seconds is None else asyncio.get_running_loop().time() + limits.seconds
@@ -56,7 +61,7 @@ async def _answer(request: Request, checked: SyncRequest, service: AnsweringServ
     catalog = partial(service.catalog, identity=identity)
     async with in_time(until):
         answer = await while_connected(request, work)
-        result = await opened(answer, checked, catalog, wait=lambda first: while_connected(request, first))
+        result = await opened(answer, checked, catalog, wait=lambda first: while_connected(request, first), base_url=base_url)
     result.allowed_bytes, result.until = limits.bytes, until
     return _ClosingResponse(result, slot, media_type=checked.content_type)
 
@@ -74,6 +79,7 @@ class _ClosingResponse(StreamingResponse):
         try:
             await super().__call__(scope, receive, send)
         finally:
+            notes_of(scope)["rows"] = self._result.rows
             try:
                 self._result.writer.close()
                 await self._result.answer.close()

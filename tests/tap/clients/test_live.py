@@ -76,6 +76,36 @@ def test_pyvo_uploads(tap: pyvo.dal.TAPService, has_uploads: bool) -> None:
         assert list(method(text, uploads={"mine": mine})["id"]) == [0, 1, 2]
 
 
+def test_pyvo_follows_links(tap: pyvo.dal.TAPService, live: str) -> None:
+    found = tap.search("SELECT TOP 3 objectId, coord_ra FROM dp1.Object ORDER BY objectId")
+    services = {str(service.description): service for service in found.iter_adhocservices()}
+    assert len(services) == 2
+    rows = {name: next(param.value for param in service.params if param.name == "accessURL") for name, service in services.items()}
+    assert all(url.startswith(f"{live}/links/dp1.Object/") for url in rows.values())
+    for url in rows.values():
+        key = int(found["objectId"][0])
+        answer = httpx.get(url, params={"ID": str(key), "RESPONSEFORMAT": "csv"}, trust_env=False)
+        assert answer.status_code == 200, answer.text
+        curve = tap.search(f"SELECT COUNT(*) AS n FROM dp1.ForcedSource WHERE objectId = {key}")["n"][0]
+        assert len(answer.text.splitlines()) == curve + 1 or url.endswith("light-curve")
+    for wrong, status in ((f"{url}?ID=1%20OR%201=1", 400), (url, 400), (f"{live}/links/dp1.Object/nothing?ID=1", 404)):
+        assert httpx.get(wrong, trust_env=False).status_code == status
+    assert (
+        b"adhoc:service"
+        not in httpx.get(
+            f"{live}/sync", params={"LANG": "ADQL", "QUERY": "SELECT TOP 1 coord_ra FROM dp1.Object"}, trust_env=False
+        ).content
+    )
+
+
+def test_what_is_not_adql_is_named(live: str) -> None:
+    words = {"LANG": "ADQL", "QUERY": "SELECT TOP 1 CASE WHEN mag < 5 THEN 1 ELSE 0 END AS bright FROM demo.gaia"}
+    answer = httpx.get(f"{live}/sync", params=words, trust_env=False)
+    assert b'<INFO name="WARNING" value="not ADQL 2.1: CASE' in answer.content
+    strict = httpx.get(f"{live}/sync", params=words | {"LANG": "ADQL-2.1-strict"}, trust_env=False)
+    assert strict.status_code == 400
+
+
 @pytest.mark.parametrize("how", ["launch_job", "launch_job_async"])
 def test_astroquery(live: str, how: str) -> None:
     service = TapPlus(url=live, verbose=False)
