@@ -93,12 +93,14 @@ def capabilities(base_url: str, settings: TapSettings, jobs: JobSettings | None 
         + "</outputFormat>\n"
         for kind in FORMATS
     )
-    # One for each way to prove who one is: older editions of VOResource let an interface have one only. Clients take the first.
+    # One for each way to prove who one is, since older editions of VOResource let an interface have one only. The first is the
+    # standard one, of which TAP has one.
     interfaces = "".join(
-        f'<interface role="std" version="1.1" xsi:type="vs:ParamHTTP">\n<accessURL use="base">{text(base_url)}</accessURL>\n'
+        ("<interface " if number else '<interface role="std" ')
+        + f'version="1.1" xsi:type="vs:ParamHTTP">\n<accessURL use="base">{text(base_url)}</accessURL>\n'
         + (f"<securityMethod standardID={attribute(name)}/>\n" if name else "")
         + "</interface>\n"
-        for name in security or ("",)
+        for number, name in enumerate(security or ("",))
     )
     return f"""{_HEAD}<vosi:capabilities xmlns:vosi="http://www.ivoa.net/xml/VOSICapabilities/v1.0"
  xmlns:tr="http://www.ivoa.net/xml/TAPRegExt/v1.0" xmlns:vr="http://www.ivoa.net/xml/VOResource/v1.0"
