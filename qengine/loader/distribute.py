@@ -76,6 +76,30 @@ class Tally:
         counts = {name: getattr(self, name) for name in ("read", "kept", "quarantined", "skipped")}
         return {**counts, "of_input": of_input, "nan": dict(self.nan)}
 
+    def add(self, done: Prepared) -> None:
+        """Count the rows of a batch."""
+        self.nan.update(done.nan)
+        if done.is_stored:
+            self.kept += done.rows
+            return
+        refused = done.refused.num_rows if done.refused is not None else 0
+        one = self.of_input.setdefault(done.source, InputTally())
+        for each in (self, one):
+            each.read += done.rows
+            each.skipped += done.skipped
+            each.quarantined += refused
+
+    def merge(self, other: Tally) -> None:
+        """Count what another one has counted."""
+        self.nan.update(other.nan)
+        for name in ("read", "kept", "quarantined", "skipped"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for number, theirs in other.of_input.items():
+            one = self.of_input.setdefault(number, InputTally())
+            one.read += theirs.read
+            one.quarantined += theirs.quarantined
+            one.skipped += theirs.skipped
+
     @classmethod
     def from_json(cls, words: Mapping[str, Any]) -> Tally:
         """Return the counts that `to_json` gave."""
@@ -84,7 +108,9 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared:
+class Prepared:
+    """A batch on its way: its rows by bucket, those that are put aside, and what was counted."""
+
     pieces: list[Piece]
     refused: pa.RecordBatch | None
     nan: Mapping[str, int]
@@ -123,81 +149,82 @@ def with_hidden(rows: pa.RecordBatch, cells: Int64Array, shape: Shape, source: i
     return pa.record_batch([*hidden, *rows.columns], schema=shape.schema)
 
 
-def distribute(
-    sources: Sequence[Rows],
-    placement: Placement,
-    shape: Shape,
-    pool: ThreadPoolExecutor,
-    *,
-    bucket_start: Int64Array,
-    rows: Spill,
-    quarantine: Path,
-    ahead: int,
-    progress: Progress,
-    skip: Skip | None = None,
-    refuse: Refuse | None = None,
-) -> Tally:
-    """Read all rows, put them into `rows` by bucket, and return what was counted. `skip` says which rows are left out because the
-    same are there already; `refuse` gives other cells to rows that are put aside for what is there.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sorting:
+    """How batches go to buckets. `skip` says which rows are left out because the same are there already; `refuse` gives other cells
+    to rows that are put aside for what is there."""
 
-    Raise `InputError` if an input has changed since the first pass.
-    """
-    tally = Tally()
+    shape: Shape
+    bucket_start: Int64Array
+    skip: Skip | None = None
+    refuse: Refuse | None = None
 
-    def work(batch: Numbered) -> _Prepared:
-        source = sources[batch.source]
-        name = source.name
-        cells = np.asarray(placement.cells[batch.first : batch.first + batch.rows.num_rows])
+    def prepare(self, batch: Numbered, cells: Int64Array, name: str, *, is_stored: bool) -> Prepared:
+        """Clean the rows of a batch and group them by bucket. `name` is what messages call the input."""
+        shape = self.shape
         if len(cells) != batch.rows.num_rows:
             raise InputError(f"{name} has more rows than when the load began", hint="load files that nobody writes to")
-        if isinstance(source, StoredRows):
+        if is_stored:
             moved = pa.Table.from_batches([batch.rows]).select(shape.schema.names).combine_chunks().to_batches()
             arrays = [pa.array(np.ascontiguousarray(cells)), *moved[0].columns[1:]]
             whole = pa.record_batch(arrays, schema=shape.schema)
-            bucket = np.searchsorted(bucket_start, cells, "right") - 1
-            return _Prepared(scatter(whole, bucket), None, {}, len(cells), batch.source, is_stored=True)
+            return Prepared(scatter(whole, self._bucket(cells)), None, {}, len(cells), batch.source, is_stored=True)
         stored, nan = conform(batch.rows, shape, name)
         refused = None
         skipped = 0
         places = batch.places
-        if skip is not None:
-            is_there = skip(stored, name)
+        if self.skip is not None:
+            is_there = self.skip(stored, name)
             skipped = int(pc.sum(is_there).as_py() or 0)
             if skipped:
                 stays = pc.invert(is_there)
                 stored = stored.filter(stays)
                 at = stays.to_numpy(zero_copy_only=False)
                 cells, places = cells[at], places[at]
-        if refuse is not None:
-            cells = refuse(stored, cells)
+        if self.refuse is not None:
+            cells = self.refuse(stored, cells)
         if (cells < 0).any():
             refused = put_aside(stored, cells, name, places)
             stored = stored.filter(pa.array(cells >= 0))
             cells = cells[cells >= 0]
-        bucket = np.searchsorted(bucket_start, cells, "right") - 1
-        pieces = scatter(with_hidden(stored, cells, shape, batch.source), bucket)
-        return _Prepared(pieces, refused, nan, batch.rows.num_rows, batch.source, skipped=skipped)
+        pieces = scatter(with_hidden(stored, cells, shape, batch.source), self._bucket(cells))
+        return Prepared(pieces, refused, nan, batch.rows.num_rows, batch.source, skipped=skipped)
+
+    def _bucket(self, cells: Int64Array) -> Int64Array:
+        found: Int64Array = np.searchsorted(self.bucket_start, cells, "right") - 1
+        return found
+
+
+def distribute(
+    sources: Sequence[Rows], placement: Placement, sorting: Sorting, pool: ThreadPoolExecutor, *, rows: Spill, quarantine: Path,
+    ahead: int, progress: Progress,
+) -> Tally:  # fmt: skip
+    """Read all rows, put them into `rows` by bucket, and return what was counted.
+
+    Raise `InputError` if an input has changed since the first pass.
+    """
+    tally = Tally()
+
+    def work(batch: Numbered) -> Prepared:
+        source = sources[batch.source]
+        cells = np.asarray(placement.cells[batch.first : batch.first + batch.rows.num_rows])
+        return sorting.prepare(batch, cells, source.name, is_stored=isinstance(source, StoredRows))
 
     with Quarantine(quarantine) as aside:
-        for done in in_order(pool, work, numbered(sources, shape.columns.names), ahead=ahead):
+        for done in in_order(pool, work, numbered(sources, sorting.shape.columns.names), ahead=ahead):
             rows.put(done.pieces)
             if done.refused is not None:
                 aside.put(done.refused)
-            tally.nan.update(done.nan)
-            if done.is_stored:
-                tally.kept += done.rows
-            else:
-                tally.read += done.rows
-                tally.skipped += done.skipped
-                one = tally.of_input.setdefault(done.source, InputTally())
-                one.read += done.rows
-                one.skipped += done.skipped
-                one.quarantined += done.refused.num_rows if done.refused is not None else 0
+            tally.add(done)
             progress("read", tally.read + tally.kept, placement.rows)
-    tally.quarantined = aside.rows
     if tally.read + tally.kept != placement.rows:
-        raise InputError("the inputs have fewer rows than when the load began", hint="load files that nobody writes to")
+        raise fewer_rows()
     return tally
+
+
+def fewer_rows() -> InputError:
+    """Return the error about inputs that have become smaller."""
+    return InputError("the inputs have fewer rows than when the load began", hint="load files that nobody writes to")
 
 
 def _wrapped(values: pa.Array) -> pa.Array:

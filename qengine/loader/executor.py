@@ -48,9 +48,9 @@ class Executor(Protocol):
 
 
 def attempt_folder(folder: Path) -> Path:
-    """Return a new folder in `folder` that no other attempt uses."""
+    """Return a new folder in `folder`, which must be there, that no other attempt uses."""
     path = folder / uuid.uuid4().hex
-    path.mkdir(parents=True)
+    path.mkdir()
     return path
 
 
@@ -108,6 +108,8 @@ class Processes:
         try:
             while True:
                 is_broken = self._begin(work, pending, again, begun, tried, ahead)
+                if not begun and not is_broken:
+                    return
                 for future in wait(begun, return_when=FIRST_COMPLETED).done:
                     task = begun.pop(future)
                     try:
@@ -122,8 +124,6 @@ class Processes:
                     again += begun.values()  # results that came before the end are made again
                     begun.clear()
                     self._renew(again, tried)
-                elif not begun and not again:
-                    return
         finally:
             for future in begun:
                 future.cancel()

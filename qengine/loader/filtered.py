@@ -21,39 +21,39 @@ class Filtered:
     """An input without the rows for which `condition`, SQL over its columns, is not true. After a pass `left_out` says how many."""
 
     def __init__(self, inner: Fitted, condition: str) -> None:
-        self._inner = inner
-        self._condition = condition
+        self.inner = inner
+        self.condition = condition
         self.left_out = 0
 
     @property
     def name(self) -> str:
-        return self._inner.name
+        return self.inner.name
 
     @property
     def schema(self) -> pa.Schema:
-        return self._inner.schema
+        return self.inner.schema
 
     @property
     def rows(self) -> int:
-        return self._inner.rows
+        return self.inner.rows
 
     @property
     def row_bytes(self) -> int:
-        return self._inner.row_bytes
+        return self.inner.row_bytes
 
     @property
     def identity(self) -> Identity:
-        return self._inner.identity
+        return self.inner.identity
 
     @property
     def recipe(self) -> Recipe:
-        return self._inner.recipe
+        return self.inner.recipe
 
     def sha256(self) -> str:
-        return self._inner.sha256()
+        return self.inner.sha256()
 
     def version(self) -> str:
-        return self._inner.version()
+        return self.inner.version()
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield the rows that stay. Raise `ConfigError` if the condition cannot be understood."""
@@ -62,16 +62,16 @@ class Filtered:
 
     def placed(self, columns: Sequence[str]) -> Iterator[tuple[pa.RecordBatch, Int64Array]]:
         """Yield the rows that stay, and their places in the input."""
-        own = self._inner.inner.schema.names
-        used = [name for name in dict.fromkeys((*self._inner.schema.names, *own)) if name.lower() in self._condition.lower()]
+        own = self.inner.inner.schema.names
+        used = [name for name in dict.fromkeys((*self.inner.schema.names, *own)) if name.lower() in self.condition.lower()]
         wanted = list(dict.fromkeys((*columns, *used)))
         left_out = place = 0
         engine = DuckEngine(EngineSettings(threads=1))
         try:
-            for rows in self._inner.batches(wanted):
+            for rows in self.inner.batches(wanted):
                 engine.register(_ROWS, pa.Table.from_batches([rows]))
                 try:
-                    sql = f"SELECT coalesce(({self._condition}), false) AS {_KEPT} FROM {_ROWS}"
+                    sql = f"SELECT coalesce(({self.condition}), false) AS {_KEPT} FROM {_ROWS}"
                     kept = (
                         pa.concat_arrays([batch.column(0) for batch in engine.stream(sql)])
                         if rows.num_rows
@@ -79,7 +79,7 @@ class Filtered:
                     )
                 except QEngineError as error:
                     raise ConfigError(
-                        f"--filter {self._condition!r}: {error.message}", hint="write a condition over columns"
+                        f"--filter {self.condition!r}: {error.message}", hint="write a condition over columns"
                     ) from error
                 finally:
                     engine.unregister(_ROWS)

@@ -54,16 +54,19 @@ def index_schema(arrow: pa.DataType) -> pa.Schema:
 
 
 class KeySample:
-    """Some keys of every batch, from which borders of key buckets are taken: every 64th, and fewer of very many."""
+    """Some keys, from which borders of key buckets are taken: every 64th, and fewer of very many. Which ones these are depends on
+    the keys and their order only, not on the batches that they come in."""
 
     def __init__(self) -> None:
         self._kept: list[pa.Array] = []
         self._step = 64
+        self._seen = 0
         self._held = 0
 
     def add(self, keys: pa.Array) -> None:
         """Keep some of the keys."""
-        self._kept.append(keys.take(pa.array(np.arange(0, len(keys), self._step))).drop_null())
+        self._kept.append(keys.take(pa.array(np.arange(-self._seen % self._step, len(keys), self._step))))
+        self._seen += len(keys)
         self._held += len(self._kept[-1])
         if self._held > _SAMPLED:
             keys = pa.concat_arrays(self._kept)
@@ -75,6 +78,7 @@ class KeySample:
         """Return the sorted first keys of all buckets but the first, for a table of `rows` rows."""
         buckets = -(-rows // _BUCKET_ROWS)
         keys = pa.concat_arrays(self._kept) if self._kept else pa.array([], pa.int64())
+        keys = keys.drop_null()
         keys = keys.take(pc.sort_indices(keys))
         marks = [i * len(keys) // buckets for i in range(1, buckets)] if len(keys) else []
         return keys.take(pa.array(sorted(set(marks)), pa.int64())).unique()

@@ -104,15 +104,28 @@ class ChildLocator:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """A part of an input that is read on its own: the number of the source, its row groups or parts [first, last) (all if `last` is
+    negative), the place of its first row in the input, and how many rows it gave."""
+
+    source: int
+    first: int = 0
+    last: int = -1
+    place: int = 0
+    rows: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
     """Where all rows go: `cells` in input order. Where there are keys, `keys` is a file of Arrow batches with those of all rows in
-    the same order, and `key_borders` are first keys of key buckets of about equal size."""
+    the same order, and `key_borders` are first keys of key buckets of about equal size. `pieces` are all rows in the same order."""
 
     cells: Int64Array
     key_borders: pa.Array
     wrapped: int
     unknown: int
     keys: Path | None = None
+    pieces: tuple[Piece, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -142,9 +155,16 @@ def numbered(sources: Sequence[Rows], columns: Sequence[str]) -> Iterator[Number
     """Yield all rows of all sources in order."""
     first = 0
     for number, source in enumerate(sources):
-        for rows, places in source.placed(columns) if isinstance(source, Filtered) else _in_a_row(source.batches(columns)):
-            yield Numbered(rows, number, places, first)
-            first += rows.num_rows
+        for batch in numbered_in(source, columns, Piece(source=number), first):
+            yield batch
+            first = batch.first + batch.rows.num_rows
+
+
+def numbered_in(source: Rows, columns: Sequence[str], piece: Piece, first: int) -> Iterator[Numbered]:
+    """Yield the rows of a piece, which `source` gives, in order; `first` is the number of its first row in the load."""
+    for rows, places in source.placed(columns) if isinstance(source, Filtered) else _in_a_row(source.batches(columns)):
+        yield Numbered(rows, piece.source, places + piece.place, first)
+        first += rows.num_rows
 
 
 def _in_a_row(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[pa.RecordBatch, Int64Array]]:
@@ -162,17 +182,16 @@ def locate(
     expected = sum(source.rows for source in sources)
     sample = KeySample()
     wrapped = unknown = done = 0
+    rows_of = [0] * len(sources)
 
-    def work(batch: Numbered) -> Placed:
-        source = sources[batch.source]
-        if isinstance(source, StoredRows) and source.is_placed:
-            return Placed(batch.rows.column(HEALPIX).to_numpy(), None)
-        return locator.place(batch.rows, Place(source.name, batch.places))
+    def work(batch: Numbered) -> tuple[int, Placed]:
+        return batch.source, place(batch, sources[batch.source], locator)
 
     with ExitStack() as stack:
         file = stack.enter_context((folder / CELLS).open("wb"))
         writer: pa.RecordBatchStreamWriter | None = None
-        for placed in in_order(pool, work, numbered(sources, locator.columns), ahead=ahead):
+        for source, placed in in_order(pool, work, numbered(sources, locator.columns), ahead=ahead):
+            rows_of[source] += len(placed.cells)
             placed.cells.tofile(file)
             wrapped += placed.wrapped
             unknown += placed.unknown
@@ -185,13 +204,23 @@ def locate(
                 writer.write_batch(pa.record_batch([placed.keys], [KEY]))
             done += len(placed.cells)
             progress("locate", done, max(done, expected))
-    return placed_in(folder, key_borders=sample.borders(done), wrapped=wrapped, unknown=unknown)
+    pieces = tuple(Piece(source=number, rows=count) for number, count in enumerate(rows_of))
+    return placed_in(folder, key_borders=sample.borders(done), wrapped=wrapped, unknown=unknown, pieces=pieces)
 
 
-def placed_in(folder: Path, *, key_borders: pa.Array, wrapped: int, unknown: int) -> Placement:
+def place(batch: Numbered, source: Rows, locator: Locator) -> Placed:
+    """Find the cells of a batch."""
+    if isinstance(source, StoredRows) and source.is_placed:
+        return Placed(batch.rows.column(HEALPIX).to_numpy(), None)
+    return locator.place(batch.rows, Place(source.name, batch.places))
+
+
+def placed_in(folder: Path, *, key_borders: pa.Array, wrapped: int, unknown: int, pieces: tuple[Piece, ...]) -> Placement:
     """Return the placement whose cells and keys are in a folder."""
     path = folder / CELLS
     # Rows that are put aside later get another cell, in memory only.
     cells = np.memmap(path, np.int64, "c") if path.stat().st_size else np.empty(0, np.int64)
     keys = folder / KEYS
-    return Placement(cells=cells, key_borders=key_borders, wrapped=wrapped, unknown=unknown, keys=keys if keys.exists() else None)
+    return Placement(
+        cells=cells, key_borders=key_borders, wrapped=wrapped, unknown=unknown, keys=keys if keys.exists() else None, pieces=pieces
+    )  # fmt: skip

@@ -124,6 +124,20 @@ class Separation:
             self.only_left += sign * int((left_known & ~right_known).sum())
             self.only_right += sign * int((right_known & ~left_known).sum())
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.words()
+
+    def __setstate__(self, words: Mapping[str, Any]) -> None:
+        self._lock = threading.Lock()
+        self.restore(words)
+
+    def merge(self, words: Mapping[str, Any]) -> None:
+        """Add what was measured of other pairs, as `words` gave it."""
+        with self._lock:
+            self.largest_deg = max(self.largest_deg, words["largest_deg"])
+            for name in _MEASURED[1:]:
+                setattr(self, name, getattr(self, name) + words[name])
+
     def words(self) -> dict[str, Any]:
         """Return what was measured so far as JSON values."""
         return {name: getattr(self, name) for name in _MEASURED}

@@ -63,7 +63,7 @@ def load_once(
 
 def compact(
     catalog: str, tables: Sequence[str], registry: Registry, store: Store, *, progress: Progress | None = None,
-    context: Mapping[str, Any] | None = None, wait_s: float = 0.0,
+    context: Mapping[str, Any] | None = None, wait_s: float = 0.0, executor: Executor | None = None,
 ) -> tuple[LoadReport, ...]:  # fmt: skip
     """Write ranges of these tables (all of the catalogue if none is named) that have many or small parts anew, and publish them.
 
@@ -85,12 +85,13 @@ def compact(
     begun = Transaction.begin(
         catalog, registry, store, context={"operation": "compact", "compact": sorted(named), **(context or {})}
     )
-    return begun.commit(progress=progress, wait_s=wait_s).reports
+    return begun.commit(progress=progress, wait_s=wait_s, executor=executor).reports
 
 
 def refresh(
     catalog: str, tables: Sequence[str], registry: Registry, store: Store, *, allow_orphans: bool = False,
     progress: Progress | None = None, context: Mapping[str, Any] | None = None, wait_s: float = 0.0,
+    executor: Executor | None = None,
 ) -> tuple[LoadReport, ...]:  # fmt: skip
     """Place pairs anew whose directors in other catalogues have changed: of these match tables, or of all of the catalogue.
 
@@ -111,7 +112,7 @@ def refresh(
     about = {"operation": "refresh", "refresh": stale, "allow_orphans": allow_orphans, **(context or {})}
     begun = Transaction.begin(catalog, registry, store, context=about)
     try:
-        return begun.commit(progress=progress, wait_s=wait_s).reports
+        return begun.commit(progress=progress, wait_s=wait_s, executor=executor).reports
     except ConflictError as error:
         with suppress(QEngineError, OSError):
             begun.abort(str(error))

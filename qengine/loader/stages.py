@@ -48,7 +48,7 @@ class Stages:
         path = folder / _MARK
         if not path.is_file() or path.read_text() != mark:
             shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
             path.write_text(mark)
 
     def folder(self, stage: str) -> Path:
@@ -74,7 +74,8 @@ class Stages:
         self._is_going_on = False
         folder = self.folder(stage)
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        # a worker of an earlier attempt that nobody could stop may still leave something in it, under a name of its own
+        folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def finish(self, stage: str, found: Mapping[str, Any], files: Sequence[Sealed] = ()) -> None:

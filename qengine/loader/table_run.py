@@ -14,10 +14,10 @@ killed has done is taken over.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from functools import cached_property, partial
+from dataclasses import asdict, replace
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -26,16 +26,17 @@ import pyarrow.parquet as pq
 from qengine.catalog.joining import join_parts
 from qengine.catalog.model import HEALPIX, NO_PARTS, Int64Array, KeyIndex, PartRole, TableKind, TableSnapshot
 from qengine.errors import SchemaError
-from qengine.loader import children, keys, margin, tasks_write, write
+from qengine.loader import children, keys, margin, write
 from qengine.loader.desk import Desk, Follow, Made
-from qengine.loader.distribute import Refuse, Skip, Tally, distribute
+from qengine.loader.distribute import Refuse, Skip, Sorting, Tally, distribute
+from qengine.loader.elsewhere import Elsewhere
 from qengine.loader.filtered import Filtered
 from qengine.loader.fresh import Fresh, index_keys
 from qengine.loader.gaps import gap_tiles
 from qengine.loader.keep import changed_by, duplicates, find_again, kept_of, refusing, shrunk
 from qengine.loader.kept import Kept, index_of, index_words, written_of, written_words
 from qengine.loader.lines import own_locator
-from qengine.loader.locate import ChildLocator, Locator, Placement, Rows, locate, placed_in
+from qengine.loader.locate import ChildLocator, Locator, Piece, Placement, Rows, locate, placed_in
 from qengine.loader.match import MatchLocator, Separation
 from qengine.loader.partition import Targets, Tiles, child_buckets, director_buckets, snapped, tiles_of
 from qengine.loader.quality import REPEATED
@@ -44,7 +45,7 @@ from qengine.loader.request import OnDuplicate
 from qengine.loader.shrink import Leaving, Touches, sift_out
 from qengine.loader.spill import Spill, SpillFile
 from qengine.loader.stages import Stages
-from qengine.loader.steps import WRITE, WriteLog, has_parts
+from qengine.loader.steps import WriteLog, has_parts
 from qengine.loader.stored import read_ranges
 from qengine.loader.wear import freed
 from qengine.loader.write import Layout, Written
@@ -63,6 +64,7 @@ class TableRun:
         self.desk = desk
         self.separation = separation
         self.stages = Stages(desk.scratch, desk.mark)
+        self.away = Elsewhere(desk.executor, desk, self.stages) if desk.executor is not None else None
 
     def run(self) -> Made:
         """Write all files of the table."""
@@ -109,7 +111,10 @@ class TableRun:
         stored: list[Rows] = self._stored(kept)
         if stored:
             moved = self._located(stored, "relocate", pool)
-            placement = replace(placement, cells=np.concatenate([placement.cells, moved.cells]))
+            pieces = (replace(one, source=one.source + len(new)) for one in moved.pieces)
+            placement = replace(
+                placement, cells=np.concatenate([placement.cells, moved.cells]), pieces=(*placement.pieces, *pieces)
+            )
         targets, bucket_start = self._partition(placement, kept)
         layout = self._layout(targets, bucket_start)
         spill, tally, index = self._distributed([*new, *stored], placement, fresh, kept, layout, pool)
@@ -134,13 +139,23 @@ class TableRun:
                     source.left_out = count
             self.separation.restore(done["separation"])
             borders = pa.array(done["borders"], pa.string() if done["is_text"] else pa.int64())
-            return placed_in(stages.folder(stage), key_borders=borders, wrapped=done["wrapped"], unknown=done["unknown"])
+            return placed_in(
+                stages.folder(stage),
+                key_borders=borders,
+                wrapped=done["wrapped"],
+                unknown=done["unknown"],
+                pieces=tuple(Piece(**one) for one in done["pieces"]),
+            )
         folder = stages.begin(stage)
-        placement = locate(rows, self._locator, pool, folder=folder, ahead=desk.limits.ahead, progress=desk.progress)
+        if self.away is not None:
+            placement = self.away.locate(rows, self._locator, folder, self.separation)
+        else:
+            placement = locate(rows, self._locator, pool, folder=folder, ahead=desk.limits.ahead, progress=desk.progress)
         found = {
             "left_out": [source.left_out if isinstance(source, Filtered) else 0 for source in rows],
             "separation": self.separation.words(), "borders": placement.key_borders.to_pylist(),
             "is_text": pa.types.is_string(placement.key_borders.type), "wrapped": placement.wrapped, "unknown": placement.unknown,
+            "pieces": [asdict(one) for one in placement.pieces],
         }  # fmt: skip
         stages.finish(stage, found, [stages.seal(path) for path in sorted(folder.iterdir())])
         return placement
@@ -202,14 +217,22 @@ class TableRun:
                 return spill, Tally.from_json(done["tally"]), index
         stages.begin(stage)
         index, skip, refuse = self._duplicates(fresh, kept)
-        spill = Spill(folder, schema, pool, budget_bytes=desk.limits.spill_bytes)
-        tally = distribute(
-            rows, placement, desk.shape, pool, bucket_start=layout.bucket_start, rows=spill, quarantine=desk.quarantine,
-            ahead=desk.limits.ahead, progress=desk.progress, skip=skip, refuse=refuse,
-        )  # fmt: skip
-        sealed = spill.seal()
+        sorting = Sorting(shape=desk.shape, bucket_start=layout.bucket_start, skip=skip, refuse=refuse)
+        # what is compared with rows that are there already is compared here
+        if self.away is not None and skip is None and refuse is None:
+            sealed, tally = self.away.distribute(rows, placement, sorting, folder)
+            spill = Spill.opened(sealed, folder, schema, pool)
+        else:
+            spill = Spill(folder, schema, pool, budget_bytes=desk.limits.spill_bytes)
+            tally = distribute(
+                rows, placement, sorting, pool, rows=spill, quarantine=desk.quarantine, ahead=desk.limits.ahead,
+                progress=desk.progress,
+            )  # fmt: skip
+            sealed = spill.seal()
+        names = [one.path.relative_to(folder).as_posix() for one in sealed]
         found = {
-            "files": [[one.bucket, one.path.name, one.rows, one.bytes, one.digest] for one in sealed], "tally": tally.to_json(),
+            "files": [[one.bucket, name, one.rows, one.bytes, one.digest] for name, one in zip(names, sealed, strict=True)],
+            "tally": tally.to_json(),
             "index": None if index is None else index_words(index),
         }  # fmt: skip
         stages.finish(stage, found, [stages.seal(desk.quarantine)] if tally.quarantined else [])
@@ -278,7 +301,7 @@ class TableRun:
 
     def _write(self, spill: Spill, layout: Layout, kept: Kept, placement: Placement, pool: ThreadPoolExecutor) -> list[Written]:
         """Write all buckets, and then margins."""
-        desk, stages, stage = self.desk, self.stages, "margins"
+        desk, stages, stage, away = self.desk, self.stages, "margins", self.away
         ahead, arcsec, progress = desk.limits.workers, desk.definition.margin_arcsec, desk.progress
         steps = self._steps(layout, pool)
         steps.begin()
@@ -286,7 +309,14 @@ class TableRun:
             plan = write.Plan(layout=layout)
             return list(
                 write.write_buckets(
-                    spill, plan, pool, ahead=ahead, margin=None, progress=progress, steps=steps, elsewhere=self._buckets_elsewhere
+                    spill,
+                    plan,
+                    pool,
+                    ahead=ahead,
+                    margin=None,
+                    progress=progress,
+                    steps=steps,
+                    elsewhere=away.buckets if away else None,
                 )
             )
         targets = layout.targets
@@ -298,7 +328,14 @@ class TableRun:
         plan = write.Plan(layout=layout, rings=rings, known=others, load=desk.number)
         home = list(
             write.write_buckets(
-                spill, plan, pool, ahead=ahead, margin=copies, progress=progress, steps=steps, elsewhere=self._buckets_elsewhere
+                spill,
+                plan,
+                pool,
+                ahead=ahead,
+                margin=copies,
+                progress=progress,
+                steps=steps,
+                elsewhere=away.buckets if away else None,
             )
         )
         if (done := stages.find(stage)) is not None:
@@ -311,28 +348,14 @@ class TableRun:
             bucket = write.bucket_of_targets(layout)
             for rows in self._around(kept, around):
                 copies.put(margin.margin_pieces(rows, rings, bucket))
-        edges = list(write.write_margins(copies, layout, pool, ahead=ahead, progress=progress, elsewhere=self._margins_elsewhere))
+        edges = list(
+            write.write_margins(copies, layout, pool, ahead=ahead, progress=progress, elsewhere=away.margins if away else None)
+        )
         stages.finish(stage, {"written": [written_words(one) for one in edges]})
         return home + edges
 
     def _steps(self, layout: Layout, pool: ThreadPoolExecutor) -> WriteLog:
         return WriteLog(self.stages, self.desk.parts_folder, pool, write.bucket_of_targets(layout))
-
-    @property
-    def _buckets_elsewhere(self) -> write.Elsewhere | None:
-        executor = self.desk.executor
-        if executor is None:
-            return None
-        ahead = executor.ahead(self.desk.limits.workers)
-        return partial(tasks_write.buckets, executor, ahead=ahead, folder=self.stages.folder(WRITE))
-
-    @property
-    def _margins_elsewhere(self) -> Callable[[Spill, Layout], Iterator[list[Written]]] | None:
-        executor = self.desk.executor
-        if executor is None:
-            return None
-        ahead = executor.ahead(self.desk.limits.workers)
-        return partial(tasks_write.margins, executor, ahead=ahead, folder=self.stages.folder("margins"))
 
     def _has_parts(self, written: Sequence[Written]) -> bool:
         return has_parts(one.file.path for one in written)

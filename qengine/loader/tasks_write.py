@@ -72,4 +72,5 @@ def margins(executor: Executor, copies: Spill, layout: Layout, *, ahead: int, fo
     copies.seal()
     plan = share(Plan(layout=layout), folder / f"{uuid.uuid4().hex}.plan")
     tasks = (BucketTask(bucket=one, files=copies.files(one), plan=plan, folder=folder) for one in copies.buckets())
-    yield from ordered(executor.run(write_margin_of, tasks, ahead=ahead))
+    for _, written in zip(copies.buckets(), ordered(executor.run(write_margin_of, tasks, ahead=ahead)), strict=True):
+        yield written

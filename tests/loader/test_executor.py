@@ -78,6 +78,13 @@ def test_items_are_taken_only_as_they_are_needed(tmp_path: Path) -> None:
     assert len(taken) == 12
 
 
+@pytest.mark.parametrize("ahead", [1, 2])
+def test_no_item_is_forgotten_when_all_that_were_begun_have_ended(tmp_path: Path, ahead: int) -> None:
+    with Processes(2) as executor:
+        found = executor.run(write, [Task(folder=tmp_path, number=number) for number in range(8)], ahead=ahead)
+        assert sorted(number for number, _ in found) == list(range(8))
+
+
 def test_results_in_the_order_of_their_items() -> None:
     assert list(ordered([(2, "c"), (0, "a"), (3, "d"), (1, "b")])) == ["a", "b", "c", "d"]
 
@@ -95,7 +102,7 @@ with Processes(1) as executor:
 
 
 def test_workers_end_with_the_process_that_began_them() -> None:
-    with subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True) as program:
+    with subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as program:
         assert program.stdout is not None
         worker = int(program.stdout.readline())
         program.kill()

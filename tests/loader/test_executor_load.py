@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
+from qengine.errors import InputError
 from qengine.loader.executor import Processes
-from tests.loader.executed import counts, digests, load_family
+from qengine.loader.sources.open import open_sources
+from qengine.loader.sources.parquet import ParquetSource
+from qengine.loader.tasks_scan import pieces_of
+from tests.loader.executed import change_family, counts, digests, load_family, load_with, objects, sources
 from tests.loader.stores import Site
 
 Make = Callable[[Path], Site]
@@ -27,3 +32,50 @@ def test_a_family_loaded_by_processes_is_that_of_threads(tmp_path: Path, make_si
     assert [counts(report) for report in by_processes] == [counts(report) for report in by_threads]
     assert digests(two) == digests(one)
     assert all(digests(one)["obj"].values())
+
+
+@pytest.mark.slow
+def test_changes_by_processes_are_those_of_threads(tmp_path: Path, make_site: Make, processes: Processes) -> None:
+    one, two = make_site(tmp_path / "one"), make_site(tmp_path / "two")
+    for site in (one, two):
+        load_family(site, None, rows=3000)
+    by_threads = change_family(one, None)
+    by_processes = change_family(two, processes)
+    assert [counts(report) for report in by_processes] == [counts(report) for report in by_threads]
+    assert digests(two) == digests(one)
+
+
+def test_rows_that_are_put_aside_are_the_same(tmp_path: Path, make_site: Make, processes: Processes) -> None:
+    kept = []
+    for name, executor in (("one", None), ("two", processes)):
+        site = make_site(tmp_path / name)
+        report = load_with(site, executor, site.write("obj.parquet", objects(300)), key="id")
+        rows = pq.read_table(site.store.path(report.quarantine)).to_pylist()
+        kept.append([row | {"_file": Path(row["_file"]).name} for row in rows])
+    assert kept[0] == kept[1]
+    assert [row["_row"] for row in kept[0]] == [12]
+
+
+def test_an_error_in_a_worker_is_that_of_the_load(site: Site, processes: Processes) -> None:
+    path = site.write("obj.parquet", objects(300))
+    content = bytearray(path.read_bytes())
+    content[40:400] = bytes(360)
+    path.write_bytes(bytes(content))
+    with pytest.raises(InputError, match=r"obj\.parquet: cannot read past row 1") as error:
+        load_with(site, processes, path, key="id")
+    assert error.value.hint
+    assert site.registry.catalog().find("demo", "obj") is None
+
+
+def test_pieces_are_all_rows_once_and_in_order(site: Site) -> None:
+    path = sources(site, 60_000)
+    opened = open_sources([path])
+    pieces = pieces_of(opened, workers=2, budget_bytes=1 << 20)
+    assert len(pieces) > 2
+    source = opened[0]
+    assert isinstance(source, ParquetSource)
+    rows = [
+        row for one in pieces for batch in source.piece(one.first, one.last).batches(["sid"]) for row in batch["sid"].to_pylist()
+    ]
+    assert rows == pq.read_table(path)["sid"].to_pylist()
+    assert [piece.place for piece in pieces] == [sum(source.group_rows[: piece.first]) for piece in pieces]

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from copy import copy
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,17 +36,33 @@ class ParquetSource(FileSource):
     def __init__(self, path: Place | Path | str, *, hidden: Sequence[str] = ()) -> None:
         super().__init__(path)
         self._hidden = tuple(hidden)
+        self._groups: tuple[int, int] | None = None
+        self._first_row = 0
         try:
             with self._opened() as file:
                 self._schema = _described(file.schema_arrow.serialize().to_pybytes(), self._hidden)
                 self._rows = int(file.metadata.num_rows)
-                groups = range(file.metadata.num_row_groups)
-                encoded = sum(file.metadata.row_group(i).total_byte_size for i in groups)
+                groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+                self._group_rows = tuple(int(group.num_rows) for group in groups)
+                encoded = sum(group.total_byte_size for group in groups)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise InputError(
                 f"{self.name}: not a readable Parquet file: {error}", hint="the file may be truncated, or is none"
             ) from error
         self._row_bytes = max(width_of(self._schema), int(encoded) // max(self._rows, 1))
+
+    @property
+    def group_rows(self) -> tuple[int, ...]:
+        """Return the rows of each row group of the file."""
+        return self._group_rows
+
+    def piece(self, first: int, last: int) -> Self:
+        """Return the row groups [first, last) as a source of their own; messages count rows as in the whole file."""
+        found = copy(self)
+        found._groups = (first, last)
+        found._first_row = sum(self._group_rows[:first])
+        found._rows = sum(self._group_rows[first:last])
+        return found
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield the rows in file order. Raise `InputError` with the first row of the batch that cannot be decoded."""
@@ -55,7 +72,8 @@ class ParquetSource(FileSource):
         row = 0
         try:
             with self._opened() as file:
-                for batch in file.iter_batches(batch_rows(self._row_bytes), columns=wanted, use_threads=False):
+                groups = range(*self._groups) if self._groups is not None else None
+                for batch in file.iter_batches(batch_rows(self._row_bytes), row_groups=groups, columns=wanted, use_threads=False):
                     chosen = batch.select(wanted)
                     for column in chosen.columns:
                         if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
@@ -63,7 +81,8 @@ class ParquetSource(FileSource):
                     yield chosen
                     row += batch.num_rows
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise InputError(f"{self.name}: cannot read past row {row + 1}: {error}", hint="the file may be damaged") from error
+            place = self._first_row + row + 1
+            raise InputError(f"{self.name}: cannot read past row {place}: {error}", hint="the file may be damaged") from error
         if row != self._rows:
             raise InputError(f"{self.name}: has {row:,} rows, but had {self._rows:,}", hint="load files that nobody writes to")
 
