@@ -29,7 +29,7 @@ from qengine.catalog.loads import LoadState
 from qengine.catalog.migrations.tables import BUDGETS, CATALOG_STATES, CATALOGS, EXPIRED, LEASES, SNAPSHOT_TABLES, SNAPSHOTS, TAGS
 from qengine.catalog.records import InputName, SnapshotRecord, read_records, write_record
 from qengine.catalog.users import record_change
-from qengine.errors import ConflictError, RegistryError
+from qengine.errors import ConfigError, ConflictError, RegistryError
 
 _FILE = "_release.json"
 _TAG = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
@@ -42,6 +42,14 @@ class ReleaseState(Enum):
     INTERNAL = "internal"
     RELEASED = "released"
     FROZEN = "frozen"
+
+
+def release_state(word: str) -> ReleaseState:
+    """Return the state of this name. Raise `ConfigError` if there is none."""
+    try:
+        return ReleaseState(word.lower())
+    except ValueError:
+        raise ConfigError(f"{word!r} is no state of a catalogue", hint=f"use {', '.join(s.value for s in ReleaseState)}") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

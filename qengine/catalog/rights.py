@@ -75,10 +75,11 @@ class Grant:
 
 @dataclass(frozen=True)
 class Rights:
-    """What was granted, and the states of catalogues that are not simply released."""
+    """What was granted, and the states of catalogues that were given one; the others have the state `unstated`."""
 
     grants: tuple[Grant, ...] = ()
     states: Mapping[str, CatalogState] = field(default_factory=dict)
+    unstated: ReleaseState = ReleaseState.RELEASED
 
     @cached_property
     def _granted(self) -> Mapping[str, Mapping[str, frozenset[str]]]:
@@ -112,7 +113,7 @@ class Rights:
             return True
         if name.startswith(_UPLOADS):  # those who upload are given what is theirs with their query
             return False
-        state = self._states.get(name, _RELEASED)
+        state = self._states.get(name) or CatalogState(state=self.unstated)
         is_open = state.state in _OPEN
         granted = self._granted.get(name, {})
         named = granted.get("", frozenset()) | granted.get(table.lower(), frozenset())
@@ -247,12 +248,13 @@ class RightsStore:
         self._database = database
         self._read: tuple[int, Rights] = (-1, Rights())
 
-    def current(self) -> Rights:
-        """Return the rights as they are now; they are read again only when something has changed."""
+    def current(self, unstated: ReleaseState = ReleaseState.RELEASED) -> Rights:
+        """Return the rights as they are now; they are read again only when something has changed. Catalogues that were given no
+        state are taken as `unstated`."""
         version = self._database.newest_change()
-        if version is None or version != self._read[0]:
+        if version is None or version != self._read[0] or self._read[1].unstated is not unstated:
             # Read after its number was: what changes in between is read once more.
-            rights = Rights(self.listed(), Releases(self._files, self._database).states())
+            rights = Rights(self.listed(), Releases(self._files, self._database).states(), unstated)
             if version is None:
                 return rights
             self._read = version, rights

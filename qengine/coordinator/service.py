@@ -65,13 +65,15 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceSettings:
     """`deadline_s` bounds every query. `cost` is completed with the cluster's slots and the measured rates for each query.
-    `max_cost` refuses queries that are estimated above it (`plan.limits`): "1TB,30min"; empty: none."""
+    `max_cost` refuses queries that are estimated above it (`plan.limits`): "1TB,30min"; empty: none. `unstated` is the state of
+    catalogues that were never promoted (`catalog.releases`): with "staged", what is loaded is nobody's before somebody says so."""
 
     deadline_s: float = 3600.0
     task_memory_bytes: int = 2 << 30
     cost: CostModel = field(default_factory=CostModel)
     broadcast: BroadcastLimits = field(default_factory=BroadcastLimits)
     max_cost: str = ""
+    unstated: str = "released"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

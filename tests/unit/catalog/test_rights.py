@@ -215,6 +215,12 @@ def test_a_child_does_not_tell_of_a_hidden_director() -> None:
     assert len(both.table.foreign_keys) == 1
 
 
+def test_what_was_never_promoted() -> None:
+    closed = Rights((Grant("b", "", "user:ann"),), {"c": CatalogState(state=ReleaseState.RELEASED)}, ReleaseState.STAGED)
+    assert names(visible(world(), ANONYMOUS, closed, needs)) == {"c.Single"}
+    assert names(visible(world(), ANN, closed, needs)) == {"b.Object", "b.U", "c.Single"}
+
+
 def test_who_sees_the_same_is_the_same() -> None:
     rights = Rights(
         (Grant("a", "", "group:x"), Grant("b", "", "user:ann")),
