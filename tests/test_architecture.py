@@ -55,6 +55,7 @@ OWNERS = {
     "typer": ("cli.py", "cli_releases.py", "cli_load.py", "cli_schema.py", "cli_store.py", "cli_users.py"),
     "PIL": ("client/picture.py",),
     "obstore": ("storage/remote.py", "storage/bucket.py"),
+    "distributed": ("loader/executor_dask.py",),
     "lsst": ("loader/sources/butler.py", "pipeline/"),
 }
 """Library -> files (or folders, with a slash) that may import it."""

@@ -69,7 +69,7 @@ def poisoned(number: int, attempts: int) -> PoisonTaskError:
     """Return the error of a task whose workers have died too often."""
     return PoisonTaskError(
         f"workers died {attempts} times while task {number} of the load was under way",
-        hint="look whether they were killed for want of memory (--memory bounds it), and resume the load",
+        hint="look whether they were killed for want of memory; run fewer at a time, and resume the load",
     )
 
 

@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import mmap
 import pickle
+import socket
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from qengine.errors import ClusterError
 
 _ALIGNED = 64
 _COUNT = 8
@@ -36,9 +39,15 @@ def share(value: object, path: Path) -> Path:
 
 @lru_cache(maxsize=4)
 def shared(path: Path) -> Any:
-    """Return the value that `share` wrote; its arrays cannot be written to."""
-    with path.open("rb") as file:
-        mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    """Return the value that `share` wrote; its arrays cannot be written to. Raise `ClusterError` if it is not to be seen here."""
+    try:
+        with path.open("rb") as file:
+            mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except FileNotFoundError as error:
+        raise ClusterError(
+            f"a worker on {socket.gethostname()} does not see {path}",
+            hint="workers need the store and the inputs at the same paths",
+        ) from error
     at = _next(_COUNT)
     size = int.from_bytes(mapped[:_COUNT], "little")
     sizes = pickle.loads(mapped[at : at + size])

@@ -14,16 +14,16 @@ from qengine.catalog.model import TableKind
 from qengine.loader.executor import Executor
 from qengine.loader.load import load
 from qengine.loader.once import compact
-from qengine.loader.request import LoadReport, LoadRequest, OnDuplicate
+from qengine.loader.request import LoadReport, LoadRequest, OnDuplicate, Progress
 from qengine.loader.sources.open import InputOptions
 from tests.loader.stores import Site, sky
 
 Digests = dict[str, dict[str, list[str]]]
 
 
-def load_with(site: Site, executor: Executor | None, *inputs: Path, **words: Any) -> LoadReport:
+def load_with(site: Site, executor: Executor | None, *inputs: Path, progress: Progress | None = None, **words: Any) -> LoadReport:
     words = {"catalog": "demo", "table": "obj", "rows_per_tile": 100, "workers": 2, **words}
-    return load(LoadRequest(inputs=inputs, **words), site.registry, site.store, executor=executor)
+    return load(LoadRequest(inputs=inputs, **words), site.registry, site.store, executor=executor, progress=progress)
 
 
 def objects(rows: int) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def sources(site: Site, rows: int, *, seed: int = 3) -> Path:
     return path
 
 
-def load_family(site: Site, executor: Executor | None, *, rows: int = 60_000) -> list[LoadReport]:
+def load_family(site: Site, executor: Executor | None, *, rows: int = 60_000, progress: Progress | None = None) -> list[LoadReport]:
     """A director in two inputs and a child; then more rows for a director that is there."""
     both = objects(3000)
     half = {name: values[:1000] for name, values in both.items()}
@@ -53,12 +53,11 @@ def load_family(site: Site, executor: Executor | None, *, rows: int = 60_000) ->
     more = sky(400, seed=8)
     more["id"] = np.arange(len(more["id"])) + 10**9
     first, second, third = (site.write(f"{name}.parquet", one) for name, one in (("half", half), ("rest", rest), ("more", more)))
+    child = {"table": "src", "kind": TableKind.CHILD, "director": "obj", "director_key": "oid", "key": "sid"}
     return [
-        load_with(site, executor, first, second, key="id"),
-        load_with(
-            site, executor, sources(site, rows), table="src", kind=TableKind.CHILD, director="obj", director_key="oid", key="sid"
-        ),
-        load_with(site, executor, third),
+        load_with(site, executor, first, second, key="id", progress=progress),
+        load_with(site, executor, sources(site, rows), **child, progress=progress),
+        load_with(site, executor, third, progress=progress),
     ]
 
 

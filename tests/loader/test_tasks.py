@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from qengine.errors import ClusterError
 from qengine.loader.tasks import share, shared
 
 
@@ -31,3 +32,8 @@ def test_arrays_of_shared_values_are_mapped_and_cannot_be_written_to(tmp_path: P
     assert not found.flags.owndata
     with pytest.raises(ValueError, match="read-only"):
         found[0] = 1
+
+
+def test_a_worker_that_does_not_see_the_store_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match="does not see"):
+        shared(tmp_path / "nowhere")
