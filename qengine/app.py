@@ -16,11 +16,13 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qengine.catalog.query_log import QueryLog, QueryLogSettings
 from qengine.catalog.registry import Registry
+from qengine.catalog.releases import release_state
 from qengine.client.local import LocalClient
 from qengine.client.remote import RemoteClient
 from qengine.config import Config
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from qengine.tap.jobs import JobSettings
     from qengine.tap.limits import LimitSettings
     from qengine.tap.service import TapSettings
+    from qengine.tap.web import HttpSettings
 
 _GC_THRESHOLDS = (20_000, 20, 50)
 """New objects, collections of them and collections of the middle generation before the next older generation is looked at."""
@@ -68,13 +71,15 @@ class ClusterSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Front:
-    """How the service presents itself, whom it lets in, who may ask for how much, what it logs, and how it runs jobs."""
+    """How the service presents itself, whom it lets in, who may ask for how much, what it logs, how it runs jobs, and how it
+    speaks HTTP."""
 
     tap: TapSettings
     access: AccessSettings
     limits: LimitSettings
     log: QueryLogSettings
     jobs: JobSettings
+    http: HttpSettings
 
 
 def open_store(
@@ -112,7 +117,7 @@ async def cluster(
         async with merger, Dispatcher(channels, epoch=epoch, settings=settings.dispatch) as dispatcher:
             service = QueryService(
                 registry, dispatcher=dispatcher, merger=merger, keys=KeyReader(store), settings=settings.service, rates=rates,
-                rights=registry.rights.current, query_log=query_log,
+                rights=partial(registry.rights.current, release_state(settings.service.unstated)), query_log=query_log,
             )  # fmt: skip
             releases = registry.releases
             async with leasing(service.reading, lambda holder, reads, s: releases.hold(holder, reads, seconds=s)):
@@ -161,14 +166,15 @@ def serve(
 
     With `addresses` of running workers (`qengine worker`), which must see the same store, none is started.
 
-    Settings come from the TOML file that QENGINE_CONFIG names and from the environment: sections tap, access, limits, log, jobs,
-    cache, dispatch and service.
+    Settings come from the TOML file that QENGINE_CONFIG names and from the environment: sections tap, http, access, limits, log,
+    jobs, cache, dispatch and service.
     """
     # The web framework takes long to import, and only a service needs it.
     from qengine.tap.credentials import AccessSettings
     from qengine.tap.jobs import JobSettings
     from qengine.tap.limits import LimitSettings
     from qengine.tap.service import TapSettings
+    from qengine.tap.web import HttpSettings
 
     file = os.environ.get("QENGINE_CONFIG")
     config = Config.read(Path(file) if file else None, os.environ)
@@ -177,6 +183,7 @@ def serve(
     limits = config.fill("limits", LimitSettings)
     log = config.fill("log", QueryLogSettings)
     jobs = config.fill("jobs", JobSettings)
+    http = config.fill("http", HttpSettings)
     settings = ClusterSettings(
         workers=workers,
         addresses=addresses,
@@ -186,7 +193,8 @@ def serve(
     )
     config.finish()
     with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
-        asyncio.run(_serve(store, settings, Front(tap=tap, access=access, limits=limits, log=log, jobs=jobs), host=host, port=port))
+        front = Front(tap=tap, access=access, limits=limits, log=log, jobs=jobs, http=http)
+        asyncio.run(_serve(store, settings, front, host=host, port=port))
 
 
 async def _serve(store: Path | str, settings: ClusterSettings, front: Front, *, host: str, port: int) -> None:
@@ -194,6 +202,7 @@ async def _serve(store: Path | str, settings: ClusterSettings, front: Front, *, 
     from qengine.tap.app import create_app
     from qengine.tap.jobs_http import offering_jobs
     from qengine.tap.limits import Gate
+    from qengine.tap.logs import start_logging
     from qengine.tap.server import listening
 
     serving = asyncio.current_task()
@@ -207,8 +216,15 @@ async def _serve(store: Path | str, settings: ClusterSettings, front: Front, *, 
         async with (
             cluster(store, settings, query_log=query_log) as service,
             offering_jobs(registry, service, tap=front.tap, settings=front.jobs, gate=gate) as desk,
-            listening(create_app(service, front.tap, jobs=desk, door=door, gate=gate), host=host, port=port) as server,
+            listening(
+                create_app(service, front.tap, jobs=desk, door=door, gate=gate, http=front.http),
+                host=host,
+                port=port,
+                shutdown_s=front.http.shutdown_s,
+            ) as server,
         ):
+            if front.http.log == "json":
+                start_logging()
             _spare_collector()
             print(f"TAP at {server.address}/tap, {_who(settings, service)}; Ctrl-C stops it", file=sys.stderr, flush=True)
             await server.wait()

@@ -162,6 +162,12 @@ class QueryTooLargeError(LimitError):
     code = "too_large"
 
 
+class RequestTooLargeError(LimitError):
+    """Somebody sends more than the service reads."""
+
+    code = "request_too_large"
+
+
 class QueryTooExpensiveError(LimitError):
     """The estimate is beyond what a query may cost here; nothing has run."""
 

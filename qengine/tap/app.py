@@ -6,6 +6,7 @@
     /tap/progress          running queries and workers, as JSON
     /tap/progress/<id>     one query, as JSON; DELETE cancels it
     /tap/examples          statements to begin with, XHTML (`examples`)
+    /tap/openapi.json      what of this no standard describes (`openapi`); /metrics is for Prometheus (`metrics`)
     /tap/links             what belongs to a row (`datalink`)
     /tap/async             jobs, UWS (`jobs_http`)
 
@@ -30,17 +31,21 @@ from starlette.routing import Route
 from qengine.catalog.model import Catalog
 from qengine.catalog.summary import summarise
 from qengine.catalog.who import LOCAL, Identity
-from qengine.errors import LimitError, QueryError, UnknownNameError
-from qengine.tap import datalink, examples, jobs_http, metadata, sync
+from qengine.errors import QueryError, UnknownNameError
+from qengine.tap import datalink, examples, jobs_http, metadata, metrics, openapi, sync
 from qengine.tap.access import AccessMiddleware, Doorkeeper, security_methods
+from qengine.tap.cors import cors
 from qengine.tap.failure import as_known, error_response
 from qengine.tap.identity import address_of, identity_of
 from qengine.tap.jobs import JobSettings
 from qengine.tap.jobs_http import JobDesk
 from qengine.tap.limits import UNLIMITED, Gate
+from qengine.tap.logs import Observer, ObservingMiddleware, to_log
+from qengine.tap.metrics import Metrics
 from qengine.tap.page import landing_page
 from qengine.tap.parameters import Parameters, check_max_cost, check_snapshots, check_statement
 from qengine.tap.service import AnsweringService, TapSettings
+from qengine.tap.web import HttpSettings, SizeMiddleware, failed, refused
 
 _XML = "text/xml"
 _UNCACHED = {"cache-control": "no-store"}
@@ -57,13 +62,14 @@ def create_app(
     jobs: JobDesk | None = None,
     door: Doorkeeper | None = None,
     gate: Gate | None = None,
+    http: HttpSettings | None = None,
 ) -> Starlette:
     """Return the ASGI application that serves `service` under `/tap`, with asynchronous queries if there is a desk for them.
 
-    `door` finds out who sends a request; without one all are anonymous. `gate` says who may ask for how much. `base_url` overrides
-    the one of `settings`.
+    `door` finds out who sends a request; without one all are anonymous. `gate` says who may ask for how much. `http` is how
+    it speaks HTTP. `base_url` overrides the one of `settings`.
     """
-    chosen = settings or TapSettings()
+    chosen, spoken = settings or TapSettings(), http or HttpSettings()
     handlers = _Handlers(service, chosen, base_url or chosen.base_url, jobs.settings if jobs is not None else None, door, gate)
     routes = [
         Route("/", handlers.home),
@@ -81,10 +87,19 @@ def create_app(
     routes += datalink.routes(handlers.answer, handlers.catalog, handlers.guarded, path="/tap")
     if jobs is not None:
         routes += jobs_http.routes(jobs, handlers.guarded, handlers.base, path="/tap")
-    middleware = [Middleware(GZipMiddleware, minimum_size=4096, compresslevel=1)] if chosen.is_gzip else []
+    routes += openapi.routes(handlers.base, path="/tap")
+    observers: list[Observer] = [to_log] if spoken.log == "json" else []
+    if spoken.has_metrics:
+        counted = Metrics(service, jobs=jobs.store if jobs is not None else None)
+        routes += metrics.routes(counted)
+        observers.append(counted.observe)
+    middleware = [Middleware(ObservingMiddleware, routes=routes, observers=observers)] if observers else []
+    middleware += cors(spoken.cors_origins)
+    middleware.append(Middleware(SizeMiddleware, settings=spoken, body_bytes=chosen.request_bytes))
+    middleware += [Middleware(GZipMiddleware, minimum_size=4096, compresslevel=1)] if chosen.is_gzip else []
     if door is not None:
         middleware.append(Middleware(AccessMiddleware, door=door))
-    return Starlette(routes=routes, middleware=middleware)
+    return Starlette(routes=routes, middleware=middleware, exception_handlers={HTTPException: refused, Exception: failed})
 
 
 class _Handlers:
@@ -156,9 +171,7 @@ class _Handlers:
                 await self._service.cancel(query, identity=self._watcher(request))
             return JSONResponse(self._service.progress(query, identity=self._watcher(request)).to_json(), headers=_UNCACHED)
         except UnknownNameError as error:
-            response = error_response(error)
-            response.status_code = 404
-            return response
+            return error_response(error, status=404)
 
     async def guarded(self, request: Request, handle: Callable[[Request, Parameters], Awaitable[Response]]) -> Response:
         try:
@@ -170,6 +183,8 @@ class _Handlers:
             return error_response(as_known(error))
 
     async def answer(self, request: Request, parameters: Parameters) -> Response:
+        if request.method == "HEAD":  # nobody reads the rows
+            parameters = Parameters({**parameters.values, "MAXREC": ("0",)})
         return await sync.respond(request, parameters, self._service, self._gate, base_url=self.base(request))
 
     async def _query_plan(self, request: Request, parameters: Parameters) -> Response:
@@ -208,9 +223,7 @@ class _Handlers:
         name = request.path_params["name"]
         document = metadata.one_table(self.catalog(request), name)
         if document is None:
-            response = error_response(UnknownNameError(f"there is no table {name}"))
-            response.status_code = 404
-            return response
+            return error_response(UnknownNameError(f"there is no table {name}"), status=404)
         return Response(document, media_type=_XML)
 
     async def _in_turn(self, request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -237,12 +250,9 @@ class _Handlers:
     async def _parameters(self, request: Request) -> Parameters:
         pairs = list(request.query_params.multi_items())
         if request.method == "POST":
-            length = request.headers.get("content-length", "0")
-            if length.isdigit() and int(length) > self._settings.request_bytes:
-                raise LimitError(f"the request is larger than {self._settings.request_bytes} bytes")
             try:
                 form = await request.form(max_files=16, max_fields=1000, max_part_size=self._settings.request_bytes)
-            except (MultiPartException, HTTPException) as error:
+            except (MultiPartException, HTTPException, LookupError, ValueError) as error:
                 raise QueryError(f"the form cannot be read: {getattr(error, 'message', None) or error.args}") from error
             for name, value in form.multi_items():
                 # A file part is read as text only where a parameter may be one; uploads are refused later by name.

@@ -76,9 +76,9 @@ def routes(answer: Answering, catalog: Callable[[Request], Catalog], guarded: Gu
     async def follow(request: Request, parameters: Parameters) -> Response:
         found = _find(catalog(request), request.path_params["table"], request.path_params["link"])
         if found is None:
-            response = error_response(UnknownNameError("there is no such link", hint="results name the links that there are"))
-            response.status_code = 404
-            return response
+            return error_response(
+                UnknownNameError("there is no such link", hint="results name the links that there are"), status=404
+            )
         table, link = found
         value = parameters.one("ID")
         if not value:

@@ -83,6 +83,9 @@ class ObservingMiddleware:
         began = time.perf_counter()
         try:
             await self._app({**scope, NOTES: notes}, receive, watch)
+        except Exception:
+            seen["status"] = 500 if seen["status"] == 499 else seen["status"]
+            raise
         finally:
             client = scope.get("client")
             record = RequestRecord(

@@ -8,8 +8,7 @@ process; several processes on one registry are scraped one by one, and report th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
-from typing import TypeAlias
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -19,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from qengine.catalog.jobs import JobStore
 from qengine.catalog.who import LOCAL
 from qengine.coordinator.progress import QueryPhase
 from qengine.tap.logs import RequestRecord
@@ -27,14 +27,11 @@ from qengine.tap.service import AnsweringService
 _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 
-JobCounts: TypeAlias = Callable[[], Mapping[str, int]]
-"""Returns how many jobs are in each phase."""
-
 
 class Metrics:
     """What one process of the service counts."""
 
-    def __init__(self, service: AnsweringService, *, jobs: JobCounts | None = None) -> None:
+    def __init__(self, service: AnsweringService, *, jobs: JobStore | None = None) -> None:
         self.registry = CollectorRegistry()
         labels = ("endpoint", "method", "status")
         self._requests = Counter("qengine_requests", "Requests that have ended", labels, registry=self.registry)
@@ -57,7 +54,8 @@ class Metrics:
     async def text(self) -> bytes:
         """Return all metrics as Prometheus reads them."""
         if self._jobs is not None:
-            self._state.jobs = await asyncio.to_thread(self._jobs)
+            counts = await asyncio.to_thread(self._jobs.counts)
+            self._state.jobs = {phase.value: count for phase, count in counts.items()}
         return generate_latest(self.registry)
 
     def observe(self, record: RequestRecord) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import socket
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import uvicorn
 
 from qengine.errors import ConfigError
 
-_SHUTDOWN_S = 5
+_SHUTDOWN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,8 @@ class Listening:
 
     async def wait(self) -> None:
         """Return when the server has ended."""
+        # Whoever is cancelled while waiting here wants the server to end in good order, and not in the middle of its work.
+        await asyncio.wait({self._task})
         await self._task
 
 
@@ -37,16 +40,18 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def listening(app: Any, *, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[Listening]:
+async def listening(
+    app: Any, *, host: str = "127.0.0.1", port: int = 0, shutdown_s: float = _SHUTDOWN_S
+) -> AsyncIterator[Listening]:
     """Serve `app` until the context ends; port 0 takes a free one. Raise `ConfigError` if the address cannot be had.
 
-    Requests that still run at the end get a few seconds, then they are cancelled.
+    At the end nobody is let in any more, and requests that still run get `shutdown_s` to finish; then they are cancelled.
     """
     # Who is at the other end is who really is: proxies that are believed are those of `tap.credentials`.
     config = uvicorn.Config(
         app,
         log_level="warning",
-        timeout_graceful_shutdown=_SHUTDOWN_S,
+        timeout_graceful_shutdown=math.ceil(shutdown_s),
         lifespan="off",
         proxy_headers=False,
         server_header=False,

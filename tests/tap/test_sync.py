@@ -241,4 +241,4 @@ def test_query_plan(http: httpx.Client, url: str) -> None:
 
 def test_oversize_request(http: httpx.Client, url: str) -> None:
     big = http.post(f"{url}/sync", data={"LANG": "ADQL", "QUERY": "x" * (17 << 20)})
-    assert (big.status_code, status_of(big)[0][0]) == (400, "ERROR")
+    assert (big.status_code, status_of(big)[0][0]) == (413, "ERROR")
