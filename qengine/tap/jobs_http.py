@@ -27,13 +27,13 @@ from starlette.routing import Route
 from qengine.catalog.database import now
 from qengine.catalog.jobs import Job, JobStore, Phase, UnknownJobError, unknown_job
 from qengine.catalog.registry import Registry
-from qengine.errors import DataError, QueryError, by_code
+from qengine.errors import DataError, LimitError, QueryError, by_code
 from qengine.tap import jobs, jobs_xml
 from qengine.tap.failure import error_response
 from qengine.tap.formats.votable import error_document
 from qengine.tap.identity import identity_of
 from qengine.tap.jobs import JobSettings
-from qengine.tap.limits import Gate
+from qengine.tap.limits import UNLIMITED, Gate, check_storage
 from qengine.tap.parameters import Parameters, check_max_cost, check_snapshots, check_statement
 from qengine.tap.results import ResultFolder
 from qengine.tap.runner import JobRunner, running
@@ -65,6 +65,7 @@ class JobDesk:
     settings: JobSettings
     runner: JobRunner
     watch: PhaseWatch
+    gate: Gate
 
 
 @asynccontextmanager
@@ -74,9 +75,10 @@ async def offering_jobs(
     """Run the jobs of a registry, with their results in its store, and yield what /async works with."""
     store, folder = registry.jobs, ResultFolder(registry.files)
     watch = PhaseWatch(store)
+    gate = gate or Gate(UNLIMITED, tap)
     runner = JobRunner(store, service, folder, tap=tap, gate=gate, settings=settings, on_change=watch.look)
     async with running(runner):
-        yield JobDesk(store=store, folder=folder, service=service, settings=settings, runner=runner, watch=watch)
+        yield JobDesk(store=store, folder=folder, service=service, settings=settings, runner=runner, watch=watch, gate=gate)
 
 
 def routes(desk: JobDesk, guard: Guard, base: Callable[[Request], str], *, path: str) -> list[Route]:
@@ -155,7 +157,18 @@ class _Handlers:
         job = jobs.create(parameters, identity_of(request), self._settings, at=now())
         if _asked_phase(parameters, allowed=("RUN",)):
             job = jobs.run(job, at=now())
-        await asyncio.to_thread(self._store.insert, job, active_limit=self._settings.active_limit)
+        limits = self._desk.gate.limits_of(identity_of(request))
+        active_limit = self._settings.active_limit
+        if limits.jobs is not None:
+            active_limit = min(int(limits.jobs), active_limit or int(limits.jobs))
+
+        def insert() -> None:
+            if limits.jobs == 0:
+                raise LimitError("jobs are not offered to you", hint="prove who you are, or use /sync")
+            check_storage(lambda: self._store.kept_bytes(job.owner), limits)
+            self._store.insert(job, active_limit=active_limit)
+
+        await asyncio.to_thread(insert)
         self._begun(job)
         return self._see(request, job)
 

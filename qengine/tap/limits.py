@@ -14,11 +14,11 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 
 from qengine.catalog.who import Identity
-from qengine.errors import ConfigError, QueryTooLargeError, TooManyRequestsError
+from qengine.errors import ConfigError, LimitError, QueryTooLargeError, TooManyRequestsError
 from qengine.plan.limits import CostLimit
 from qengine.tap.parameters import SyncRequest
 from qengine.tap.service import TapSettings
@@ -35,7 +35,8 @@ class Limits:
 
     `queries` may wait for their answers at a time. An answer has `maxrec` rows at most unless more are asked for, and never more
     than `rows`; it has `bytes` at most, in its format, and what it reads is estimated at `reads` bytes at most. `seconds` is how
-    long /sync takes at most, `job_seconds` a job. `storage` is for results and tables that are kept, in bytes.
+    long /sync takes at most, `job_seconds` a job. `jobs` may be there that have not ended. `storage` is for results and tables that
+    are kept, in bytes.
     """
 
     queries: float | None = None
@@ -45,6 +46,7 @@ class Limits:
     reads: float | None = None
     seconds: float | None = None
     job_seconds: float | None = None
+    jobs: float | None = None
     storage: float | None = None
 
     @classmethod
@@ -205,6 +207,17 @@ def check_bytes(written: int, allowed: float | None) -> None:
     if allowed is not None and written > allowed:
         raise QueryTooLargeError(
             f"the answer has more than {allowed:.0f} bytes, which is what is allowed", hint="name fewer columns, or use MAXREC"
+        )
+
+
+def check_storage(kept: Callable[[], int], limits: Limits) -> None:
+    """Raise `LimitError` if somebody keeps as much as they may; `kept` returns how many bytes that are."""
+    if limits.storage is None:
+        return
+    found = kept()
+    if found >= limits.storage:
+        raise LimitError(
+            f"{found / 1e9:.3f} GB are kept, and {limits.storage / 1e9:.3f} GB are allowed", hint="delete jobs or tables first"
         )
 
 

@@ -13,6 +13,7 @@ from qengine.tap.app import create_app
 from qengine.tap.credentials import Doorkeeper
 from qengine.tap.jobs import JobSettings
 from qengine.tap.jobs_http import offering_jobs
+from qengine.tap.limits import Gate
 from qengine.tap.server import listening
 from qengine.tap.service import AnsweringService, TapSettings
 
@@ -26,6 +27,7 @@ def serving_tap(
     tap: TapSettings | None = None,
     jobs: JobSettings | None = None,
     door: Doorkeeper | None = None,
+    gate: Gate | None = None,
 ) -> Iterator[str]:
     """Serve `service` with jobs kept in the registry of the store `root`, and yield the address, `http://127.0.0.1:<port>/tap`."""
     started = threading.Event()
@@ -39,8 +41,8 @@ def serving_tap(
         chosen = tap or TapSettings()
         with Registry.open(root, url=url) as registry:
             async with (
-                offering_jobs(registry, service, tap=chosen, settings=jobs or JobSettings()) as desk,
-                listening(create_app(service, chosen, jobs=desk, door=door)) as server,
+                offering_jobs(registry, service, tap=chosen, settings=jobs or JobSettings(), gate=gate) as desk,
+                listening(create_app(service, chosen, jobs=desk, door=door, gate=gate)) as server,
             ):
                 addresses.append(server.address)
                 started.set()

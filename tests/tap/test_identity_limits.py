@@ -23,6 +23,7 @@ from qengine.tap.parameters import Parameters, check_sync
 from qengine.tap.service import TapSettings
 from tests.support.fake_service import FakeService
 from tests.support.http_server import serving
+from tests.support.tap_server import serving_tap
 
 ANN, ROOT = Identity("ann", frozenset({"dp1"})), Identity("root", is_admin=True)
 
@@ -217,4 +218,57 @@ def test_whose_address_counts_behind_a_proxy(tmp_path: Path) -> None:
     ):  # fmt: skip
         assert door.address({"x-forwarded-for": told}, "127.0.0.1") == expected
     assert door.address({"x-forwarded-for": ["192.0.2.7"]}, "192.0.2.9") == "192.0.2.9"  # not from our proxy
+    database.close()
+
+
+def job(http: httpx.Client, text: str, **more: str) -> httpx.Response:
+    words = {"LANG": "ADQL", "QUERY": text, "RESPONSEFORMAT": "csv", "PHASE": "RUN", **more}
+    return http.post("/async", data=words)
+
+
+def ended(http: httpx.Client, place: str) -> str:
+    deadline = time.monotonic() + 20
+    while (phase := http.get(f"{place}/phase").text) in ("QUEUED", "EXECUTING") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return phase
+
+
+def test_jobs_are_limited_too(tmp_path: Path) -> None:
+    database = Database.open(tmp_path, None)
+    users = Users(database)
+    tokens = {name: users.create_token(users.add(name).name)[0] for name in ("ann", "bob")}
+    tap = TapSettings(maxrec=1000, maxrec_limit=1000)
+    people = ("ann: rows=20 jobs=2 job_seconds=0.5 storage=300", "bob: bytes=1kB")
+    gate = Gate(LimitSettings(anonymous="jobs=0", people=people), tap)
+    with (
+        serving_tap(FakeService(), tmp_path, tap=tap, door=Doorkeeper(users, AccessSettings()), gate=gate) as url,
+        httpx.Client(base_url=url, trust_env=False, timeout=20) as http,
+    ):
+        refused = job(http, "SELECT source_id FROM demo.stars")
+        assert refused.status_code == 400
+        assert "not offered to you" in refused.text
+        http.headers["authorization"] = f"Bearer {tokens['ann']}"
+        slow = [job(http, "SELECT source_id FROM demo.stars /* hang after 0 rows */") for _ in range(2)]
+        assert [one.status_code for one in slow] == [303, 303]
+        full = job(http, "SELECT source_id FROM demo.stars")
+        assert full.status_code == 429
+        assert "retry-after" in full.headers
+        for one in slow:
+            assert ended(http, one.headers["location"]) == "ERROR"
+            assert "longer than its limit" in http.get(one.headers["location"] + "/error").text
+        place = job(http, "SELECT source_id, name FROM demo.stars", MAXREC="1000").headers["location"]
+        assert ended(http, place) == "COMPLETED"
+        result = http.get(f"{place}/results/result").text
+        assert len(result.splitlines()) == 21
+        assert len(result) > 300
+        refused = job(http, "SELECT source_id FROM demo.stars")
+        assert refused.status_code == 400
+        assert "delete jobs or tables" in refused.text
+        http.delete(place)
+        assert job(http, "SELECT source_id FROM demo.stars").status_code == 303
+        http.headers["authorization"] = f"Bearer {tokens['bob']}"
+        assert http.get(place).status_code == 404
+        place = job(http, "SELECT name FROM demo.stars").headers["location"]
+        assert ended(http, place) == "ERROR"
+        assert "more than 1000 bytes" in http.get(f"{place}/error").text
     database.close()
