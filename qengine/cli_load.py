@@ -43,6 +43,13 @@ class Extra(StrEnum):
     DROP = "drop"
 
 
+class Workers(StrEnum):
+    """Who does the heavy tasks of a load here, as `loader.executor_choice` has it."""
+
+    THREADS = "threads"
+    PROCESSES = "processes"
+
+
 class Missing(StrEnum):
     """What happens to columns of the table that an input lacks, as `loader.request` has it."""
 
@@ -123,6 +130,8 @@ FilterOption = Annotated[
 WhyOption = Annotated[str, typer.Option(help="Why this is done; kept with the load.")]
 ContextOption = Annotated[list[str] | None, typer.Option("--context", help="KEY=VALUE to keep with the load; repeat it.")]
 WaitOption = Annotated[float, typer.Option("--wait", min=0.0, help="Seconds to wait for other loads of the same table.")]
+ExecutorOption = Annotated[Workers, typer.Option(help="Who does the heavy work here.")]
+DaskOption = Annotated[str, typer.Option(metavar="ADDRESS", help="Let a Dask cluster do it: its scheduler's address.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Progress and report as lines of JSON.")]
 
 
@@ -173,6 +182,8 @@ def load(
     context: ContextOption = None,
     wait: WaitOption = 0.0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the same load that was killed.")] = False,
+    executor: ExecutorOption = Workers.THREADS,
+    dask: DaskOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Load inputs into a table and publish it; inputs of a table that is there are added to it."""
@@ -192,8 +203,9 @@ def load(
         text={"delimiter": delimiter, "nulls": tuple(null_word or ()), "names": tuple(filter(None, names.split(",")))},
     )  # fmt: skip
     verbs_load.load(
-        store, request, given, context=verbs_load.context_of(why, context or ()), wait_s=wait, is_resuming=resume, as_json=as_json
-    )
+        store, request, given, context=verbs_load.context_of(why, context or ()), wait_s=wait, is_resuming=resume, as_json=as_json,
+        choice=verbs_load.by(executor, dask),
+    )  # fmt: skip
 
 
 def begin(
@@ -295,18 +307,15 @@ def commit(
     private_key: PrivateKeyOption = None,
     peer_name: PeerOption = "",
     wait: WaitOption = 0.0,
+    executor: ExecutorOption = Workers.THREADS,
+    dask: DaskOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Publish what was contributed to a load, all tables at once. Say it again if it was interrupted."""
     from qengine import verbs_load
 
-    verbs_load.commit(
-        store,
-        verbs_load.at(loader, verbs_load.tls_of(authority, certificate, private_key, peer_name)),
-        load,
-        wait_s=wait,
-        as_json=as_json,
-    )
+    remote = verbs_load.at(loader, verbs_load.tls_of(authority, certificate, private_key, peer_name))
+    verbs_load.commit(store, remote, load, wait_s=wait, as_json=as_json, choice=verbs_load.by(executor, dask))
 
 
 def abort(
@@ -342,13 +351,16 @@ def compact(
     store: StoreOption = None,
     why: WhyOption = "",
     wait: WaitOption = 0.0,
+    executor: ExecutorOption = Workers.THREADS,
+    dask: DaskOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Write ranges that have many or small parts anew, and publish them; rows stay as they are."""
     from qengine import verbs_load
 
     context = verbs_load.context_of(why, ())
-    verbs_load.compact(store, catalog, tuple(tables or ()), context=context, wait_s=wait, as_json=as_json)
+    choice = verbs_load.by(executor, dask)
+    verbs_load.compact(store, catalog, tuple(tables or ()), as_json=as_json, choice=choice, context=context, wait_s=wait)
 
 
 def refresh(

@@ -19,6 +19,7 @@ from qengine.catalog.registry import Registry
 from qengine.errors import ConfigError
 from qengine.loader import leftovers
 from qengine.loader.contributor import contribute_addresses, contribute_rows
+from qengine.loader.executor_choice import Choice
 from qengine.loader.feeds import load_answer, load_butler
 from qengine.loader.journal import Journal
 from qengine.loader.load import load as load_table
@@ -112,16 +113,23 @@ def context_of(why: str, words: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def by(executor: str, dask: str) -> Choice:
+    """Return who does the heavy tasks of a load. Raise `ConfigError` if the words contradict each other."""
+    return Choice(str(executor), dask)
+
+
 def load(
     store: Path | None, request: LoadRequest, given: Given, *, context: Mapping[str, str], wait_s: float, is_resuming: bool,
-    as_json: bool,
+    as_json: bool, choice: Choice,
 ) -> None:  # fmt: skip
     """Load inputs into a table and publish it."""
     request = given.added_to(request)
     root = needed(store)
     files, registry = composition.open_store(root, create=True)
-    with registry, _progress(as_json) as progress:
-        terms: dict[str, Any] = {"progress": progress, "resume": is_resuming, "context": context, "wait_s": wait_s}
+    with registry, choice.open() as executor, _progress(as_json) as progress:
+        terms: dict[str, Any] = {
+            "progress": progress, "resume": is_resuming, "context": context, "wait_s": wait_s, "executor": executor
+        }  # fmt: skip
         if given.query:
             with composition.connect(root) as client:
                 ask = partial(client.query, given.query, given.lang)
@@ -171,8 +179,10 @@ def contribute(
         tell(f"{receipt.request.catalog}.{receipt.request.table}: {_contribution(receipt)}")
 
 
-def commit(store: Path | None, loader: Remote | None, load: str, *, wait_s: float, as_json: bool) -> None:
+def commit(store: Path | None, loader: Remote | None, load: str, *, wait_s: float, as_json: bool, choice: Choice) -> None:
     """Publish what was contributed to a load."""
+    if loader and not choice.is_plain:
+        raise ConfigError("--executor and --dask are for loads of this machine", hint="the loader chooses who does its work")
     with _progress(as_json) as progress:
         if loader:
             with closing(LoaderClient(loader.address, tls=loader.tls)) as client:
@@ -180,8 +190,8 @@ def commit(store: Path | None, loader: Remote | None, load: str, *, wait_s: floa
             reports = tuple(LoadReport.from_json(one) for one in found)
             number, snapshot, catalog = words.number, words.snapshot, words.catalog
         else:
-            with _open(store, load) as begun:
-                done = begun.commit(progress=progress, wait_s=wait_s)
+            with _open(store, load) as begun, choice.open() as executor:
+                done = begun.commit(progress=progress, wait_s=wait_s, executor=executor)
             reports = done.reports
             number, snapshot, catalog = done.load.number, done.load.snapshot, done.load.catalog
     _tell_reports(reports, as_json=as_json)
@@ -226,13 +236,11 @@ def tls_of(authority: Path | None, certificate: Path | None, key: Path | None, p
     return TlsFiles(authority=authority, certificate=certificate, key=key, peer_name=peer_name)
 
 
-def compact(
-    store: Path | None, catalog: str, tables: tuple[str, ...], *, context: Mapping[str, str], wait_s: float, as_json: bool
-) -> None:
+def compact(store: Path | None, catalog: str, tables: tuple[str, ...], *, as_json: bool, choice: Choice, **terms: Any) -> None:
     """Write ranges with many or small parts anew."""
     files, registry = composition.open_store(needed(store))
-    with registry, _progress(as_json) as progress:
-        reports = compact_tables(catalog, tables, registry, files, progress=progress, context=context, wait_s=wait_s)
+    with registry, choice.open() as executor, _progress(as_json) as progress:
+        reports = compact_tables(catalog, tables, registry, files, progress=progress, executor=executor, **terms)
     _tell_reports(reports, as_json=as_json)
     _tell_summary(store, next((one.load for one in reports if one.load), ""), as_json=as_json)
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -158,7 +159,8 @@ class Processes:
 
 
 def _follow_parent() -> None:
-    """Let this worker end when its parent is gone: nobody else would tell it."""
+    """Let this worker end when its parent is gone: nobody else would tell it. What Ctrl-C means, its parent decides."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
     def watch() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from qengine.catalog.registry import Registry
 from qengine.errors import ConfigError
+from qengine.loader.executor import Executor
 from qengine.loader.journal import Journal
 from qengine.loader.once import load_once
 from qengine.loader.request import LoadReport, LoadRequest, Progress
@@ -24,6 +25,7 @@ Ask = Callable[[], AbstractContextManager[Rows]]
 def load_butler(
     request: LoadRequest, query: ButlerQuery, registry: Registry, store: Store, *, progress: Progress | None = None,
     resume: bool = False, context: Mapping[str, Any] | None = None, wait_s: float = 0.0,
+    executor: Executor | None = None,
 ) -> LoadReport:  # fmt: skip
     """Load the datasets of a query that the table does not have yet, and those that were made again.
 
@@ -43,7 +45,7 @@ def load_butler(
 
     report = load_once(
         named, registry, store, progress=progress, is_resuming=resume, context={**(context or {}), "butler": asdict(query)},
-        wait_s=wait_s, opener=open_new,
+        wait_s=wait_s, executor=executor, opener=open_new,
     )  # fmt: skip
     return replace(report, skipped_inputs=report.skipped_inputs + len(datasets) - len(new))
 
@@ -51,6 +53,7 @@ def load_butler(
 def load_answer(
     request: LoadRequest, statement: str, ask: Ask, registry: Registry, store: Store, *, progress: Progress | None = None,
     resume: bool = False, context: Mapping[str, Any] | None = None, wait_s: float = 0.0,
+    executor: Executor | None = None,
 ) -> LoadReport:  # fmt: skip
     """Load the answer to `statement`, which `ask` runs. See `sources.query`."""
 
@@ -61,5 +64,5 @@ def load_answer(
     named = replace(request, inputs=(f"query {statement}",))
     return load_once(
         named, registry, store, progress=progress, is_resuming=resume, context={**(context or {}), "statement": statement},
-        wait_s=wait_s, opener=open_answer,
+        wait_s=wait_s, executor=executor, opener=open_answer,
     )  # fmt: skip

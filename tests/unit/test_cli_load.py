@@ -108,3 +108,13 @@ def test_a_loader_that_wants_certificates(tmp_path: Path, files: dict[str, Path]
             assert cli.run(["begin", "--into", "demo", "--loader", server.address]) != 0
         finally:
             server.stop(1.0)
+
+
+def test_loads_by_processes(tmp_path: Path, files: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    store = ("--store", tmp_path / "store", "--executor", "processes")
+    assert "209 rows" in say(capsys, "load", files["obj"], "--into", "demo", "--table", "obj", "--key", "id", *store)[1]
+    assert "demo.obj: nothing to do" in say(capsys, "compact", "demo", *store)[1]
+    said = say(capsys, "load", files["obj"], "--into", "demo", "--table", "obj", "--dask", "tcp://127.0.0.1:1", *store, status=1)[1]
+    assert "contradict each other" in said
+    said = say(capsys, "commit", "abc", "--loader", "here:1", *store, status=1)[1]
+    assert "are for loads of this machine" in said
