@@ -137,6 +137,12 @@ class JobStore:
                     )
             connection.execute(sa.insert(JOBS).values(_row(job)))
 
+    def kept_bytes(self, owner: str) -> int:
+        """Return how many bytes the results of an owner's jobs have."""
+        with self._database.reading() as connection:
+            results = connection.execute(sa.select(JOBS.c.result).where(JOBS.c.owner == owner)).scalars()
+            return sum(int(json.loads(words).get("bytes", 0)) for words in results)
+
     def find(self, job: str) -> Job:
         """Return a job. Raise `UnknownJobError` if there is none."""
         with self._database.reading() as connection:
