@@ -222,6 +222,18 @@ class Users:
             row = connection.execute(sa.select(USERS).where(USERS.c.name == name)).one_or_none()
             return None if row is not None and row.is_disabled else _identity(connection, name, groups, method)
 
+    def still(self, identity: Identity) -> Identity | None:
+        """Return what somebody is now who was known before, None if they are not let in any more. Of our own users groups and
+        whether they are administrators are those of now; what an issuer or a proxy told stays as it was told."""
+        if identity.is_anonymous:
+            return identity
+        with self._database.reading() as connection:
+            row = connection.execute(sa.select(USERS).where(USERS.c.name == identity.user)).one_or_none()
+            is_ours = identity.method in ("token", "basic")
+            if (row is None and is_ours) or (row is not None and row.is_disabled):
+                return None
+            return _identity(connection, identity.user, frozenset(), identity.method) if is_ours else identity
+
     def note_use(self, token: Token) -> None:
         """Remember that a token was used, to the hour. Does nothing if that is known or cannot be written."""
         at = now().replace(minute=0, second=0, microsecond=0)

@@ -76,7 +76,7 @@ async def offering_jobs(
     store, folder = registry.jobs, ResultFolder(registry.files)
     watch = PhaseWatch(store)
     gate = gate or Gate(UNLIMITED, tap)
-    runner = JobRunner(store, service, folder, tap=tap, gate=gate, settings=settings, on_change=watch.look)
+    runner = JobRunner(store, service, folder, tap=tap, gate=gate, users=registry.users, settings=settings, on_change=watch.look)
     async with running(runner):
         yield JobDesk(store=store, folder=folder, service=service, settings=settings, runner=runner, watch=watch, gate=gate)
 

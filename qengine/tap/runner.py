@@ -33,8 +33,16 @@ from uuid import uuid4
 
 from qengine.catalog.database import now
 from qengine.catalog.jobs import Job, JobStore, Json, LostClaimError, Phase
-from qengine.catalog.who import Origin
-from qengine.errors import PoisonTaskError, QEngineError, QueryCancelledError, QueryTimeoutError, StoreUnavailableError
+from qengine.catalog.users import Users
+from qengine.catalog.who import Identity, Origin
+from qengine.errors import (
+    CredentialsError,
+    PoisonTaskError,
+    QEngineError,
+    QueryCancelledError,
+    QueryTimeoutError,
+    StoreUnavailableError,
+)
 from qengine.tap import jobs
 from qengine.tap.failure import as_known
 from qengine.tap.jobs import JobSettings
@@ -78,12 +86,14 @@ class JobRunner:
         tap: TapSettings,
         settings: JobSettings,
         gate: Gate | None = None,
+        users: Users | None = None,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._service = service
         self._folder = folder
         self._gate = gate or Gate(UNLIMITED, tap)
+        self._users = users
         self._settings = settings
         self._on_change = on_change
         self._holder = _Holder.own()
@@ -209,14 +219,14 @@ class JobRunner:
                 f"the service has ended {job.losses} times while this job was running; it is not tried again",
                 hint="make the query smaller, or ask the operators of the service",
             )
-        identity = jobs.identity_of_job(job)
+        identity = await self._owner(job)
         limits, allowed = self._gate.limits_of(identity), self._gate.settings_for(identity)
         duration_s = min(job.duration_s or math.inf, math.inf if limits.job_seconds is None else limits.job_seconds)
         clock = asyncio.timeout(None if math.isinf(duration_s) else duration_s)
         try:
             async with clock:
                 checked = check_sync(jobs.query_parameters(job), default_maxrec=allowed.maxrec, maxrec_limit=allowed.maxrec_limit)
-                return await self._answer(run, limited(checked, limits), limits)
+                return await self._answer(run, limited(checked, limits), limits, identity)
         except TimeoutError as error:
             if not clock.expired():
                 raise
@@ -225,8 +235,15 @@ class JobRunner:
                 hint="set a longer executionduration, or narrow the query",
             ) from error
 
-    async def _answer(self, run: _Run, checked: SyncRequest, limits: Limits) -> Json:
-        identity = jobs.identity_of_job(run.job)
+    async def _owner(self, job: Job) -> Identity:
+        """Return whose job it is, as they are known now: it may have waited for long."""
+        before = jobs.identity_of_job(job)
+        found = before if self._users is None else await asyncio.to_thread(self._users.still, before)
+        if found is None:
+            raise CredentialsError(f"{before.user} is not let in any more")
+        return found
+
+    async def _answer(self, run: _Run, checked: SyncRequest, limits: Limits, identity: Identity) -> Json:
         answer = await ask(
             self._service, checked, query_id=run.query, identity=identity, origin=Origin("async", f"job {run.job.id}")
         )

@@ -7,17 +7,20 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 
 from qengine.catalog.database import Database
+from qengine.catalog.jobs import JobStore, Phase
 from qengine.catalog.users import Users
 from qengine.catalog.who import ANONYMOUS, Identity
 from qengine.errors import ConfigError, TooManyRequestsError
 from qengine.tap.access import AccessSettings, Doorkeeper
 from qengine.tap.app import create_app
+from qengine.tap.jobs import JobSettings
 from qengine.tap.limits import UNLIMITED, Gate, Limits, LimitSettings, limited
 from qengine.tap.parameters import Parameters, check_sync
 from qengine.tap.service import TapSettings
@@ -271,4 +274,27 @@ def test_jobs_are_limited_too(tmp_path: Path) -> None:
         place = job(http, "SELECT name FROM demo.stars").headers["location"]
         assert ended(http, place) == "ERROR"
         assert "more than 1000 bytes" in http.get(f"{place}/error").text
+    database.close()
+
+
+def test_a_job_whose_owner_is_disabled_meanwhile_does_not_run(tmp_path: Path) -> None:
+    database = Database.open(tmp_path, None)
+    users = Users(database)
+    token, _ = users.create_token(users.add("ann").name)
+    with (
+        serving_tap(
+            FakeService(), tmp_path, jobs=JobSettings(running=1), door=Doorkeeper(users, AccessSettings(remembered_s=60))
+        ) as url,
+        httpx.Client(base_url=url, trust_env=False, timeout=20, headers={"authorization": f"Bearer {token}"}) as http,
+    ):
+        first = job(http, "SELECT source_id FROM demo.stars /* hang after 0 rows */").headers["location"]
+        second = job(http, "SELECT source_id FROM demo.stars").headers["location"]
+        users.change("ann", is_disabled=True)
+        registry_jobs = JobStore(database)
+        registry_jobs.edit(first.rpartition("/")[2], lambda old: replace(old, phase=Phase.ABORTED))
+        deadline = time.monotonic() + 20
+        while (found := registry_jobs.find(second.rpartition("/")[2])).phase.is_active and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert found.phase is Phase.ERROR
+        assert "ann is not let in any more" in str(found.error)
     database.close()

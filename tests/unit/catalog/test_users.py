@@ -10,6 +10,7 @@ import pytest
 
 from qengine.catalog.database import Database
 from qengine.catalog.users import Users
+from qengine.catalog.who import ANONYMOUS, Identity
 from qengine.errors import ConfigError, ConflictError, UnknownNameError
 from tests.support.postgres import ON_BOTH, NewDatabase
 
@@ -109,6 +110,28 @@ def test_groups_of_those_whom_others_vouch_for(users: Users) -> None:
     users.leave("zoe", "dp1")
     with pytest.raises(UnknownNameError, match="not in group"):
         users.leave("zoe", "dp1")
+
+
+def test_who_somebody_is_later(users: Users) -> None:
+    users.add("ann", is_admin=True, groups=["dp1"])
+    text, _ = users.create_token("ann")
+    found = users.by_token(text)
+    assert found is not None
+    ann = found[0]
+    told = Identity("zoe", frozenset({"told"}), is_admin=True, method="oidc")
+    assert users.still(ann) == ann
+    assert users.still(told) == told
+    assert users.still(ANONYMOUS) == ANONYMOUS
+    users.leave("ann", "dp1")
+    users.change("ann", is_admin=False)
+    assert users.still(ann) == Identity("ann", method="token")
+    users.change("ann", is_disabled=True)
+    assert users.still(ann) is None
+    users.remove("ann")
+    assert users.still(ann) is None
+    users.add("zoe")
+    users.change("zoe", is_disabled=True)
+    assert users.still(told) is None
 
 
 def test_every_change_has_a_number(users: Users) -> None:
