@@ -78,7 +78,7 @@ class LimitSettings:
     """Limits of `anonymous` ones and of `users`; `groups` and `people` have entries such as `dp1: queries=100 rows=1e9`. A query
     waits for its turn for `patience_s`."""
 
-    anonymous: str = "queries=50 maxrec=1e6 rows=1e6 seconds=3600"
+    anonymous: str = "queries=50 rows=1e6 seconds=3600"
     users: str = "queries=50 maxrec=1e8 rows=1e8 seconds=3600"
     groups: tuple[str, ...] = ()
     people: tuple[str, ...] = ()
