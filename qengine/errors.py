@@ -139,6 +139,12 @@ class ExecutionError(QueryError):
     code = "execution"
 
 
+class UploadError(QueryError):
+    """What was uploaded cannot be read as a table."""
+
+    code = "upload"
+
+
 class CredentialsError(QEngineError):
     """What was sent to prove who asks does not prove it, or nothing was sent and something is needed."""
 
