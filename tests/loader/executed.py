@@ -21,9 +21,12 @@ from tests.loader.stores import Site, sky
 Digests = dict[str, dict[str, list[str]]]
 
 
-def load_with(site: Site, executor: Executor | None, *inputs: Path, progress: Progress | None = None, **words: Any) -> LoadReport:
+def load_with(
+    site: Site, executor: Executor | None, *inputs: Path, progress: Progress | None = None, resume: bool = False, **words: Any
+) -> LoadReport:
     words = {"catalog": "demo", "table": "obj", "rows_per_tile": 100, "workers": 2, **words}
-    return load(LoadRequest(inputs=inputs, **words), site.registry, site.store, executor=executor, progress=progress)
+    request = LoadRequest(inputs=inputs, **words)
+    return load(request, site.registry, site.store, executor=executor, progress=progress, resume=resume)
 
 
 def objects(rows: int) -> dict[str, Any]:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -43,6 +48,54 @@ def test_changes_by_processes_are_those_of_threads(tmp_path: Path, make_site: Ma
     by_processes = change_family(two, processes)
     assert [counts(report) for report in by_processes] == [counts(report) for report in by_threads]
     assert digests(two) == digests(one)
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from qengine.catalog.registry import Registry
+from qengine.loader.executor import Processes
+from qengine.loader.load import load
+from qengine.loader.request import LoadRequest
+from qengine.storage.objects import Store
+root, path, last = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+def progress(stage, done, total):
+    if stage == last:
+        print(stage, flush=True)
+        time.sleep(60)
+with Registry.open(root) as registry, Processes(2) as executor:
+    request = LoadRequest(inputs=(path,), catalog="demo", table="obj", key="sid", rows_per_tile=100, workers=2, ra="ra", dec="dec")
+    load(request, registry, Store(root), executor=executor, progress=progress)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["locate", "read", "write", "margin"])
+@pytest.mark.parametrize("by_processes", [False, True])
+def test_a_load_that_is_killed_is_resumed_by_another_executor(
+    tmp_path: Path, make_site: Make, processes: Processes, stage: str, by_processes: bool
+) -> None:
+    one, two = make_site(tmp_path / "one"), Site(tmp_path / "two")
+    path = sources(one, 20_000)
+    rng = np.random.default_rng(1)
+    table = pq.read_table(path)
+    for name, values in (("ra", rng.uniform(0, 20, len(table))), ("dec", rng.uniform(-10, 10, len(table)))):
+        table = table.append_column(name, pa.array(values))
+    pq.write_table(table, path, row_group_size=1000)
+    words = {"key": "sid", "ra": "ra", "dec": "dec"}
+    load_with(one, None, path, **words)
+    command = [sys.executable, "-c", KILLED, str(two.store.root), str(path), stage]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == f"{stage}\n"
+        program.kill()
+    time.sleep(0.5)  # for the workers to end
+    load_with(two, processes if by_processes else None, path, resume=True, **words)
+    assert digests(two) == digests(one)
+    left = {name for name in two.files() if "/_loads/" in name and not name.endswith(("lock", "report.json"))}
+    assert not left
+    assert not [name for name in two.files() if name.endswith(".tmp")]
+    two.registry.close()
 
 
 def test_rows_that_are_put_aside_are_the_same(tmp_path: Path, make_site: Make, processes: Processes) -> None:
