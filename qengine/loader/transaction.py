@@ -169,7 +169,7 @@ class Transaction:
             found = gather(self.receipts())
             with self._holding([*found, *self._named_by("compact"), *self._named_by("refresh")], progress, wait_s) as held:
                 done = self._publish(found, metered(progress), executor)
-                if is_again:
+                if is_again or executor is not None:  # workers that have died leave unfinished files, too
                     leftovers.sweep(self._store.root, self._registry, self._load.catalog, held, but=self._load.id)
                 leftovers.forget(self._store.root, self._registry, self._load.catalog, held, but=self._load.id)
                 return done

@@ -88,6 +88,7 @@ def test_a_family_loaded_while_workers_die_is_that_of_threads(
     assert killed.keys() == {"locate", "read", "write"}
     assert [counts(report) for report in reports] == [counts(report) for report in expected]
     assert digests(two) == digests(one)
+    assert not [name for name in two.files() if name.endswith(".tmp")]
 
 
 def test_changes_on_a_cluster_are_those_of_threads(tmp_path: Path, make_site: Make, dask: DaskCluster) -> None:

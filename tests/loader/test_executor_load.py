@@ -33,7 +33,11 @@ def processes() -> Iterator[Processes]:
 def test_a_family_loaded_by_processes_is_that_of_threads(tmp_path: Path, make_site: Make, processes: Processes) -> None:
     one, two = make_site(tmp_path / "one"), make_site(tmp_path / "two")
     by_threads = load_family(one, None)
+    unfinished = two.store.root / "demo" / "obj" / "parts" / ".of-a-worker-that-died.tmp"
+    unfinished.parent.mkdir(parents=True)
+    unfinished.touch()
     by_processes = load_family(two, processes)
+    assert not unfinished.exists()
     assert [counts(report) for report in by_processes] == [counts(report) for report in by_threads]
     assert digests(two) == digests(one)
     assert all(digests(one)["obj"].values())
