@@ -17,6 +17,7 @@ from qengine.catalog.loads import LoadState
 from qengine.catalog.registry import Registry
 from qengine.errors import ConfigError, ConflictError, RegistryError, StoreUnavailableError
 from qengine.loader.collect import collect
+from qengine.loader.executor import Processes
 from qengine.loader.load import load
 from qengine.loader.request import LoadRequest
 from qengine.loader.transaction import Transaction
@@ -117,6 +118,29 @@ def test_load_append_replace_and_collect(machine: Machine, tmp_path: Path) -> No
     # a load leaves no parts on the disk of its machine
     machine.load(put(f"{machine.address[-6:]}/more", rows[500:], tmp_path))
     assert not list(files.root.glob("demo/*/parts/*"))
+
+
+def test_load_by_processes(machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "obj.parquet"
+    pq.write_table(pa.table(sky(300)), path)
+    with Processes(2) as executor:
+        for name, by in (("threads", None), ("processes", executor)):
+            other = Machine(tmp_path / name, f"{machine.address}/{name}", monkeypatch)
+            files, registry = other.open()
+            with registry:
+                load(
+                    LoadRequest(inputs=(path,), catalog="demo", table="obj", key="id", rows_per_tile=100),
+                    registry,
+                    files,
+                    executor=by,
+                )
+                found = registry.catalog().find("demo", "obj")
+                assert found is not None
+                digests = [kin.digest.to_pylist() for kin in (found.home, found.margin)]
+            rows = other.rows()
+            if by is None:
+                expected = (digests, rows)
+    assert (digests, rows) == expected
 
 
 def test_a_lost_machine_is_replaced_by_a_rebuilt_registry(machine: Machine, tmp_path: Path) -> None:
