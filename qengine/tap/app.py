@@ -156,9 +156,12 @@ class _Handlers:
         return Response(metadata.availability(is_available=len(lost) < len(workers), note=note), media_type=_XML)
 
     async def status(self, request: Request) -> Response:
+        watcher = self._watcher(request)
+        # Those who do not say who they are may be anybody: each knows the ids of their own queries.
+        queries = () if watcher.is_anonymous else self._service.running(identity=watcher)
         return JSONResponse(
             {
-                "queries": [one.to_json() for one in self._service.running(identity=self._watcher(request))],
+                "queries": [one.to_json() for one in queries],
                 "workers": [state.to_json() for state in self._service.workers()],
             },
             headers=_UNCACHED,

@@ -109,6 +109,12 @@ def test_who_asks(http: httpx.Client, service: Recording, method: str, path: str
     assert {origin for what, _, origin in service.seen if what == "query"} <= {"async" if path == "/async" else "sync"}
 
 
+def test_nobody_in_particular_is_shown_no_queries(http: httpx.Client, service: Recording) -> None:
+    del http.headers["authorization"]
+    assert http.get("/progress").json()["queries"] == []
+    assert service.seen == []
+
+
 def test_every_route_is_behind_the_door(http: httpx.Client) -> None:
     for path in (
         "/sync",
