@@ -24,12 +24,16 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+import pyarrow as pa
 
 from qengine.catalog import pairs
 from qengine.catalog.model import Catalog
 from qengine.catalog.query_log import QueryLog
 from qengine.catalog.rights import Rights
 from qengine.catalog.system_tables import with_rows
+from qengine.catalog.uploads import with_uploads
 from qengine.catalog.who import FROM_HERE, LOCAL, Identity, Origin
 from qengine.coordinator.dispatch import Dispatcher
 from qengine.coordinator.execute import Executor
@@ -141,15 +145,17 @@ class QueryService:
         max_cost: str = "",
         identity: Identity = LOCAL,
         origin: Origin = FROM_HERE,
+        uploads: Mapping[str, pa.Table] | None = None,
     ) -> QueryResult:
         """Plan a statement and start it. Nothing runs on workers before the first batch is asked for.
 
+        `uploads` are tables that only this statement can name, as TAP_UPLOAD.<name>.
         `query_id` is the caller's choice of the id under which `progress` and `cancel` know the query. A query that is estimated
         above `max_cost` ("10GB,60s") or the service's own limit is refused with `QueryTooExpensiveError`.
         """
         limit = self._limit & CostLimit.parse(max_cost)
         active = self._book.open(text, language, query_id, identity, origin)
-        planned, started = await self._begin(active, limit, maxrec=maxrec, snapshots=snapshots)
+        planned, started = await self._begin(active, limit, maxrec=maxrec, snapshots=snapshots, uploads=uploads)
 
         def ended(times: AnswerTimes) -> None:
             if self._rates is not None:
@@ -219,12 +225,22 @@ class QueryService:
         return self._dispatcher.workers
 
     async def _begin(
-        self, active: ActiveQuery, limit: CostLimit, *, maxrec: int | None, snapshots: Mapping[str, int | str] | None
+        self,
+        active: ActiveQuery,
+        limit: CostLimit,
+        *,
+        maxrec: int | None,
+        snapshots: Mapping[str, int | str] | None,
+        uploads: Mapping[str, pa.Table] | None = None,
     ) -> tuple[PlannedQuery, StartedQuery]:
         """Plan a query and make it ready to run; one that cannot be is over."""
         try:
             planned = await asyncio.wrap_future(
-                start_deep(lambda: self._plan(active.id, active.statement, active.language, maxrec, snapshots, active.identity))
+                start_deep(
+                    lambda: self._plan(
+                        active.id, active.statement, active.language, maxrec, snapshots, active.identity, uploads or {}
+                    )
+                )
             )
             active.reads = planned.snapshots
             if not planned.steps:
@@ -269,6 +285,7 @@ class QueryService:
         maxrec: int | None,
         snapshots: Mapping[str, int | str] | None,
         identity: Identity,
+        uploads: Mapping[str, pa.Table] = MappingProxyType({}),
     ) -> PlannedQuery:
         began = time.perf_counter()
 
@@ -278,7 +295,7 @@ class QueryService:
         try:
             parsed = parse(text, language)
             catalog = at_versions(parsed, self._visibility.catalog(identity, snapshots), older)
-            catalog = with_rows(pairs.trusted(catalog), table_names(parsed), identity)
+            catalog = with_uploads(with_rows(pairs.trusted(catalog), table_names(parsed), identity), uploads)
             bound = bind(parsed, catalog)
             tree = optimize(capped(bound.tree, maxrec), catalog)
             plan, steps = self._planner.outline(tree, catalog, bound.columns)

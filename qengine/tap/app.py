@@ -16,7 +16,7 @@ What a request means is decided in `parameters.py`, answers come from the servic
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.datastructures import UploadFile
@@ -187,7 +187,7 @@ class _Handlers:
 
     async def answer(self, request: Request, parameters: Parameters) -> Response:
         if request.method == "HEAD":  # nobody reads the rows
-            parameters = Parameters({**parameters.values, "MAXREC": ("0",)})
+            parameters = Parameters({**parameters.values, "MAXREC": ("0",)}, parameters.files)
         return await sync.respond(request, parameters, self._service, self._gate, base_url=self.base(request))
 
     async def _query_plan(self, request: Request, parameters: Parameters) -> Response:
@@ -252,13 +252,15 @@ class _Handlers:
 
     async def _parameters(self, request: Request) -> Parameters:
         pairs = list(request.query_params.multi_items())
+        files: dict[str, IO[bytes]] = {}
         if request.method == "POST":
             try:
                 form = await request.form(max_files=16, max_fields=1000, max_part_size=self._settings.request_bytes)
             except (MultiPartException, HTTPException, LookupError, ValueError) as error:
                 raise QueryError(f"the form cannot be read: {getattr(error, 'message', None) or error.args}") from error
             for name, value in form.multi_items():
-                # A file part is read as text only where a parameter may be one; uploads are refused later by name.
-                if not isinstance(value, UploadFile):
+                if isinstance(value, UploadFile):
+                    files[name] = value.file
+                else:
                     pairs.append((name, value))
-        return Parameters.gather(pairs)
+        return Parameters(Parameters.gather(pairs).values, files)

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import IO
+
+import pyarrow as pa
 
 from qengine.errors import ConfigError, QueryError, UnsupportedQueryError
 from qengine.plan.limits import CostLimit
@@ -26,7 +29,7 @@ LANGUAGES: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncRequest:
-    """A checked /sync request. `maxrec` is in rows, `max_cost` what `plan.limits` reads."""
+    """A checked /sync request. `maxrec` is in rows, `max_cost` what `plan.limits` reads, `uploads` the tables that came with it."""
 
     text: str
     language: str
@@ -35,13 +38,15 @@ class SyncRequest:
     maxrec: int
     snapshots: Mapping[str, int | str] = field(default_factory=dict)
     max_cost: str = ""
+    uploads: Mapping[str, pa.Table] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """All values of each parameter, by upper-case name, in the order in which they came."""
+    """All values of each parameter, by upper-case name, in the order in which they came, and the files among the parts."""
 
     values: Mapping[str, tuple[str, ...]]
+    files: Mapping[str, IO[bytes]] = field(default_factory=dict)
 
     @classmethod
     def gather(cls, pairs: Iterable[tuple[str, str]]) -> Parameters:
@@ -59,13 +64,15 @@ class Parameters:
         return next(iter(found), "")
 
 
-def check_sync(parameters: Parameters, *, default_maxrec: int, maxrec_limit: int) -> SyncRequest:
+def check_sync(
+    parameters: Parameters, *, default_maxrec: int, maxrec_limit: int, uploads: Mapping[str, pa.Table] | None = None
+) -> SyncRequest:
     """Return the request that `parameters` describe. Raise `QueryError` that names the parameter which is missing or wrong."""
     request = parameters.one("REQUEST")
     if request and request.lower() != "doquery":
         raise QueryError(f"REQUEST={request} is not known here", hint="use REQUEST=doQuery or leave it out")
-    if parameters.values.get("UPLOAD"):
-        raise UnsupportedQueryError("UPLOAD is not supported by this service")
+    if uploads is None and parameters.values.get("UPLOAD"):
+        raise UnsupportedQueryError("UPLOAD is not supported here", hint="send tables with a request to /sync")
     chosen, content_type = find_format(_format(parameters))
     language, text = check_statement(parameters)
     return SyncRequest(
@@ -76,6 +83,7 @@ def check_sync(parameters: Parameters, *, default_maxrec: int, maxrec_limit: int
         maxrec=_maxrec(parameters.one("MAXREC"), default_maxrec, maxrec_limit),
         snapshots=check_snapshots(parameters),
         max_cost=check_max_cost(parameters),
+        uploads=uploads or {},
     )
 
 

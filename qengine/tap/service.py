@@ -63,6 +63,7 @@ class AnsweringService(Protocol):
         max_cost: str = "",
         identity: Identity = LOCAL,
         origin: Origin = FROM_HERE,
+        uploads: Mapping[str, pa.Table] | None = None,
     ) -> Answer: ...
     async def explain(
         self,

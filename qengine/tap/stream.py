@@ -77,6 +77,7 @@ async def ask(
         max_cost=checked.max_cost,
         identity=identity,
         origin=origin,
+        uploads=checked.uploads or None,
     )
 
 

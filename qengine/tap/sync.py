@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ from qengine.tap.logs import notes_of
 from qengine.tap.parameters import Parameters, SyncRequest, check_sync
 from qengine.tap.service import AnsweringService
 from qengine.tap.stream import Opened, ask, in_time, opened, pieces
+from qengine.tap.uploads import received
 
 QUERY_ID_HEADER = "X-Query-Id"
 """In the response: the id for `/tap/progress/<id>`. In a request: the id that the
@@ -38,9 +40,13 @@ async def respond(
     identity = identity_of(request)
     try:
         settings = gate.settings_for(identity)
-        checked = check_sync(parameters, default_maxrec=settings.maxrec, maxrec_limit=settings.maxrec_limit)
+        maxrec, limit = settings.maxrec, settings.maxrec_limit
+        # What is wrong with the statement is said before tables are read.
+        checked = check_sync(parameters, default_maxrec=maxrec, maxrec_limit=limit, uploads={})
         slot = await while_connected(request, gate.take(identity, address_of(request)))
         try:
+            if parameters.values.get("UPLOAD"):
+                checked = replace(checked, uploads=await while_connected(request, received(parameters)))
             return await _answer(request, checked, service, gate.limits_of(identity), slot, base_url=base_url)
         except BaseException:
             slot.release()

@@ -132,11 +132,12 @@ class FakeService:
         max_cost: str = "",
         identity: Identity = LOCAL,
         origin: Origin = FROM_HERE,
+        uploads: Mapping[str, pa.Table] | None = None,
     ) -> FakeAnswer:
         self.asked.append((text, language, maxrec, snapshots))
         if "/* crash */" in text:
             raise ZeroDivisionError("a secret of the inside")
-        data = self._run(text)
+        data = self._run(text, uploads or {})
         columns = tuple(self._column(name, data.schema.field(name).type) for name in data.schema.names)
         fails = re.search(r"/\* fail after (\d+) rows \*/", text)
         kept = data if maxrec is None else data.slice(0, maxrec)
@@ -176,11 +177,15 @@ class FakeService:
         self._run(text)
         return FakePlan(f"plan of {text}" + (", measured" if analyze else ""))
 
-    def _run(self, text: str) -> pa.Table:
+    def _run(self, text: str, uploads: Mapping[str, pa.Table] | None = None) -> pa.Table:
         top = re.search(r"\bTOP\s+(\d+)", text, re.IGNORECASE)
         sql = re.sub(r"\bTOP\s+\d+", "", text, count=1, flags=re.IGNORECASE) + (f" LIMIT {top[1]}" if top else "")
         try:
-            return self._connection.cursor().execute(sql).to_arrow_table()
+            cursor = self._connection.cursor()
+            for name, rows in (uploads or {}).items():
+                cursor.register(f"upload_{name}", rows)
+                sql = re.sub(rf"\bTAP_UPLOAD\.{name}\b", f"upload_{name}", sql, flags=re.IGNORECASE)
+            return cursor.execute(sql).to_arrow_table()
         except duckdb.Error as error:
             word = re.search(r'"(\w+)"', str(error))
             start = max(text.find(word[1]), 0) if word else 0

@@ -1,0 +1,174 @@
+"""Uploaded tables over HTTP to a cluster: the answer is that of one DuckDB which has them all."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import threading
+from collections.abc import Iterator
+
+import duckdb
+import httpx
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pc
+import pyarrow.parquet as pq
+import pytest
+import pyvo
+from astropy.table import Table
+
+from qengine.app import ClusterSettings, cluster
+from qengine.cli import run
+from qengine.errors import UploadError
+from qengine.tap.app import create_app
+from qengine.tap.server import listening
+from qengine.tap.uploads import Wanted, wanted_uploads
+
+STARS, MINE = 20_000, 500
+RADIUS = 0.2
+
+
+def _positions(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    ra, dec = rng.uniform(0, 360, count), np.degrees(np.arcsin(rng.uniform(-1, 1, count)))
+    return ra, dec
+
+
+def _stars() -> pa.Table:
+    ra, dec = _positions(STARS, 1)
+    return pa.table({"id": np.arange(STARS), "ra": ra, "dec": dec, "mag": np.round(ra / 20, 2)})
+
+
+def _mine() -> pa.Table:
+    stars, (ra, dec) = _stars(), _positions(MINE, 2)
+    near = MINE // 2  # the others are anywhere
+    ra[:near] = stars["ra"].to_numpy()[:near]
+    dec[:near] = np.clip(stars["dec"].to_numpy()[:near] + RADIUS / 3, -90, 90)
+    ids = np.arange(MINE) * 41
+    return pa.table({"n": np.arange(MINE), "id": pa.array(ids, mask=ids % 5 == 0), "ra": ra, "dec": dec, "Word": ["é"] * MINE})
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("uploads")
+    pq.write_table(_stars(), folder / "stars.parquet")
+    words = ["--table", "stars", "--key", "id", "--ra", "ra", "--dec", "dec", "--rows-per-tile", "1000"]
+    assert run(["load", str(folder / "stars.parquet"), "--store", str(folder / "store"), "--into", "sky", *words]) == 0
+    ready, addresses = threading.Event(), list[str]()
+    ends: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+
+    async def serve() -> None:
+        ending = asyncio.Event()
+        ends.append((asyncio.get_running_loop(), ending))
+        async with cluster(folder / "store", ClusterSettings()) as service, listening(create_app(service)) as server:
+            addresses.append(server.address)
+            ready.set()
+            await ending.wait()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
+    thread.start()
+    assert ready.wait(60)
+    yield f"{addresses[0]}/tap"
+    ends[0][0].call_soon_threadsafe(ends[0][1].set)
+    thread.join(30)
+
+
+def _ask(url: str, query: str, content: bytes, **more: str) -> httpx.Response:
+    words = {"LANG": "ADQL", "QUERY": query, "RESPONSEFORMAT": "csv", "UPLOAD": "mine,param:t"} | more
+    return httpx.post(f"{url}/sync", data=words, files={"t": ("x", content)}, timeout=60, trust_env=False)
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    return sink.getvalue()
+
+
+def _oracle(sql: str) -> list[tuple[object, ...]]:
+    with duckdb.connect() as connection:
+        connection.register("stars", _stars())
+        connection.register("mine", _mine())
+        connection.execute(
+            "CREATE MACRO apart(a, b, c, d) AS degrees(2 * asin(sqrt(pow(sin(radians(d - b) / 2), 2)"
+            " + cos(radians(b)) * cos(radians(d)) * pow(sin(radians(c - a) / 2), 2))))"
+        )
+        return connection.execute(sql).fetchall()
+
+
+NEAR = f"DISTANCE(POINT(m.ra, m.dec), POINT(s.ra, s.dec)) < {RADIUS}", f"apart(m.ra, m.dec, s.ra, s.dec) < {RADIUS}"
+STATEMENTS = {
+    "all": "SELECT n, id, ra FROM {mine} ORDER BY n",
+    "count": "SELECT COUNT(*) AS c, COUNT(id) AS k FROM {mine}",
+    "by id": "SELECT m.n, s.mag FROM {mine} AS m JOIN {stars} AS s ON m.id = s.id ORDER BY m.n",
+    "by id, left": "SELECT m.n, s.mag FROM {mine} AS m LEFT JOIN {stars} AS s ON m.id = s.id ORDER BY m.n",
+    "stars kept": "SELECT s.id, m.n FROM {stars} AS s LEFT JOIN {mine} AS m ON m.id = s.id ORDER BY s.id",
+    "in": "SELECT COUNT(*) AS c FROM {stars} AS s WHERE s.id IN (SELECT id FROM {mine} WHERE n < 90)",
+    "not in reach": "SELECT COUNT(*) AS c FROM {mine} AS m WHERE NOT EXISTS (SELECT 1 FROM {stars} AS s WHERE s.id = m.id)",
+    "by place": "SELECT m.n, s.id FROM {mine} AS m JOIN {stars} AS s ON {near} ORDER BY m.n, s.id",
+    "by place, left": "SELECT m.n, s.id FROM {mine} AS m LEFT JOIN {stars} AS s ON {near} ORDER BY m.n, s.id",
+    "groups": "SELECT m.n, COUNT(*) AS c FROM {mine} AS m JOIN {stars} AS s ON {near} GROUP BY m.n ORDER BY m.n",
+    "itself": "SELECT COUNT(*) AS c FROM {mine} AS a JOIN {mine} AS b ON a.n = b.id",
+}
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_same_rows_as_one_duckdb(url: str, name: str) -> None:
+    words = STATEMENTS[name]
+    response = _ask(url, words.format(mine="TAP_UPLOAD.mine", stars="sky.stars", near=NEAR[0]), _parquet(_mine()))
+    assert response.status_code == 200, response.text
+    wanted = _oracle(words.format(mine="mine", stars="stars", near=NEAR[1]))
+    got = pc.read_csv(io.BytesIO(response.content), convert_options=pc.ConvertOptions(strings_can_be_null=True)).to_pylist()
+    assert [tuple(row.values()) for row in got] == wanted
+    assert wanted
+
+
+def test_pyvo_sends_tables_and_keeps_their_words(url: str) -> None:
+    mine = Table({"n": [1, 2, 3], "ra": [10.0, 20.0, 30.0]})
+    mine["ra"].unit, mine["ra"].description = "deg", "where"
+    found = pyvo.dal.TAPService(url).run_sync("SELECT * FROM TAP_UPLOAD.t1 ORDER BY n", uploads={"t1": mine})
+    assert list(found["n"]) == [1, 2, 3]
+    field = found.getdesc("ra")
+    assert (str(field.unit), field.description) == ("deg", "where")
+
+
+def test_two_uploads_of_any_case(url: str) -> None:
+    files = {"a": ("a", b"x,y\n1,2\n3,4\n"), "b": ("b", b"x\n3\n")}
+    query = "SELECT p.y FROM tap_upload.first AS p JOIN TAP_UPLOAD.SECOND AS q ON p.x = q.x"
+    words = {"LANG": "ADQL", "QUERY": query, "RESPONSEFORMAT": "csv", "UPLOAD": "First,param:a;second,param:b"}
+    response = httpx.post(f"{url}/sync", data=words, files=files, trust_env=False)
+    assert response.text.split() == ["y", "4"]
+
+
+def test_an_upload_is_gone_with_its_query(url: str) -> None:
+    assert _ask(url, "SELECT COUNT(*) AS c FROM TAP_UPLOAD.mine", b"x\n1\n").status_code == 200
+    words = {"LANG": "ADQL", "QUERY": "SELECT * FROM TAP_UPLOAD.mine"}
+    again = httpx.post(f"{url}/sync", data=words, trust_env=False)
+    assert again.status_code == 400
+    assert "mine" in again.text
+
+
+@pytest.mark.parametrize(
+    ("upload", "content", "words"),
+    [
+        ("mine,param:other", b"x\n1\n", "no part"),
+        ("mine", b"x\n1\n", "is not"),
+        ("a.b,param:t", b"x\n1\n", "name of a table"),
+        ("mine,http://127.0.0.1/x", b"x\n1\n", "addresses"),
+        ("mine,file:///etc/passwd", b"x\n1\n", "addresses"),
+        ("mine,param:t", b"", "empty"),
+        ("mine,param:t", b'<!DOCTYPE x [<!ENTITY a "b">]><VOTABLE/>', "DOCTYPE"),
+        ("mine,param:t", b"\0\1\2\3", "upload mine"),
+    ],
+)
+def test_what_is_refused(url: str, upload: str, content: bytes, words: str) -> None:
+    response = _ask(url, "SELECT * FROM TAP_UPLOAD.mine", content, UPLOAD=upload)
+    assert response.status_code == 400
+    assert words in response.text
+    assert "/tmp" not in response.text
+
+
+def test_values_of_the_parameter() -> None:
+    assert wanted_uploads(["a,param:x; b , param:y"]) == (Wanted("a", "x"), Wanted("b", "y"))
+    assert wanted_uploads(["a,param:x", "a,param:x"]) == (Wanted("a", "x"),)
+    with pytest.raises(UploadError, match="two tables"):
+        wanted_uploads(["a,param:x", "A,param:y"])
