@@ -16,7 +16,7 @@ import pytest
 from qengine.client.local import LocalClient
 from qengine.client.loop import LoopThread
 from qengine.client.remote import RemoteClient
-from qengine.errors import ClusterError, ConfigError, ProtocolError, QueryError, QuerySyntaxError, QueryTimeoutError
+from qengine.errors import ClusterError, ConfigError, QueryError, QuerySyntaxError, QueryTimeoutError, UnknownNameError
 from qengine.tap.app import create_app
 from tests.support.fake_service import FakeService
 from tests.support.http_server import serving
@@ -242,7 +242,7 @@ def test_nobody_there() -> None:
 
 
 def test_something_else_there(service: FakeService) -> None:
-    with serving(create_app(service)) as address, pytest.raises(ProtocolError, match="404"):
+    with serving(create_app(service)) as address, pytest.raises(UnknownNameError, match="nothing at this address"):
         RemoteClient(f"{address}/elsewhere/tap").tables()
 
 
