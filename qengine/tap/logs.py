@@ -150,14 +150,19 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(words, ensure_ascii=False, default=str)
 
 
-def start_logging(*, stream: TextIO | None = None, level: int = logging.INFO) -> logging.Handler:
-    """Have the loggers of qengine write JSON lines to `stream` (None: standard error), and return the handler that does."""
+def start_logging(*, stream: TextIO | None = None) -> logging.Handler:
+    """Have requests, and the warnings of all loggers of qengine, written as JSON lines to `stream` (None: standard error).
+
+    What else is told of each query, a dozen lines, would take a quarter of a small query's time: the log of queries has the sum.
+    Return the handler.
+    """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter())
     logger = logging.getLogger("qengine")
     logger.addHandler(handler)
-    logger.setLevel(level)
+    logger.setLevel(logging.WARNING)
     logger.propagate = False
+    _log.setLevel(logging.INFO)
     return handler
 
 
