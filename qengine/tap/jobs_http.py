@@ -39,6 +39,7 @@ from qengine.tap.results import ResultFolder
 from qengine.tap.runner import JobRunner, running
 from qengine.tap.service import AnsweringService, TapSettings
 from qengine.tap.sync import while_connected
+from qengine.tap.uploads import received
 from qengine.tap.waiting import PhaseWatch
 
 _XML = {"content-type": "text/xml", "cache-control": "no-store"}
@@ -154,6 +155,7 @@ class _Handlers:
         return _xml(jobs_xml.job_list(found, self._base(request)))
 
     async def create(self, request: Request, parameters: Parameters) -> Response:
+        tables = await received(parameters)
         job = jobs.create(parameters, identity_of(request), self._settings, at=now())
         if _asked_phase(parameters, allowed=("RUN",)):
             job = jobs.run(job, at=now())
@@ -166,7 +168,12 @@ class _Handlers:
             if limits.jobs == 0:
                 raise LimitError("jobs are not offered to you", hint="prove who you are, or use /sync")
             check_storage(lambda: self._store.kept_bytes(job.owner), limits)
-            self._store.insert(job, active_limit=active_limit)
+            kept = self._desk.folder.save_uploads(job, tables) if tables else job
+            try:
+                self._store.insert(kept, active_limit=active_limit)
+            except BaseException:
+                self._desk.folder.remove(job.id)
+                raise
 
         await asyncio.to_thread(insert)
         self._begun(job)

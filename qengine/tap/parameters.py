@@ -72,7 +72,7 @@ def check_sync(
     if request and request.lower() != "doquery":
         raise QueryError(f"REQUEST={request} is not known here", hint="use REQUEST=doQuery or leave it out")
     if uploads is None and parameters.values.get("UPLOAD"):
-        raise UnsupportedQueryError("UPLOAD is not supported here", hint="send tables with a request to /sync")
+        raise UnsupportedQueryError("UPLOAD is not supported here", hint="send the tables with the request that names them")
     chosen, content_type = find_format(_format(parameters))
     language, text = check_statement(parameters)
     return SyncRequest(

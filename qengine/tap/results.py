@@ -10,12 +10,16 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
+
+import pyarrow as pa
 
 from qengine.catalog import durable
 from qengine.catalog.files import Files
 from qengine.catalog.jobs import Job
+from qengine.tap import uploads
 
 _FOLDER = "_results"
 _ID = re.compile(r"[0-9a-f]{32}")
@@ -47,6 +51,16 @@ class ResultFolder:
     def result(self, job: Job) -> Path:
         """Return where the result of a completed job is; there is no file if it is lost."""
         return self._files.need(self.of(job) / Path(str(job.result["file"])).name)
+
+    def save_uploads(self, job: Job, tables: Mapping[str, pa.Table]) -> Job:
+        """Keep the uploaded tables of a job beside its result, and return the job that says where."""
+        files = uploads.save(tables, self.of(job))
+        self._files.keep([self.of(job) / file for file in files.values()])
+        return replace(job, uploads=files)
+
+    def uploads(self, job: Job) -> dict[str, pa.Table]:
+        """Return the uploaded tables of a job."""
+        return uploads.load({name: self._files.need(self.of(job) / Path(str(file)).name) for name, file in job.uploads.items()})
 
     def remove(self, job: str) -> None:
         """Delete all that a job has left; nothing is no error."""

@@ -225,7 +225,10 @@ class JobRunner:
         clock = asyncio.timeout(None if math.isinf(duration_s) else duration_s)
         try:
             async with clock:
-                checked = check_sync(jobs.query_parameters(job), default_maxrec=allowed.maxrec, maxrec_limit=allowed.maxrec_limit)
+                uploads = await asyncio.to_thread(self._folder.uploads, job) if job.uploads else None
+                checked = check_sync(
+                    jobs.query_parameters(job), default_maxrec=allowed.maxrec, maxrec_limit=allowed.maxrec_limit, uploads=uploads
+                )
                 return await self._answer(run, limited(checked, limits), limits, identity)
         except TimeoutError as error:
             if not clock.expired():

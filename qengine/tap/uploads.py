@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import IO
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from qengine.errors import UploadError
+from qengine.catalog import durable
+from qengine.errors import StoreUnavailableError, UploadError
 from qengine.tap.parameters import Parameters
 from qengine.tap.upload_read import read_upload
 from qengine.tap.upload_scan import UploadLimits
@@ -74,6 +76,26 @@ async def received(parameters: Parameters, limits: UploadLimits | None = None) -
             f"UPLOAD: {missing[0].name}: the request has no part {missing[0].part[:80]!r}", hint="send it as multipart/form-data"
         )
     return await asyncio.to_thread(_read, wanted, files, limits or UploadLimits())
+
+
+def save(uploads: Mapping[str, pa.Table], folder: Path) -> dict[str, str]:
+    """Write tables into a folder, one file each, and return the file of each name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {}
+    for number, (name, table) in enumerate(uploads.items()):
+        files[name] = f"upload-{number}.parquet"
+        draft = folder / f".{files[name]}.tmp"
+        pq.write_table(table, draft, compression="lz4")
+        durable.place(draft, folder / files[name])
+    return files
+
+
+def load(paths: Mapping[str, Path]) -> dict[str, pa.Table]:
+    """Return the tables that `save` wrote, by name. Raise `StoreUnavailableError` if one is lost."""
+    try:
+        return {name: pq.read_table(path) for name, path in paths.items()}
+    except (OSError, pa.ArrowException) as error:
+        raise StoreUnavailableError("an uploaded table of the job cannot be read any more", hint="send the job anew") from error
 
 
 def _read(wanted: tuple[Wanted, ...], files: Mapping[str, IO[bytes]], limits: UploadLimits) -> dict[str, pa.Table]:

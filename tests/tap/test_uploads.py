@@ -17,11 +17,14 @@ import pytest
 import pyvo
 from astropy.table import Table
 
-from qengine.app import ClusterSettings, cluster
+from qengine.app import ClusterSettings, cluster, open_store
 from qengine.cli import run
 from qengine.errors import UploadError
 from qengine.tap.app import create_app
+from qengine.tap.jobs import JobSettings
+from qengine.tap.jobs_http import offering_jobs
 from qengine.tap.server import listening
+from qengine.tap.service import TapSettings
 from qengine.tap.uploads import Wanted, wanted_uploads
 
 STARS, MINE = 20_000, 500
@@ -57,10 +60,16 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     ready, addresses = threading.Event(), list[str]()
     ends: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
+    registry = open_store(folder / "store")[1]
+
     async def serve() -> None:
         ending = asyncio.Event()
         ends.append((asyncio.get_running_loop(), ending))
-        async with cluster(folder / "store", ClusterSettings()) as service, listening(create_app(service)) as server:
+        async with (
+            cluster(folder / "store", ClusterSettings()) as service,
+            offering_jobs(registry, service, tap=TapSettings(), settings=JobSettings()) as desk,
+            listening(create_app(service, jobs=desk)) as server,
+        ):
             addresses.append(server.address)
             ready.set()
             await ending.wait()
@@ -71,6 +80,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     yield f"{addresses[0]}/tap"
     ends[0][0].call_soon_threadsafe(ends[0][1].set)
     thread.join(30)
+    registry.close()
 
 
 def _ask(url: str, query: str, content: bytes, **more: str) -> httpx.Response:
@@ -129,6 +139,25 @@ def test_pyvo_sends_tables_and_keeps_their_words(url: str) -> None:
     assert list(found["n"]) == [1, 2, 3]
     field = found.getdesc("ra")
     assert (str(field.unit), field.description) == ("deg", "where")
+
+
+def test_jobs_keep_their_uploads(url: str) -> None:
+    service = pyvo.dal.TAPService(url)
+    assert [method.ivo_id for method in service.upload_methods] == ["ivo://ivoa.net/std/TAPRegExt#upload-inline"]
+    mine = Table({"n": [1, 2], "id": [41, 82]})
+    query = "SELECT m.n, s.mag FROM TAP_UPLOAD.mine AS m JOIN sky.stars AS s ON m.id = s.id ORDER BY m.n"
+    assert list(service.run_async(query, uploads={"mine": mine})["n"]) == [1, 2]
+    job = service.submit_job(query, uploads={"mine": mine})
+    job.run().wait(phases={"COMPLETED", "ERROR"}, timeout=30)
+    assert list(job.fetch_result()["n"]) == [1, 2]
+    job.delete()
+
+
+def test_jobs_refuse_bad_uploads_when_they_are_made(url: str) -> None:
+    words = {"LANG": "ADQL", "QUERY": "SELECT * FROM TAP_UPLOAD.mine", "UPLOAD": "mine,param:t"}
+    response = httpx.post(f"{url}/async", data=words, files={"t": ("t", b"<VOTABLE>")}, trust_env=False)
+    assert response.status_code == 400
+    assert "upload mine" in response.text
 
 
 def test_two_uploads_of_any_case(url: str) -> None:
