@@ -187,6 +187,6 @@ def test_requests(address: str, sky: tuple[Path, str]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 def test_many_requests(address: str, sky: tuple[Path, str]) -> None:
     Fuzz(address, sky[1], SLOW).run()
