@@ -111,14 +111,10 @@ def capabilities(base_url: str, settings: TapSettings, jobs: JobSettings | None 
 {languages}<description>ADQL 2.1, with extensions that are reported as warnings.
 LANG=ADQL-2.1-strict takes ADQL 2.1 and nothing else, LANG=SQL the SQL of DuckDB.</description>
 {features}</language>
-{formats}<uploadMethod ivo-id="ivo://ivoa.net/std/TAPRegExt#upload-inline"/>
-{_job_limits(jobs) if jobs is not None else ""}<outputLimit>
+{formats}{_job_limits(jobs) if jobs is not None else ""}<outputLimit>
 <default unit="row">{settings.maxrec}</default>
 <hard unit="row">{settings.maxrec_limit}</hard>
 </outputLimit>
-<uploadLimit>
-<hard unit="byte">{settings.request_bytes}</hard>
-</uploadLimit>
 </capability>
 {_vosi_capability("capabilities", base_url)}{_vosi_capability("availability", base_url)}{_vosi_capability("tables", base_url)}\
 <capability standardID="ivo://ivoa.net/std/DALI#examples">
