@@ -169,9 +169,10 @@ def read_counts(tree: Path, order: int) -> Int64Array | None:
 def _leaves(parts: Sequence[Written], tiles: Tiles) -> list[Leaf]:
     orders, indexes = tiles.orders, tiles.indexes
     by_tile: dict[int, list[Written]] = {}
-    for part in parts:
-        if part.start < LINE_END:
-            by_tile.setdefault(int(np.searchsorted(tiles.start, part.start, "right")) - 1, []).append(part)
+    on_sky = [part for part in parts if part.start < LINE_END]
+    at = np.searchsorted(tiles.start, np.array([part.start for part in on_sky], np.int64), "right") - 1
+    for tile, part in zip(at.tolist(), on_sky, strict=True):
+        by_tile.setdefault(tile, []).append(part)
     return [
         Leaf(
             order=int(orders[tile]),

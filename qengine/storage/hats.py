@@ -41,9 +41,9 @@ class Leaf:
     rows: int
 
 
-def leaf_folder(order: int, index: int) -> Path:
+def leaf_folder(order: int, index: int) -> str:
     """Return the folder of a tile relative to a catalogue's folder."""
-    return Path("dataset") / f"Norder={order}" / f"Dir={index // 10_000 * 10_000}" / f"Npix={index}"
+    return f"dataset/Norder={order}/Dir={index // 10_000 * 10_000}/Npix={index}"
 
 
 def write_tree(
@@ -59,11 +59,17 @@ def write_tree(
     `point_map` holds rows per NESTED pixel of the full sky.
     """
     (folder / "dataset").mkdir(parents=True)
+    # Paths as text: there may be 1e5 of them, each of which costs more as an object than its link.
+    made = set[str]()
     for leaf in leaves:
-        target = folder / leaf_folder(leaf.order, leaf.index)
-        target.mkdir(parents=True)
+        above, name = os.path.split(os.path.join(folder, leaf_folder(leaf.order, leaf.index)))
+        if above not in made:
+            os.makedirs(above, exist_ok=True)
+            made.add(above)
+        target = f"{above}/{name}"
+        os.mkdir(target)
         for part in leaf.parts:
-            link(part, target / link_name(part.stem))
+            link(part, f"{target}/{link_name(part.stem)}")
     write_face(folder, leaves, schema, properties=properties, point_map=point_map)
 
 
@@ -91,7 +97,7 @@ def write_face(
         write_properties(folder / name, properties)
 
 
-def link(part: Path, target: Path) -> None:
+def link(part: Path, target: Path | str) -> None:
     """Make `target` another name of `part`; a copy where the file system has no hard links."""
     try:
         os.link(part, target)
