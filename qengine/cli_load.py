@@ -65,7 +65,9 @@ class Lang(StrEnum):
     SQL = "sql"
 
 
-StoreOption = Annotated[Path | None, typer.Option("--store", envvar="QENGINE_STORE", help="Directory of the store.")]
+StoreOption = Annotated[
+    Path | None, typer.Option("--store", envvar="QENGINE_STORE", help="Directory of the store, or s3://BUCKET/PREFIX.")
+]
 CatalogOption = Annotated[str, typer.Option("--into", help="Catalogue to load into (the schema in queries).")]
 LoaderOption = Annotated[
     str, typer.Option("--loader", envvar="QENGINE_LOADER", help="host:port of a running loader, instead of --store.")

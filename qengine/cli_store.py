@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-StoreOption = Annotated[Path | None, typer.Option("--store", envvar="QENGINE_STORE", help="Directory of the store.")]
+StoreOption = Annotated[
+    Path | None, typer.Option("--store", envvar="QENGINE_STORE", help="Directory of the store, or s3://BUCKET/PREFIX.")
+]
 registry_app = typer.Typer(help="The registry of a store.", no_args_is_help=True)
 
 
