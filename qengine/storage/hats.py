@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -29,6 +31,7 @@ _FITS_BLOCK = 2880
 _FITS_CARD = 80
 _COARSE_ORDERS = (2, 4, 6)
 _LINKED = 24
+_LINKERS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,18 +62,27 @@ def write_tree(
     `point_map` holds rows per NESTED pixel of the full sky.
     """
     (folder / "dataset").mkdir(parents=True)
-    # Paths as text: there may be 1e5 of them, each of which costs more as an object than its link.
-    made = set[str]()
+    groups: dict[str, list[tuple[str, Leaf]]] = {}
     for leaf in leaves:
-        above, name = os.path.split(os.path.join(folder, leaf_folder(leaf.order, leaf.index)))
-        if above not in made:
-            os.makedirs(above, exist_ok=True)
-            made.add(above)
-        target = f"{above}/{name}"
+        above, _, name = leaf_folder(leaf.order, leaf.index).rpartition("/")
+        groups.setdefault(above, []).append((name, leaf))
+    with ThreadPoolExecutor(_LINKERS) as pool:
+        for _ in pool.map(partial(_fill, folder), groups.items()):
+            pass
+    write_face(folder, leaves, schema, properties=properties, point_map=point_map)
+
+
+def _fill(folder: Path, group: tuple[str, Sequence[tuple[str, Leaf]]]) -> None:
+    """Make the folders of some leaves below one of `folder`, and link their parts."""
+    above, leaves = group
+    place = folder / above
+    place.mkdir(parents=True, exist_ok=True)
+    # Paths as text: there may be 1e5 of them, each of which costs more as an object than its link.
+    for name, leaf in leaves:
+        target = f"{place}/{name}"
         os.mkdir(target)
         for part in leaf.parts:
             link(part, f"{target}/{link_name(part.stem)}")
-    write_face(folder, leaves, schema, properties=properties, point_map=point_map)
 
 
 def link_name(digest: str) -> str:

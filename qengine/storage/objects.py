@@ -71,6 +71,8 @@ class Store:
             return Path(unquote(urlsplit(uri).path))
         if "://" in uri:
             raise InputError(f"{uri}: only local files are served", hint="copy or mount the files")
+        if uri and not uri.startswith("/") and ".." not in uri:
+            return self.root / uri
         relative = PurePosixPath(uri)
         if relative.is_absolute():
             return Path(relative)
