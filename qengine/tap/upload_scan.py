@@ -27,7 +27,11 @@ _MAGIC = (
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadLimits:
     """What one upload may be. `bytes` bounds what was sent and what that is when it is unpacked, each; `memory_bytes` its rows in
-    memory. `markup_bytes` bounds one tag with all its attributes."""
+    memory. `markup_bytes` bounds one tag with all its attributes.
+
+    A request may name so many `tables`. One at an address must be there within `fetch_s`, and something of it every `idle_s`; it is
+    read from public addresses and from `networks`, such as 10.1.0.0/16.
+    """
 
     rows: int = 1_000_000
     bytes: int = 256 << 20
@@ -37,12 +41,16 @@ class UploadLimits:
     attributes: int = 64
     attribute_letters: int = 65_536
     markup_bytes: int = 1 << 20
+    tables: int = 16
+    networks: tuple[str, ...] = ()
+    fetch_s: float = 300.0
+    idle_s: float = 20.0
 
 
 def unpack(source: Path, target: Path, name: str, limits: UploadLimits) -> Path:
     """Return the path of the plain bytes: `source`, or `target` with what gzip had packed. Raise `UploadError`."""
     if source.stat().st_size > limits.bytes:
-        raise _too_large(name, limits)
+        raise too_large(name, limits)
     with source.open("rb") as packed:
         first = packed.read(2)
     if not first:
@@ -55,7 +63,7 @@ def unpack(source: Path, target: Path, name: str, limits: UploadLimits) -> Path:
             while piece := stream.read(_BLOCK):
                 written += len(piece)
                 if written > limits.bytes:
-                    raise _too_large(name, limits)
+                    raise too_large(name, limits)
                 plain.write(piece)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UploadError(
@@ -148,7 +156,8 @@ class _Scan:
         self._depth -= 1
 
 
-def _too_large(name: str, limits: UploadLimits) -> UploadError:
+def too_large(name: str, limits: UploadLimits) -> UploadError:
+    """Return the error of an upload with too many bytes."""
     return UploadError(
         f"upload {name}: it has more than {limits.bytes:,} bytes", hint="send the columns and rows that the query needs"
     )
