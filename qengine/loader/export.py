@@ -209,6 +209,7 @@ class _Export:
                 index=int(indexes[at]),
                 parts=tuple(sorted(path for path, _ in files)),
                 rows=sum(rows for _, rows in files),
+                bytes=sum(path.stat().st_size for path, _ in files),
             )
             for at, files in sorted(placed.items())
         )

@@ -70,7 +70,7 @@ def finish(root: Path, registry: Registry, load: Load, journal: Journal, *, is_h
     with nullcontext() if is_holding else exclusive(root, load.catalog, tables, wait_s=_BUSY_S):
         for tree in trees:
             if registry.is_latest(tree.table, load.snapshot):
-                reveal_tree(tree, load.snapshot)
+                reveal_tree(tree, load.snapshot, root)
             else:
                 tree.discard()
     journal.forget_trees()

@@ -1,12 +1,13 @@
 """From written parts to a published snapshot.
 
 1. The parts become one `TableSnapshot`, with the statistics of their footers.
-2. Its HATS tree is built where nobody looks (`snapshots/.staged-...`).
+2. Its HATS tree is drafted where nobody looks (`snapshots/.staged-...`): all but the links to parts.
 3. The registry publishes the manifest in one transaction: from here on queries see the table.
-4. The tree takes its name, and `collection.properties` points to it: from here on HATS readers see the table.
+4. The tree gets its links, which take seconds when there are a hundred thousand of them; then it takes its name, and
+   `collection.properties` points to it: from here on HATS readers see the table.
 
 A load that dies before step 3 leaves files that nothing refers to (`loader.leftovers`). One that dies between 3 and 4 has
-published: queries see the table, and its HATS tree gets its name when it is resumed, or when the next load of the catalogue
+published: queries see the table, and its HATS tree is made ready when it is resumed, or when the next load of the catalogue
 begins.
 """
 
@@ -34,7 +35,7 @@ from qengine.loader.partition import Tiles
 from qengine.loader.write import Written
 from qengine.sky.cells import LINE_END, ORDER
 from qengine.sky.healpix import read_map
-from qengine.storage.hats import SKYMAP, Leaf, catalogue_properties, write_collection, write_tree
+from qengine.storage.hats import SKYMAP, Leaf, catalogue_properties, draft_tree, fill_tree, write_collection
 
 STAGED = ".staged-"
 LOCK = ".load.lock"
@@ -84,7 +85,7 @@ def stage_tree(
     root: Path, table: Table, written: Sequence[Written], *, schema: pa.Schema, tiles: Tiles, margin_arcsec: float, load: str,
     counts: Int64Array, facts: Mapping[str, str],
 ) -> Tree:  # fmt: skip
-    """Build the HATS tree of the parts out of sight and return it. `counts` are rows per pixel of the map; `facts` further
+    """Draft the HATS tree of the parts out of sight and return it. `counts` are rows per pixel of the map; `facts` further
     properties."""
     snapshots = table_folder(root, table) / "snapshots"
     snapshots.mkdir(parents=True, exist_ok=True)
@@ -99,19 +100,23 @@ def stage_tree(
     primary = snapshots / f"{STAGED}{load}"
     for dead in (primary, snapshots / f"{STAGED}{load}-margin"):
         shutil.rmtree(dead, ignore_errors=True)
-    write_tree(primary, home, schema, properties=properties, point_map=counts)
+    draft_tree(primary, home, schema, root=root, properties=properties, point_map=counts)
     edges = _leaves([part for part in written if part.role is PartRole.MARGIN], tiles)
     margin = None
     if edges:
         margin = snapshots / f"{STAGED}{load}-margin"
         about = {"hats_margin_threshold": f"{margin_arcsec:g}", "hats_primary_table_url": name}
         named = catalogue_properties(name=f"{name}_margin", product="margin", leaves=edges, **common) | about
-        write_tree(margin, edges, schema, properties=named)
+        draft_tree(margin, edges, schema, root=root, properties=named)
     return Tree(table=table.full_name, snapshots=snapshots, primary=primary, margin=margin, margin_arcsec=margin_arcsec, name=name)
 
 
-def reveal_tree(tree: Tree, number: int) -> None:
-    """Give the tree of snapshot `number` its name and point the collection to it. What was done already is not done again."""
+def reveal_tree(tree: Tree, number: int, root: Path) -> None:
+    """Make the links of the tree of snapshot `number`, give it its name and point the collection to it. What was done already is not
+    done again."""
+    for folder in (tree.primary, tree.margin):
+        if folder is not None:
+            fill_tree(folder, root)
     margins = []
     if tree.margin is not None:
         name = f"{number}_{tree.margin_arcsec:g}arcs"
@@ -179,6 +184,7 @@ def _leaves(parts: Sequence[Written], tiles: Tiles) -> list[Leaf]:
             index=int(indexes[tile]),
             parts=tuple(part.file.path for part in found),
             rows=sum(part.file.rows for part in found),
+            bytes=sum(part.file.bytes for part in found),
         )
         for tile, found in sorted(by_tile.items())
     ]

@@ -231,7 +231,7 @@ class Transaction:
             for one in (result.tree for result in results)
             if one is not None
         ]  # fmt: skip
-        meter.mark("quality and trees")
+        meter.mark("quality")
         self._journal.write_trees([tree.to_json(root) for tree in trees])
         reports = agenda.reports([result.report for result in results], load.id)
         self._journal.write_report({"reports": [one.to_json() for one in reports]})

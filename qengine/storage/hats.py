@@ -3,10 +3,14 @@
 LSDB, hats and others read these; qengine itself reads manifests. A tree consists of hard links to parts (directory leaves,
 `hats_npix_suffix=/`), so it costs a directory entry per part and never a copy. No `_metadata` is written: a leaf may hold several
 parts. Everything is written into a folder that nobody sees yet; only `write_collection` changes what readers find, by one rename.
+
+A tree is made in two steps, since a hundred thousand links take seconds: `draft_tree` before a snapshot is published, and
+`fill_tree` after it, by whoever lives then.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -32,16 +36,18 @@ _FITS_CARD = 80
 _COARSE_ORDERS = (2, 4, 6)
 _LINKED = 24
 _LINKERS = 4
+_LINKS = ".links.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leaf:
-    """A tile (`order`, `index`) with the parts that lie in it and their number of rows."""
+    """A tile (`order`, `index`) with the parts that lie in it and their numbers of rows and bytes."""
 
     order: int
     index: int
     parts: tuple[Path, ...]
     rows: int
+    bytes: int
 
 
 def leaf_folder(order: int, index: int) -> str:
@@ -49,40 +55,58 @@ def leaf_folder(order: int, index: int) -> str:
     return f"dataset/Norder={order}/Dir={index // 10_000 * 10_000}/Npix={index}"
 
 
-def write_tree(
+def draft_tree(
     folder: Path,
     leaves: Sequence[Leaf],
     schema: pa.Schema,
     *,
+    root: Path,
     properties: Mapping[str, str],
     point_map: NDArray[np.int64] | None = None,
 ) -> None:
-    """Write one HATS catalogue into `folder`, which must not exist: links to the parts, and the face.
+    """Write one HATS catalogue into `folder`, which must not exist: the face, and a list of the links to parts that `fill_tree`
+    makes. `root` is the store's root: what lies below it may move with it in between.
 
     `point_map` holds rows per NESTED pixel of the full sky.
     """
     (folder / "dataset").mkdir(parents=True)
-    groups: dict[str, list[tuple[str, Leaf]]] = {}
-    for leaf in leaves:
-        above, _, name = leaf_folder(leaf.order, leaf.index).rpartition("/")
-        groups.setdefault(above, []).append((name, leaf))
-    with ThreadPoolExecutor(_LINKERS) as pool:
-        for _ in pool.map(partial(_fill, folder), groups.items()):
-            pass
     write_face(folder, leaves, schema, properties=properties, point_map=point_map)
+    above = f"{root}/"
+    links = [[leaf_folder(leaf.order, leaf.index), [str(part).removeprefix(above) for part in leaf.parts]] for leaf in leaves]
+    with (folder / _LINKS).open("w", encoding="utf-8") as file:
+        json.dump(links, file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
-def _fill(folder: Path, group: tuple[str, Sequence[tuple[str, Leaf]]]) -> None:
+def fill_tree(folder: Path, root: Path) -> None:
+    """Make the links of a tree that `draft_tree` wrote; those of a process that died are made anew. What is done stays so."""
+    listed = folder / _LINKS
+    if not listed.is_file():
+        return
+    for dead in (folder / "dataset").glob("Norder=*"):
+        shutil.rmtree(dead)
+    groups: dict[str, list[tuple[str, list[str]]]] = {}
+    for place, parts in json.loads(listed.read_text()):
+        above, _, name = place.rpartition("/")
+        groups.setdefault(above, []).append((name, parts))
+    with ThreadPoolExecutor(_LINKERS) as pool:
+        for _ in pool.map(partial(_fill, folder, str(root)), groups.items()):
+            pass
+    listed.unlink()
+
+
+def _fill(folder: Path, root: str, group: tuple[str, Sequence[tuple[str, Sequence[str]]]]) -> None:
     """Make the folders of some leaves below one of `folder`, and link their parts."""
     above, leaves = group
     place = folder / above
     place.mkdir(parents=True, exist_ok=True)
     # Paths as text: there may be 1e5 of them, each of which costs more as an object than its link.
-    for name, leaf in leaves:
+    for name, parts in leaves:
         target = f"{place}/{name}"
         os.mkdir(target)
-        for part in leaf.parts:
-            link(part, f"{target}/{link_name(part.stem)}")
+        for part in parts:
+            link(os.path.join(root, part), f"{target}/{link_name(part.rpartition('/')[2].partition('.')[0])}")
 
 
 def link_name(digest: str) -> str:
@@ -109,7 +133,7 @@ def write_face(
         write_properties(folder / name, properties)
 
 
-def link(part: Path, target: Path | str) -> None:
+def link(part: Path | str, target: Path | str) -> None:
     """Make `target` another name of `part`; a copy where the file system has no hard links."""
     try:
         os.link(part, target)
@@ -122,7 +146,7 @@ def catalogue_properties(
 ) -> dict[str, str]:
     """Return the properties of an object, source or margin catalogue (`product`); `created` is an ISO 8601 time in UTC."""
     hidden = [field.name for field in schema if field.name.startswith("_")]
-    size = sum(part.stat().st_size for leaf in leaves for part in leaf.parts)
+    size = sum(leaf.bytes for leaf in leaves)
     return {
         "obs_collection": name,
         "dataproduct_type": product,

@@ -311,6 +311,23 @@ def test_a_tree_without_a_name_is_healed_by_whoever_comes_next(site: Site) -> No
     assert journal.trees() == []
 
 
+def test_a_load_that_died_before_its_links_is_healed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(folder: Path, root: Path) -> None:
+        raise KeyboardInterrupt
+
+    objects, _ = family(site)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("qengine.loader.publish.fill_tree", die)
+        site.load(objects, key="id")
+    assert len(site.snapshot().home)  # it is published
+    folder = site.store.root / "demo/obj"
+    assert not (folder / "collection.properties").exists()
+    leftovers.heal(site.store.root, site.registry, "demo")
+    assert read_properties(folder / "collection.properties")["hats_primary_table_url"] == "snapshots/1"
+    linked = {path.stat().st_ino for path in (folder / "snapshots/1/dataset").rglob("Npix=*/*.parquet")}
+    assert linked == {site.store.path(uri).stat().st_ino for uri in site.snapshot().home.uri.to_pylist()}
+
+
 def test_a_tree_that_came_too_late_is_not_pointed_to(site: Site) -> None:
     objects, _ = family(site)
     site.load(objects, key="id")

@@ -12,13 +12,14 @@ import pytest
 from qengine.storage.hats import (
     Leaf,
     catalogue_properties,
+    draft_tree,
+    fill_tree,
     leaf_folder,
     link,
     read_properties,
     write_collection,
     write_map,
     write_properties,
-    write_tree,
 )
 
 SCHEMA = pa.schema([("_healpix_29", pa.int64()), ("ra", pa.float64()), ("dec", pa.float64())])
@@ -39,11 +40,12 @@ def test_leaf_folders(order: int, index: int, path: str) -> None:
 def test_tree_has_what_readers_need(tmp_path: Path) -> None:
     part = tmp_path / f"{'ab' * 32}.parquet"
     pq.write_table(SCHEMA.empty_table(), part)
-    leaves = [Leaf(order=2, index=5, parts=(part,), rows=7), Leaf(order=1, index=9, parts=(part,), rows=3)]
+    leaves = [Leaf(order=2, index=5, parts=(part,), rows=7, bytes=9), Leaf(order=1, index=9, parts=(part,), rows=3, bytes=9)]
     properties = catalogue_properties(
         name="c", product="object", ra="ra", dec="dec", leaves=leaves, schema=SCHEMA, builder="test", created="2026-01-01T00:00UTC"
     )
-    write_tree(tmp_path / "t", leaves, SCHEMA, properties=properties, point_map=np.zeros(12, np.int64))
+    draft_tree(tmp_path / "t", leaves, SCHEMA, root=tmp_path, properties=properties, point_map=np.zeros(12, np.int64))
+    fill_tree(tmp_path / "t", tmp_path)
     files = {p.relative_to(tmp_path / "t").as_posix() for p in (tmp_path / "t").rglob("*") if p.is_file()}
     assert files == {
         "properties", "hats.properties", "partition_info.csv", "point_map.fits", "skymap.fits", "dataset/_common_metadata",
@@ -55,6 +57,24 @@ def test_tree_has_what_readers_need(tmp_path: Path) -> None:
     assert (found["hats_nrows"], found["hats_order"], found["hats_max_rows"]) == ("10", "2", "7")
     assert found["hats_cols_default"] == "ra dec"
     assert float(found["moc_sky_fraction"]) == pytest.approx(1 / 192 + 1 / 48, abs=1e-5)
+
+
+def test_a_tree_whose_links_were_interrupted_is_filled_anew(tmp_path: Path) -> None:
+    part = tmp_path / f"store/p/{'ab' * 32}.parquet"
+    part.parent.mkdir(parents=True)
+    pq.write_table(SCHEMA.empty_table(), part)
+    leaves = [Leaf(order=2, index=index, parts=(part,), rows=1, bytes=1) for index in range(3)]
+    draft_tree(tmp_path / "store/t", leaves, SCHEMA, root=tmp_path / "store", properties={})
+    half = tmp_path / f"store/t/{leaf_folder(2, 1)}"
+    half.mkdir(parents=True)
+    (half / "abababababababababababab.parquet").write_bytes(b"half a copy")
+    moved = (tmp_path / "store").rename(tmp_path / "moved")
+    for _ in range(2):  # the second time there is nothing to do
+        fill_tree(moved / "t", moved)
+        found = sorted((moved / "t").rglob("Npix=*/*.parquet"))
+        assert [path.parent.name for path in found] == ["Npix=0", "Npix=1", "Npix=2"]
+        assert {path.stat().st_ino for path in found} == {(moved / "p" / part.name).stat().st_ino}
+    assert not [path for path in (moved / "t").iterdir() if path.name.startswith(".")]
 
 
 def test_links_share_bytes_and_do_not_copy(tmp_path: Path) -> None:
@@ -100,11 +120,12 @@ def test_maps_are_sky_maps_of_several_orders(tmp_path: Path) -> None:
     table = pa.table({field.name: pa.array([1], field.type) for field in schema}, schema=schema)
     part = tmp_path / f"{'ab' * 32}.parquet"
     pq.write_table(table, part)
-    leaves = [Leaf(order=0, index=0, parts=(part,), rows=1)]
+    leaves = [Leaf(order=0, index=0, parts=(part,), rows=1, bytes=9)]
     words = catalogue_properties(
         name="c", product="object", ra="ra", dec="dec", leaves=leaves, schema=schema, builder="test", created="2026-01-01T00:00UTC"
     )
-    write_tree(tmp_path / "t", leaves, schema, properties=words, point_map=counts)
+    draft_tree(tmp_path / "t", leaves, schema, root=tmp_path, properties=words, point_map=counts)
+    fill_tree(tmp_path / "t", tmp_path)
     catalog = hats.read_hats(tmp_path / "t")
     assert (catalog.catalog_info.skymap_order, catalog.catalog_info.skymap_alt_orders) == (5, [2, 4])
     for order in (None, 5, 4, 3, 2, 1, 0):
