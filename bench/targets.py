@@ -57,7 +57,6 @@ TARGETS: dict[str, tuple[Target, ...]] = {
     "pairs_sky_2arcsec": (Target(factor=1.3),),
     "load_hats": (Target(factor=0.25),),
     "read_wide": (Target(plus_ms=2000),),
-    "publish_1e5_parts": (Target(plus_ms=5000),),
     "plan_cone": (Target(plus_ms=20),),
     "plan_full_sky": (Target(plus_ms=1000),),
 }
@@ -68,6 +67,7 @@ LIMITS: dict[str, tuple[Limit, ...]] = {
     "load": (Limit(figure="rows_per_core_s", least=500_000), Limit(figure="peak_mb", most=6144)),
     "load_children": (Limit(figure="rows_per_core_s", least=700_000), Limit(figure="peak_mb", most=6144)),
     "load_wide": (Limit(figure="mb_per_core_s", least=60), Limit(figure="peak_mb", most=6144)),
+    "publish_1e5_parts": (Limit(figure="published_s", most=5), Limit(figure="reader_s", most=1)),
     "append_local": (Limit(figure="share_of_wall", most=0.05),),
     "append_scattered": (Limit(figure="share_of_wall", most=0.6),),
     "export_memory": (Limit(figure="peak_mb", most=1024),),

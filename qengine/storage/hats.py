@@ -74,7 +74,7 @@ def draft_tree(
     above = f"{root}/"
     links = [[leaf_folder(leaf.order, leaf.index), [str(part).removeprefix(above) for part in leaf.parts]] for leaf in leaves]
     with (folder / _LINKS).open("w", encoding="utf-8") as file:
-        json.dump(links, file)
+        file.write(json.dumps(links))  # `dump` is ten times as slow
         file.flush()
         os.fsync(file.fileno())
 
