@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from qengine.tap.jobs import JobSettings
     from qengine.tap.limits import LimitSettings
     from qengine.tap.service import TapSettings
+    from qengine.tap.upload_scan import UploadLimits
     from qengine.tap.web import HttpSettings
 
 _GC_THRESHOLDS = (20_000, 20, 50)
@@ -71,8 +72,8 @@ class ClusterSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Front:
-    """How the service presents itself, whom it lets in, who may ask for how much, what it logs, how it runs jobs, and how it
-    speaks HTTP."""
+    """How the service presents itself, whom it lets in, who may ask for how much, what it logs, how it runs jobs, how it speaks
+    HTTP, and what tables it takes with a query."""
 
     tap: TapSettings
     access: AccessSettings
@@ -80,6 +81,7 @@ class Front:
     log: QueryLogSettings
     jobs: JobSettings
     http: HttpSettings
+    uploads: UploadLimits
 
 
 def open_store(
@@ -167,13 +169,14 @@ def serve(
     With `addresses` of running workers (`qengine worker`), which must see the same store, none is started.
 
     Settings come from the TOML file that QENGINE_CONFIG names and from the environment: sections tap, http, access, limits, log,
-    jobs, cache, dispatch and service.
+    jobs, uploads, cache, dispatch and service.
     """
     # The web framework takes long to import, and only a service needs it.
     from qengine.tap.credentials import AccessSettings
     from qengine.tap.jobs import JobSettings
     from qengine.tap.limits import LimitSettings
     from qengine.tap.service import TapSettings
+    from qengine.tap.upload_scan import UploadLimits
     from qengine.tap.web import HttpSettings
 
     file = os.environ.get("QENGINE_CONFIG")
@@ -184,6 +187,7 @@ def serve(
     log = config.fill("log", QueryLogSettings)
     jobs = config.fill("jobs", JobSettings)
     http = config.fill("http", HttpSettings)
+    uploads = config.fill("uploads", UploadLimits)
     settings = ClusterSettings(
         workers=workers,
         addresses=addresses,
@@ -193,7 +197,7 @@ def serve(
     )
     config.finish()
     with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
-        front = Front(tap=tap, access=access, limits=limits, log=log, jobs=jobs, http=http)
+        front = Front(tap=tap, access=access, limits=limits, log=log, jobs=jobs, http=http, uploads=uploads)
         asyncio.run(_serve(store, settings, front, host=host, port=port))
 
 
@@ -217,7 +221,7 @@ async def _serve(store: Path | str, settings: ClusterSettings, front: Front, *, 
             cluster(store, settings, query_log=query_log) as service,
             offering_jobs(registry, service, tap=front.tap, settings=front.jobs, gate=gate) as desk,
             listening(
-                create_app(service, front.tap, jobs=desk, door=door, gate=gate, http=front.http),
+                create_app(service, front.tap, jobs=desk, door=door, gate=gate, http=front.http, uploads=front.uploads),
                 host=host,
                 port=port,
                 shutdown_s=front.http.shutdown_s,

@@ -138,10 +138,11 @@ class JobStore:
             connection.execute(sa.insert(JOBS).values(_row(job)))
 
     def kept_bytes(self, owner: str) -> int:
-        """Return how many bytes the results of an owner's jobs have."""
+        """Return how many bytes the results and uploaded tables of an owner's jobs have."""
         with self._database.reading() as connection:
-            results = connection.execute(sa.select(JOBS.c.result).where(JOBS.c.owner == owner)).scalars()
-            return sum(int(json.loads(words).get("bytes", 0)) for words in results)
+            found = connection.execute(sa.select(JOBS.c.result, JOBS.c.uploads).where(JOBS.c.owner == owner)).all()
+        results = sum(json.loads(result).get("bytes", 0) for result, _ in found)
+        return int(results + sum(one["bytes"] for _, uploads in found for one in json.loads(uploads).values()))
 
     def find(self, job: str) -> Job:
         """Return a job. Raise `UnknownJobError` if there is none."""

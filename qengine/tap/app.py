@@ -16,12 +16,10 @@ What a request means is decided in `parameters.py`, answers come from the servic
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 from starlette.applications import Starlette
-from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import ClientDisconnect, Request
@@ -36,6 +34,7 @@ from qengine.tap import datalink, examples, jobs_http, metadata, metrics, openap
 from qengine.tap.access import AccessMiddleware, Doorkeeper, security_methods
 from qengine.tap.cors import cors
 from qengine.tap.failure import as_known, error_response
+from qengine.tap.forms import parameters_of
 from qengine.tap.identity import address_of, identity_of
 from qengine.tap.jobs import JobSettings
 from qengine.tap.jobs_http import JobDesk
@@ -45,6 +44,8 @@ from qengine.tap.metrics import Metrics
 from qengine.tap.page import landing_page
 from qengine.tap.parameters import Parameters, check_max_cost, check_snapshots, check_statement
 from qengine.tap.service import AnsweringService, TapSettings
+from qengine.tap.upload_scan import UploadLimits
+from qengine.tap.uploads import Uploads
 from qengine.tap.web import HttpSettings, SizeMiddleware, failed, refused
 
 _XML = "text/xml"
@@ -63,14 +64,17 @@ def create_app(
     door: Doorkeeper | None = None,
     gate: Gate | None = None,
     http: HttpSettings | None = None,
+    uploads: UploadLimits | None = None,
 ) -> Starlette:
     """Return the ASGI application that serves `service` under `/tap`, with asynchronous queries if there is a desk for them.
 
     `door` finds out who sends a request; without one all are anonymous. `gate` says who may ask for how much. `http` is how
-    it speaks HTTP. `base_url` overrides the one of `settings`.
+    it speaks HTTP, `uploads` what tables may come with a request. `base_url` overrides the one of `settings`.
     """
     chosen, spoken = settings or TapSettings(), http or HttpSettings()
-    handlers = _Handlers(service, chosen, base_url or chosen.base_url, jobs.settings if jobs is not None else None, door, gate)
+    received = Uploads(uploads)
+    desk = jobs.settings if jobs is not None else None
+    handlers = _Handlers(service, chosen, base_url or chosen.base_url, desk, door, gate, received)
     routes = [
         Route("/", handlers.home),
         Route("/tap", handlers.page),
@@ -86,7 +90,7 @@ def create_app(
     routes += examples.routes(handlers.catalog, handlers.guarded, chosen, path="/tap")
     routes += datalink.routes(handlers.answer, handlers.catalog, handlers.guarded, path="/tap")
     if jobs is not None:
-        routes += jobs_http.routes(jobs, handlers.guarded, handlers.base, path="/tap")
+        routes += jobs_http.routes(jobs, handlers.guarded, handlers.base, received, path="/tap")
     routes += openapi.routes(handlers.base, path="/tap")
     observers: list[Observer] = [to_log] if spoken.log == "json" else []
     if spoken.has_metrics:
@@ -95,7 +99,9 @@ def create_app(
         observers.append(counted.observe)
     middleware = [Middleware(ObservingMiddleware, routes=routes, observers=observers)] if observers else []
     middleware += cors(spoken.cors_origins)
-    middleware.append(Middleware(SizeMiddleware, settings=spoken, body_bytes=chosen.request_bytes))
+    middleware.append(
+        Middleware(SizeMiddleware, settings=spoken, body_bytes=chosen.request_bytes, file_bytes=received.limits.bytes)
+    )
     middleware += [Middleware(GZipMiddleware, minimum_size=4096, compresslevel=1)] if chosen.is_gzip else []
     if door is not None:
         middleware.append(Middleware(AccessMiddleware, door=door))
@@ -113,6 +119,7 @@ class _Handlers:
         jobs: JobSettings | None,
         door: Doorkeeper | None,
         gate: Gate | None,
+        uploads: Uploads,
     ) -> None:
         self._service = service
         self._settings = settings
@@ -120,6 +127,7 @@ class _Handlers:
         self._base_url = base_url.rstrip("/")
         self._door = door
         self._gate = gate or Gate(UNLIMITED, settings)
+        self._uploads = uploads
 
     async def home(self, request: Request) -> Response:
         return RedirectResponse(self.base(request))
@@ -188,7 +196,7 @@ class _Handlers:
     async def answer(self, request: Request, parameters: Parameters) -> Response:
         if request.method == "HEAD":  # nobody reads the rows
             parameters = Parameters({**parameters.values, "MAXREC": ("0",)}, parameters.files)
-        return await sync.respond(request, parameters, self._service, self._gate, base_url=self.base(request))
+        return await sync.respond(request, parameters, self._service, self._gate, self._uploads, base_url=self.base(request))
 
     async def _query_plan(self, request: Request, parameters: Parameters) -> Response:
         language, text = check_statement(parameters)
@@ -251,16 +259,5 @@ class _Handlers:
         return self._base_url or f"{request.url.scheme}://{request.url.netloc}/tap"
 
     async def _parameters(self, request: Request) -> Parameters:
-        pairs = list(request.query_params.multi_items())
-        files: dict[str, IO[bytes]] = {}
-        if request.method == "POST":
-            try:
-                form = await request.form(max_files=16, max_fields=1000, max_part_size=self._settings.request_bytes)
-            except (MultiPartException, HTTPException, LookupError, ValueError) as error:
-                raise QueryError(f"the form cannot be read: {getattr(error, 'message', None) or error.args}") from error
-            for name, value in form.multi_items():
-                if isinstance(value, UploadFile):
-                    files[name] = value.file
-                else:
-                    pairs.append((name, value))
-        return Parameters(Parameters.gather(pairs).values, files)
+        allowed = self._uploads.bytes_for(self._gate.limits_of(identity_of(request)).upload)
+        return await parameters_of(request, text_bytes=self._settings.request_bytes, file_bytes=allowed)

@@ -84,7 +84,8 @@ def identity_of_job(job: Job) -> Identity:
 
 
 def add_parameters(job: Job, parameters: Parameters, settings: JobSettings, *, at: datetime) -> Job:
-    """Return the job with parameters of its query and of itself set; those of its query replace what they were before."""
+    """Return the job with parameters of its query and of itself set; those of its query replace what they were before, and
+    tables are added to those that it has."""
     job = _check(job, (Phase.PENDING,), "get parameters")
     if run_id := parameters.one("RUNID"):
         job = set_run_id(job, run_id)
@@ -93,10 +94,18 @@ def add_parameters(job: Job, parameters: Parameters, settings: JobSettings, *, a
     if destruction := parameters.one("DESTRUCTION"):
         job = set_destruction(job, destruction, settings, at=at)
     given = {name: values for name, values in parameters.values.items() if name not in _CONTROL}
+    if "UPLOAD" in given:
+        given["UPLOAD"] = (*job.parameters.get("UPLOAD", ()), *given["UPLOAD"])
     size = sum(len(text) for values in given.values() for text in values)
     if size > _PARAMETER_LETTERS:
         raise LimitError(f"the parameters have {size} letters", hint=f"a job keeps at most {_PARAMETER_LETTERS}")
     return replace(job, parameters={**job.parameters, **given})
+
+
+def add_uploads(job: Job, uploads: Json) -> Job:
+    """Return the job with more uploaded tables, which replace those of the same names."""
+    names = {name.lower() for name in uploads}
+    return replace(job, uploads={**{name: one for name, one in job.uploads.items() if name.lower() not in names}, **uploads})
 
 
 def query_parameters(job: Job) -> Parameters:

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import pyarrow as pa
 from starlette.requests import Request
 from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -31,15 +32,15 @@ from qengine.errors import DataError, LimitError, QueryError, by_code
 from qengine.tap import jobs, jobs_xml
 from qengine.tap.failure import error_response
 from qengine.tap.formats.votable import error_document
-from qengine.tap.identity import identity_of
+from qengine.tap.identity import address_of, identity_of
 from qengine.tap.jobs import JobSettings
-from qengine.tap.limits import UNLIMITED, Gate, check_storage
+from qengine.tap.limits import UNLIMITED, Gate, Limits, check_storage
 from qengine.tap.parameters import Parameters, check_max_cost, check_snapshots, check_statement
 from qengine.tap.results import ResultFolder
 from qengine.tap.runner import JobRunner, running
 from qengine.tap.service import AnsweringService, TapSettings
 from qengine.tap.sync import while_connected
-from qengine.tap.uploads import received
+from qengine.tap.uploads import Uploads
 from qengine.tap.waiting import PhaseWatch
 
 _XML = {"content-type": "text/xml", "cache-control": "no-store"}
@@ -82,9 +83,9 @@ async def offering_jobs(
         yield JobDesk(store=store, folder=folder, service=service, settings=settings, runner=runner, watch=watch, gate=gate)
 
 
-def routes(desk: JobDesk, guard: Guard, base: Callable[[Request], str], *, path: str) -> list[Route]:
+def routes(desk: JobDesk, guard: Guard, base: Callable[[Request], str], uploads: Uploads, *, path: str) -> list[Route]:
     """Return the routes of /async below `path`; `base` returns the address of the service."""
-    handlers = _Handlers(desk, base)
+    handlers = _Handlers(desk, base, uploads)
 
     def route(end: str, handle: Handle, *methods: str) -> Route:
         async def answer(request: Request) -> Response:
@@ -132,11 +133,12 @@ def _missing_is_404(handle: Handle) -> Handle:
 class _Handlers:
     """Handlers over one desk. Each finds the job first, as the one who asks may see it."""
 
-    def __init__(self, desk: JobDesk, base: Callable[[Request], str]) -> None:
+    def __init__(self, desk: JobDesk, base: Callable[[Request], str], uploads: Uploads) -> None:
         self._desk = desk
         self._store = desk.store
         self._settings = desk.settings
         self._base = base
+        self._uploads = uploads
         self._quoting: set[asyncio.Task[None]] = set()
 
     # -- the list -------------------------------------------------------------------------------------------------------------
@@ -155,7 +157,7 @@ class _Handlers:
         return _xml(jobs_xml.job_list(found, self._base(request)))
 
     async def create(self, request: Request, parameters: Parameters) -> Response:
-        tables = await received(parameters)
+        tables = await self._received(request, parameters)
         job = jobs.create(parameters, identity_of(request), self._settings, at=now())
         if _asked_phase(parameters, allowed=("RUN",)):
             job = jobs.run(job, at=now())
@@ -167,9 +169,8 @@ class _Handlers:
         def insert() -> None:
             if limits.jobs == 0:
                 raise LimitError("jobs are not offered to you", hint="prove who you are, or use /sync")
-            check_storage(lambda: self._store.kept_bytes(job.owner), limits)
-            kept = self._desk.folder.save_uploads(job, tables) if tables else job
             try:
+                kept = self._keep(job, tables, limits)
                 self._store.insert(kept, active_limit=active_limit)
             except BaseException:
                 self._desk.folder.remove(job.id)
@@ -254,7 +255,23 @@ class _Handlers:
         return _xml(jobs_xml.parameters_document(await self._find(request)))
 
     async def set_parameters(self, request: Request, parameters: Parameters) -> Response:
-        job = await self._edit(request, lambda old: jobs.add_parameters(old, parameters, self._settings, at=now()))
+        def change(old: Job) -> Job:
+            return jobs.add_parameters(old, parameters, self._settings, at=now())
+
+        if not parameters.values.get("UPLOAD"):
+            return self._see(request, await self._edit(request, change))
+        before = await self._find(request)
+        change(before)  # what is wrong is said before tables are read
+        tables = await self._received(request, parameters)
+        limits = self._desk.gate.limits_of(identity_of(request))
+        kept = await asyncio.to_thread(self._keep, replace(before, uploads={}), tables, limits)
+        try:
+            job = await self._edit(request, lambda old: jobs.add_uploads(change(old), kept.uploads))
+        except BaseException:
+            self._desk.folder.drop_uploads(kept)
+            raise
+        replaced = {name: one for name, one in before.uploads.items() if one not in job.uploads.values()}
+        await asyncio.to_thread(self._desk.folder.drop_uploads, replace(job, uploads=replaced))
         return self._see(request, job)
 
     async def error(self, request: Request, parameters: Parameters) -> Response:
@@ -279,6 +296,29 @@ class _Handlers:
         return FileResponse(path, headers={"content-type": str(job.result["media_type"])})
 
     # -- what they share ------------------------------------------------------------------------------------------------------
+
+    async def _received(self, request: Request, parameters: Parameters) -> dict[str, pa.Table]:
+        """Return the tables that came with a request, which is one of those that its sender may have at a time."""
+        if not parameters.values.get("UPLOAD"):
+            return {}
+        identity, gate = identity_of(request), self._desk.gate
+        slot = await while_connected(request, gate.take(identity, address_of(request)))
+        try:
+            work = self._uploads.received(parameters, allowed=gate.limits_of(identity).upload)
+            return await while_connected(request, work)
+        finally:
+            slot.release()
+
+    def _keep(self, job: Job, tables: Mapping[str, pa.Table], limits: Limits) -> Job:
+        """Keep tables beside the results of a job, if its owner may keep so much, and return the job that has them."""
+        kept = self._desk.folder.save_uploads(job, tables) if tables else job
+        try:
+            added = sum(int(one["bytes"]) for one in kept.uploads.values())
+            check_storage(lambda: self._store.kept_bytes(job.owner) + added, limits)
+        except BaseException:
+            self._desk.folder.drop_uploads(kept)
+            raise
+        return kept
 
     async def _find(self, request: Request) -> Job:
         return _visible(await asyncio.to_thread(self._store.find, request.path_params["job"]), request)

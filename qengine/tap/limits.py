@@ -36,7 +36,7 @@ class Limits:
     `queries` may wait for their answers at a time. An answer has `maxrec` rows at most unless more are asked for, and never more
     than `rows`; it has `bytes` at most, in its format, and what it reads is estimated at `reads` bytes at most. `seconds` is how
     long /sync takes at most, `job_seconds` a job. `jobs` may be there that have not ended. `storage` is for results and tables that
-    are kept, in bytes.
+    are kept, in bytes; tables that are uploaded with a request have `upload` bytes at most.
     """
 
     queries: float | None = None
@@ -48,6 +48,7 @@ class Limits:
     job_seconds: float | None = None
     jobs: float | None = None
     storage: float | None = None
+    upload: float | None = None
 
     @classmethod
     def parse(cls, text: str) -> Limits:
@@ -78,7 +79,7 @@ class LimitSettings:
     """Limits of `anonymous` ones and of `users`; `groups` and `people` have entries such as `dp1: queries=100 rows=1e9`. A query
     waits for its turn for `patience_s`."""
 
-    anonymous: str = "queries=50 rows=1e6 seconds=3600"
+    anonymous: str = "queries=50 rows=1e6 seconds=3600 upload=64MB"
     users: str = "queries=50 maxrec=1e8 rows=1e8 seconds=3600"
     groups: tuple[str, ...] = ()
     people: tuple[str, ...] = ()

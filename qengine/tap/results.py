@@ -54,13 +54,19 @@ class ResultFolder:
 
     def save_uploads(self, job: Job, tables: Mapping[str, pa.Table]) -> Job:
         """Keep the uploaded tables of a job beside its result, and return the job that says where."""
-        files = uploads.save(tables, self.of(job))
-        self._files.keep([self.of(job) / file for file in files.values()])
-        return replace(job, uploads=files)
+        saved = uploads.save(tables, self.of(job))
+        self._files.keep([self.of(job) / one["file"] for one in saved.values()])
+        return replace(job, uploads=saved)
+
+    def drop_uploads(self, job: Job) -> None:
+        """Delete the uploaded tables of a job that does not get them."""
+        for one in job.uploads.values():
+            self._files.remove(self.of(job) / Path(str(one["file"])).name)
 
     def uploads(self, job: Job) -> dict[str, pa.Table]:
         """Return the uploaded tables of a job."""
-        return uploads.load({name: self._files.need(self.of(job) / Path(str(file)).name) for name, file in job.uploads.items()})
+        files = {name: Path(str(one["file"])).name for name, one in job.uploads.items()}
+        return uploads.load({name: self._files.need(self.of(job) / file) for name, file in files.items()})
 
     def remove(self, job: str) -> None:
         """Delete all that a job has left; nothing is no error."""

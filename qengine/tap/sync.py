@@ -24,7 +24,7 @@ from qengine.tap.logs import notes_of
 from qengine.tap.parameters import Parameters, SyncRequest, check_sync
 from qengine.tap.service import AnsweringService
 from qengine.tap.stream import Opened, ask, in_time, opened, pieces
-from qengine.tap.uploads import received
+from qengine.tap.uploads import Uploads
 
 QUERY_ID_HEADER = "X-Query-Id"
 """In the response: the id for `/tap/progress/<id>`. In a request: the id that the
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 async def respond(
-    request: Request, parameters: Parameters, service: AnsweringService, gate: Gate, *, base_url: str = ""
+    request: Request, parameters: Parameters, service: AnsweringService, gate: Gate, uploads: Uploads, *, base_url: str = ""
 ) -> Response:
     """Return the response to a /sync request; `base_url` is the service's address, for links in results."""
     identity = identity_of(request)
@@ -46,7 +46,8 @@ async def respond(
         slot = await while_connected(request, gate.take(identity, address_of(request)))
         try:
             if parameters.values.get("UPLOAD"):
-                checked = replace(checked, uploads=await while_connected(request, received(parameters)))
+                work = uploads.received(parameters, allowed=gate.limits_of(identity).upload)
+                checked = replace(checked, uploads=await while_connected(request, work))
             return await _answer(request, checked, service, gate.limits_of(identity), slot, base_url=base_url)
         except BaseException:
             slot.release()

@@ -22,7 +22,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote, urljoin, urlsplit
@@ -61,14 +61,16 @@ class Fetcher:
         self._tls = tls
         self._lookups = ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="upload-lookup")
 
-    async def fetch(self, address: str, name: str, target: Path) -> None:
-        """Write what is at `address`, which the user wants as table `name`, to `target`. Raise `UploadError`."""
+    async def fetch(self, address: str, name: str, target: Path, *, size: int | None = None) -> None:
+        """Write what is at `address`, which the user wants as table `name`, to `target`: at most `size` bytes, if that is less than
+        the limit. Raise `UploadError`."""
+        limits = self._limits if size is None else replace(self._limits, bytes=min(size, self._limits.bytes))
         place = Place.parse(address, name)
         asked = place.host
         try:
             async with asyncio.timeout(self._limits.fetch_s):
                 for _ in range(_REDIRECTIONS + 1):
-                    moved = await self._get(place, name, target)
+                    moved = await self._get(place, name, target, limits)
                     if not moved:
                         return
                     place = _next(place, moved, name)
@@ -84,9 +86,9 @@ class Fetcher:
             raise UploadError(f"upload {name}: {asked} broke off", hint="try again, or send the table inline") from None
         raise UploadError(f"upload {name}: {asked} redirects more than {_REDIRECTIONS} times", hint="give the last address")
 
-    async def _get(self, place: Place, name: str, target: Path) -> str:
+    async def _get(self, place: Place, name: str, target: Path, limits: UploadLimits) -> str:
         """Fetch from one place. Return where to look instead, or nothing."""
-        seconds = self._limits.idle_s
+        seconds = limits.idle_s
         timeouts = {"timeout": {"connect": seconds, "read": seconds, "write": seconds, "pool": seconds}}
         headers = [
             (b"Host", place.shown.encode()), (b"User-Agent", b"qengine"), (b"Accept", b"*/*"), (b"Accept-Encoding", b"identity"),
@@ -105,25 +107,11 @@ class Fetcher:
                     f"upload {name}: {place.host} answers with HTTP status {response.status}", hint="is it the address?"
                 )
             _check_kind(said, name, place)
-            if (length := said.get(b"content-length", "0")).isdigit() and int(length) > self._limits.bytes:
-                raise too_large(name, self._limits)
+            if (length := said.get(b"content-length", "0")).isdigit() and int(length) > limits.bytes:
+                raise too_large(name, limits)
             with target.open("wb") as file:
-                await self._copy(response.aiter_stream(), file, name)
+                await _copy(response.aiter_stream(), file, name, limits)
         return ""
-
-    async def _copy(self, pieces: AsyncIterable[bytes], file: IO[bytes], name: str) -> None:
-        held: list[bytes] = []
-        size = written = 0
-        async for piece in pieces:
-            written += len(piece)
-            if written > self._limits.bytes:
-                raise too_large(name, self._limits)
-            held.append(piece)
-            size += len(piece)
-            if size >= _PIECE:
-                await asyncio.to_thread(file.write, b"".join(held))
-                held, size = [], 0
-        await asyncio.to_thread(file.write, b"".join(held))
 
     async def _addresses(self, host: str, port: int) -> list[str]:
         """Return the addresses of a host that may be connected to."""
@@ -133,6 +121,21 @@ class Fetcher:
         except (OSError, UnicodeError):
             return []
         return [each for each in found if is_allowed(each, self._networks)]
+
+
+async def _copy(pieces: AsyncIterable[bytes], file: IO[bytes], name: str, limits: UploadLimits) -> None:
+    held: list[bytes] = []
+    size = written = 0
+    async for piece in pieces:
+        written += len(piece)
+        if written > limits.bytes:
+            raise too_large(name, limits)
+        held.append(piece)
+        size += len(piece)
+        if size >= _PIECE:
+            await asyncio.to_thread(file.write, b"".join(held))
+            held, size = [], 0
+    await asyncio.to_thread(file.write, b"".join(held))
 
 
 class _Guard(httpcore.AsyncNetworkBackend):

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from qengine.errors import ConfigError, LimitError, QueryError, RequestTooLargeError, UnknownNameError
 from qengine.tap.failure import as_known, error_response
+from qengine.tap.forms import is_multipart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,18 +44,21 @@ class HttpSettings:
 
 
 class SizeMiddleware:
-    """Refuses requests that are too large: addresses at once, bodies as they come."""
+    """Refuses requests that are too large: addresses at once, bodies as they come. One that may have files may be so much larger;
+    who sends it may be allowed less (`forms`)."""
 
-    def __init__(self, app: ASGIApp, settings: HttpSettings, body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, settings: HttpSettings, *, body_bytes: int, file_bytes: int = 0) -> None:
         self._app = app
         self._settings = settings
         self._body_bytes = body_bytes
+        self._file_bytes = file_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if (refusal := self._refusal(scope)) is not None:
+        allowed = self._allowed(scope)
+        if (refusal := self._refusal(scope, allowed)) is not None:
             await refusal(scope, receive, send)
             return
         read = 0
@@ -64,13 +68,17 @@ class SizeMiddleware:
             message = await receive()
             if message["type"] == "http.request":
                 read += len(message.get("body", b""))
-                if read > self._body_bytes:
-                    raise self._too_large()
+                if read > allowed:
+                    raise _too_large(allowed)
             return message
 
         await self._app(scope, counted, send)
 
-    def _refusal(self, scope: Scope) -> Response | None:
+    def _allowed(self, scope: Scope) -> int:
+        kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+        return self._body_bytes + (self._file_bytes if is_multipart(kind.decode("latin-1")) else 0)
+
+    def _refusal(self, scope: Scope, allowed: int) -> Response | None:
         query = scope.get("query_string", b"")
         if len(scope.get("raw_path") or scope["path"].encode()) + len(query) > self._settings.url_bytes:
             error = LimitError(f"the address is longer than {self._settings.url_bytes} bytes", hint="send the parameters by POST")
@@ -78,12 +86,13 @@ class SizeMiddleware:
         if query.count(b"&") >= self._settings.parameters and len(parse_qsl(query)) > self._settings.parameters:
             return error_response(QueryError(f"there are more than {self._settings.parameters} parameters"))
         length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        if length.isdigit() and int(length) > self._body_bytes:
-            return error_response(self._too_large())
+        if length.isdigit() and int(length) > allowed:
+            return error_response(_too_large(allowed))
         return None
 
-    def _too_large(self) -> RequestTooLargeError:
-        return RequestTooLargeError(f"the request is larger than {self._body_bytes} bytes", hint="send less at a time")
+
+def _too_large(allowed: int) -> RequestTooLargeError:
+    return RequestTooLargeError(f"the request is larger than {allowed} bytes", hint="send less at a time")
 
 
 async def refused(request: Request, error: Exception) -> Response:
