@@ -1,8 +1,8 @@
 """Errors as TAP clients want them: a VOTable with QUERY_STATUS=ERROR.
 
 Everything that the user can act on is HTTP 400, the one status whose text all clients show; faults of the cluster or of the
-data are 503 and 500 with the same document. Who has to prove who they are gets 401, who has to wait 429 with Retry-After, and who
-sends too much 413.
+data are 503 and 500 with the same document. Who has to prove who they are gets 401, who has to wait 429 with Retry-After, who
+sends too much 413, and who asks for what takes too long 408: pyvo, astroquery and STILTS show the text of that, too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,15 @@ import re
 
 from starlette.responses import Response
 
-from qengine.errors import Blame, BugError, CredentialsError, QEngineError, RequestTooLargeError, TooManyRequestsError
+from qengine.errors import (
+    Blame,
+    BugError,
+    CredentialsError,
+    QEngineError,
+    QueryTimeoutError,
+    RequestTooLargeError,
+    TooManyRequestsError,
+)
 from qengine.tap.formats.votable import error_document
 
 _log = logging.getLogger(__name__)
@@ -35,6 +43,8 @@ def error_response(error: QEngineError, *, status: int = 0) -> Response:
         status = 401
     elif isinstance(error, RequestTooLargeError):
         status = 413
+    elif isinstance(error, QueryTimeoutError):
+        status = 408
     elif isinstance(error, TooManyRequestsError):
         status, headers = 429, {"retry-after": str(math.ceil(error.details.get("retry_after_s", 1)))}
     else:

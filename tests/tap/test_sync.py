@@ -175,7 +175,7 @@ def test_failure_on_the_way_breaks_other_streams(http: httpx.Client, url: str, k
 
 def test_failure_before_the_first_row_is_an_http_error(http: httpx.Client, url: str) -> None:
     response = post(http, url, "SELECT source_id FROM demo.stars /* fail after 0 rows */", RESPONSEFORMAT="csv")
-    assert response.status_code == 400
+    assert response.status_code == 408
     assert "deadline" in response.text
 
 
