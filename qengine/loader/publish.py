@@ -112,8 +112,10 @@ def stage_tree(
 
 
 def reveal_tree(tree: Tree, number: int, root: Path) -> None:
-    """Make the links of the tree of snapshot `number`, give it its name and point the collection to it. What was done already is not
-    done again."""
+    """Make the links of the tree of snapshot `number`, give it its name and point the collection to it.
+
+    What was done already is not done again.
+    """
     for folder in (tree.primary, tree.margin):
         if folder is not None:
             fill_tree(folder, root)

@@ -316,9 +316,10 @@ def test_a_load_that_died_before_its_links_is_healed(site: Site, monkeypatch: py
         raise KeyboardInterrupt
 
     objects, _ = family(site)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("qengine.loader.publish.fill_tree", die)
+    monkeypatch.setattr("qengine.loader.publish.fill_tree", die)
+    with pytest.raises(KeyboardInterrupt):
         site.load(objects, key="id")
+    monkeypatch.undo()
     assert len(site.snapshot().home)  # it is published
     folder = site.store.root / "demo/obj"
     assert not (folder / "collection.properties").exists()
