@@ -150,8 +150,11 @@ class _Handlers:
 
     async def capabilities(self, request: Request) -> Response:
         security = security_methods(self._door)
-        settings = self._gate.settings_for(identity_of(request))
-        return Response(metadata.capabilities(self.base(request), settings, self._jobs, security), media_type=_XML)
+        identity = identity_of(request)
+        uploaded = self._uploads.bytes_for(self._gate.limits_of(identity).upload)
+        settings = self._gate.settings_for(identity)
+        document = metadata.capabilities(self.base(request), settings, self._jobs, security, upload_bytes=uploaded)
+        return Response(document, media_type=_XML)
 
     async def availability(self, request: Request) -> Response:
         try:

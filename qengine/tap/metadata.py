@@ -74,9 +74,11 @@ def one_table(catalog: Catalog, name: str) -> str | None:
     return _HEAD + _table(found[0], columns, _keys(catalog).get(exact, ()), opening=opening, closing="</vosi:table>")
 
 
-def capabilities(base_url: str, settings: TapSettings, jobs: JobSettings | None = None, security: Sequence[str] = ()) -> str:
+def capabilities(
+    base_url: str, settings: TapSettings, jobs: JobSettings | None = None, security: Sequence[str] = (), *, upload_bytes: int = 0
+) -> str:
     """Return what the service offers, as TAPRegExt 1.0; `jobs` are the limits of asynchronous queries if it offers them, `security`
-    the standard ids of how users prove who they are, an empty one if they need not."""
+    the standard ids of how users prove who they are, an empty one if they need not. Tables of a request may have `upload_bytes`."""
     languages = "".join(f'<version ivo-id="ivo://ivoa.net/std/ADQL#v{number}">{number}</version>\n' for number in ("2.0", "2.1"))
     features = "".join(
         f"<languageFeatures type={attribute(_FEATURE + key)}>\n"
@@ -111,11 +113,11 @@ def capabilities(base_url: str, settings: TapSettings, jobs: JobSettings | None 
 {languages}<description>ADQL 2.1, with extensions that are reported as warnings.
 LANG=ADQL-2.1-strict takes ADQL 2.1 and nothing else, LANG=SQL the SQL of DuckDB.</description>
 {features}</language>
-{formats}{_job_limits(jobs) if jobs is not None else ""}<outputLimit>
+{formats}{_upload_methods() if upload_bytes else ""}{_job_limits(jobs) if jobs is not None else ""}<outputLimit>
 <default unit="row">{settings.maxrec}</default>
 <hard unit="row">{settings.maxrec_limit}</hard>
 </outputLimit>
-</capability>
+{f'<uploadLimit><hard unit="byte">{upload_bytes}</hard></uploadLimit>' if upload_bytes else ""}</capability>
 {_vosi_capability("capabilities", base_url)}{_vosi_capability("availability", base_url)}{_vosi_capability("tables", base_url)}\
 <capability standardID="ivo://ivoa.net/std/DALI#examples">
 <interface xsi:type="vr:WebBrowser">
@@ -124,6 +126,10 @@ LANG=ADQL-2.1-strict takes ADQL 2.1 and nothing else, LANG=SQL the SQL of DuckDB
 </capability>
 </vosi:capabilities>
 """
+
+
+def _upload_methods() -> str:
+    return "".join(f"<uploadMethod ivo-id={attribute(_FEATURE + 'upload-' + method)}/>\n" for method in ("inline", "http", "https"))
 
 
 def _job_limits(jobs: JobSettings) -> str:
