@@ -175,14 +175,17 @@ class QueryService:
         snapshots: Mapping[str, int | str] | None = None,
         max_cost: str = "",
         identity: Identity = LOCAL,
+        uploads: Mapping[str, pa.Table] | None = None,
     ) -> Explanation:
         """Return the plan of a statement; with `analyze` run it, throw its rows away, and add what happened."""
         if not analyze:
-            planned = await asyncio.to_thread(self.plan, text, language=language, snapshots=snapshots, identity=identity)
+            planned = await asyncio.to_thread(
+                self.plan, text, language=language, snapshots=snapshots, identity=identity, uploads=uploads
+            )
             return _explanation(planned, planned.plan, _outlines(planned.steps))
         limit = self._limit & CostLimit.parse(max_cost)
         active = self._book.open(text, language, None, identity, Origin("explain"))
-        planned, started = await self._begin(active, limit, maxrec=None, snapshots=snapshots)
+        planned, started = await self._begin(active, limit, maxrec=None, snapshots=snapshots, uploads=uploads)
         seen: list[AnswerTimes] = []
         result = QueryResult(
             active, started.batches, columns=planned.plan.columns, warnings=planned.bound.warnings, snapshots=planned.snapshots,
@@ -269,13 +272,14 @@ class QueryService:
         snapshots: Mapping[str, int | str] | None = None,
         query: QueryId | None = None,
         identity: Identity = LOCAL,
+        uploads: Mapping[str, pa.Table] | None = None,
     ) -> PlannedQuery:
         """Stations 1 to 6. Runs no worker; reads the registry and, for keys, the index.
 
         All of it runs in one thread with room for deep trees: a thread for each station would wait for the others' turns.
         """
         query = query or QueryId(uuid.uuid4().hex)
-        return run_deep(lambda: self._plan(query, text, language, maxrec, snapshots, identity))
+        return run_deep(lambda: self._plan(query, text, language, maxrec, snapshots, identity, uploads or {}))
 
     def _plan(
         self,

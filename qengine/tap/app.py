@@ -216,6 +216,7 @@ class _Handlers:
             snapshots=check_snapshots(parameters) or None,
             max_cost=check_max_cost(parameters),
             identity=identity_of(request),
+            uploads=await sync.received(request, parameters, self._uploads, self._gate),
         )
         if analyze:  # it runs
             work = self._in_turn(request, work)

@@ -32,7 +32,7 @@ from qengine.errors import DataError, LimitError, QueryError, by_code
 from qengine.tap import jobs, jobs_xml
 from qengine.tap.failure import error_response
 from qengine.tap.formats.votable import error_document
-from qengine.tap.identity import address_of, identity_of
+from qengine.tap.identity import identity_of
 from qengine.tap.jobs import JobSettings
 from qengine.tap.limits import UNLIMITED, Gate, Limits, check_storage
 from qengine.tap.parameters import Parameters, check_max_cost, check_snapshots, check_statement
@@ -157,7 +157,7 @@ class _Handlers:
         return _xml(jobs_xml.job_list(found, self._base(request)))
 
     async def create(self, request: Request, parameters: Parameters) -> Response:
-        tables = await self._received(request, parameters)
+        tables = await received(request, parameters, self._uploads, self._desk.gate)
         job = jobs.create(parameters, identity_of(request), self._settings, at=now())
         if _asked_phase(parameters, allowed=("RUN",)):
             job = jobs.run(job, at=now())
@@ -262,7 +262,7 @@ class _Handlers:
             return self._see(request, await self._edit(request, change))
         before = await self._find(request)
         change(before)  # what is wrong is said before tables are read
-        tables = await self._received(request, parameters)
+        tables = await received(request, parameters, self._uploads, self._desk.gate)
         limits = self._desk.gate.limits_of(identity_of(request))
         kept = await asyncio.to_thread(self._keep, replace(before, uploads={}), tables, limits)
         try:
@@ -296,18 +296,6 @@ class _Handlers:
         return FileResponse(path, headers={"content-type": str(job.result["media_type"])})
 
     # -- what they share ------------------------------------------------------------------------------------------------------
-
-    async def _received(self, request: Request, parameters: Parameters) -> dict[str, pa.Table]:
-        """Return the tables that came with a request, which is one of those that its sender may have at a time."""
-        if not parameters.values.get("UPLOAD"):
-            return {}
-        identity, gate = identity_of(request), self._desk.gate
-        slot = await while_connected(request, gate.take(identity, address_of(request)))
-        try:
-            work = self._uploads.received(parameters, allowed=gate.limits_of(identity).upload)
-            return await while_connected(request, work)
-        finally:
-            slot.release()
 
     def _keep(self, job: Job, tables: Mapping[str, pa.Table], limits: Limits) -> Job:
         """Keep tables beside the results of a job, if its owner may keep so much, and return the job that has them."""
@@ -347,6 +335,7 @@ class _Handlers:
                 snapshots=check_snapshots(given) or None,
                 max_cost=check_max_cost(given),
                 identity=jobs.identity_of_job(job),
+                uploads=await asyncio.to_thread(self._desk.folder.uploads, job),
             )
             plan = (await asyncio.wait_for(work, _QUOTE_S)).to_json()
             seconds = plan.get("estimated", {}).get("seconds")

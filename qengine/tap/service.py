@@ -74,6 +74,7 @@ class AnsweringService(Protocol):
         snapshots: Mapping[str, int | str] | None = None,
         max_cost: str = "",
         identity: Identity = LOCAL,
+        uploads: Mapping[str, pa.Table] | None = None,
     ) -> Explained: ...
     def catalog(self, *, identity: Identity = LOCAL) -> Catalog:
         """Return what `identity` may read."""

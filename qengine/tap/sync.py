@@ -14,8 +14,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
+import pyarrow as pa
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Send
 
 from qengine.tap.failure import as_known, error_response
 from qengine.tap.identity import address_of, identity_of, origin_of
@@ -105,6 +107,18 @@ async def _stream(result: Opened) -> AsyncIterator[bytes]:
         if end is None:
             raise known from error
         yield end
+
+
+async def received(request: Request, parameters: Parameters, uploads: Uploads, gate: Gate) -> dict[str, pa.Table]:
+    """Return the tables that came with a request, which counts meanwhile as one of those that its sender may have at a time."""
+    if not parameters.values.get("UPLOAD"):
+        return {}
+    identity = identity_of(request)
+    slot = await while_connected(request, gate.take(identity, address_of(request)))
+    try:
+        return await while_connected(request, uploads.received(parameters, allowed=gate.limits_of(identity).upload))
+    finally:
+        slot.release()
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:

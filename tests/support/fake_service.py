@@ -173,6 +173,7 @@ class FakeService:
         snapshots: Mapping[str, int] | None = None,
         max_cost: str = "",
         identity: Identity = LOCAL,
+        uploads: Mapping[str, pa.Table] | None = None,
     ) -> FakePlan:
         self._run(text)
         return FakePlan(f"plan of {text}" + (", measured" if analyze else ""))

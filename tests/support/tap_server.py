@@ -16,6 +16,7 @@ from qengine.tap.jobs_http import offering_jobs
 from qengine.tap.limits import Gate
 from qengine.tap.server import listening
 from qengine.tap.service import AnsweringService, TapSettings
+from qengine.tap.upload_scan import UploadLimits
 
 
 @contextmanager
@@ -28,6 +29,7 @@ def serving_tap(
     jobs: JobSettings | None = None,
     door: Doorkeeper | None = None,
     gate: Gate | None = None,
+    uploads: UploadLimits | None = None,
 ) -> Iterator[str]:
     """Serve `service` with jobs kept in the registry of the store `root`, and yield the address, `http://127.0.0.1:<port>/tap`."""
     started = threading.Event()
@@ -42,7 +44,7 @@ def serving_tap(
         with Registry.open(root, url=url) as registry:
             async with (
                 offering_jobs(registry, service, tap=chosen, settings=jobs or JobSettings(), gate=gate) as desk,
-                listening(create_app(service, chosen, jobs=desk, door=door, gate=gate)) as server,
+                listening(create_app(service, chosen, jobs=desk, door=door, gate=gate, uploads=uploads)) as server,
             ):
                 addresses.append(server.address)
                 started.set()

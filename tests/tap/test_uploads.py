@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import threading
+import time
 from collections.abc import Iterator
 
 import duckdb
@@ -200,3 +201,21 @@ def test_values_of_the_parameter() -> None:
     assert wanted_uploads(["a,param:x", "a,param:x"]) == (Wanted("a", "x"),)
     with pytest.raises(UploadError, match="two tables"):
         wanted_uploads(["a,param:x", "A,param:y"])
+
+
+def test_plans_and_quotes_know_uploads(url: str) -> None:
+    words = {"LANG": "ADQL", "QUERY": STATEMENTS["by place"].format(mine="TAP_UPLOAD.mine", stars="sky.stars", near=NEAR[0])}
+    files = {"t": ("x", _parquet(_mine()))}
+    for more in ({}, {"ANALYZE": "1"}):
+        plan = httpx.post(f"{url}/query-plan", data=words | {"UPLOAD": "mine,param:t"} | more, files=files, trust_env=False)
+        assert plan.status_code == 200, plan.text
+        assert "mine" in plan.text
+    assert httpx.post(f"{url}/query-plan", data=words, trust_env=False).status_code == 400
+    job = httpx.post(f"{url}/async", data=words | {"UPLOAD": "mine,param:t", "PHASE": "RUN"}, files=files, trust_env=False)
+    place = job.headers["location"]
+    deadline = time.monotonic() + 20
+    while not (quote := httpx.get(f"{place}/quote", trust_env=False).text) and time.monotonic() < deadline:
+        if httpx.get(f"{place}/phase", trust_env=False).text not in ("QUEUED", "EXECUTING"):
+            break  # it was faster than its estimate
+        time.sleep(0.02)
+    assert quote or httpx.get(f"{place}/phase", trust_env=False).text == "COMPLETED"
