@@ -39,7 +39,7 @@ from qengine.tap.parameters import Parameters, check_max_cost, check_snapshots, 
 from qengine.tap.results import ResultFolder
 from qengine.tap.runner import JobRunner, running
 from qengine.tap.service import AnsweringService, TapSettings
-from qengine.tap.sync import while_connected
+from qengine.tap.sync import received, while_connected
 from qengine.tap.uploads import Uploads
 from qengine.tap.waiting import PhaseWatch
 

@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 import pyarrow as pa
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
-from starlette.types import Send
 
 from qengine.tap.failure import as_known, error_response
 from qengine.tap.identity import address_of, identity_of, origin_of
