@@ -11,7 +11,8 @@ from starlette.middleware.cors import CORSMiddleware
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS")
 _SEEN = (
-    "Content-Disposition", "Location", "Retry-After", "WWW-Authenticate", "X-Query-Id", "X-Query-Status", "X-VO-Authenticated",
+    "Content-Disposition", "Location", "Retry-After", "WWW-Authenticate", "X-Query-Id", "X-Query-Maxrec", "X-Query-Status",
+    "X-VO-Authenticated",
 )  # fmt: skip
 _REMEMBERED_S = 86_400
 

@@ -39,7 +39,7 @@ from qengine.tap.parameters import Parameters, check_max_cost, check_snapshots, 
 from qengine.tap.results import ResultFolder
 from qengine.tap.runner import JobRunner, running
 from qengine.tap.service import AnsweringService, TapSettings
-from qengine.tap.sync import received, while_connected
+from qengine.tap.sync import MAXREC_HEADER, STATUS_HEADER, received, while_connected
 from qengine.tap.uploads import Uploads
 from qengine.tap.waiting import PhaseWatch
 
@@ -293,7 +293,12 @@ class _Handlers:
         if not path.is_file():
             raise DataError(f"the result of job {job.id} is lost", hint="run the query again")
         # Set by hand: Starlette would add a charset to text types, and the media type is to be echoed.
-        return FileResponse(path, headers={"content-type": str(job.result["media_type"])})
+        headers = {
+            "content-type": str(job.result["media_type"]),
+            STATUS_HEADER: "OVERFLOW" if job.result["is_overflow"] else "OK",
+            MAXREC_HEADER: str(job.result["maxrec"]),
+        }
+        return FileResponse(path, headers=headers)
 
     # -- what they share ------------------------------------------------------------------------------------------------------
 

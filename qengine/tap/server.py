@@ -13,6 +13,7 @@ from typing import Any
 import uvicorn
 
 from qengine.errors import ConfigError
+from qengine.tap.trailers import TrailingProtocol
 
 _SHUTDOWN_S = 5.0
 
@@ -53,6 +54,7 @@ async def listening(
         log_level="warning",
         timeout_graceful_shutdown=math.ceil(shutdown_s),
         lifespan="off",
+        http=TrailingProtocol,
         proxy_headers=False,
         server_header=False,
         headers=[("server", "qengine")],

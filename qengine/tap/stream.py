@@ -46,7 +46,8 @@ First: TypeAlias = Callable[[Coroutine[Any, Any, Batch]], Awaitable[Batch]]
 @dataclass(slots=True)
 class Opened:
     """An answer with its first rows and the writer for them. `rows` and `bytes` count what was written, `allowed_bytes` may be; the
-    answer has to be there `until` a time of the event loop."""
+    answer has to be there `until` a time of the event loop. `is_whole` says that the last piece has been yielded, `is_failed` that
+    it tells of an error."""
 
     answer: Answer
     writer: ResultWriter
@@ -57,6 +58,13 @@ class Opened:
     bytes: int = 0
     allowed_bytes: float | None = None
     until: float | None = None
+    is_whole: bool = False
+    is_failed: bool = False
+
+    @property
+    def status(self) -> str:
+        """What QUERY_STATUS is; known at the end."""
+        return "ERROR" if self.is_failed else "OVERFLOW" if self.is_overflow else "OK"
 
     @property
     def is_overflow(self) -> bool:
@@ -147,7 +155,9 @@ async def pieces(result: Opened) -> AsyncGenerator[bytes, None]:
         if waiting is not None and not waiting.done():
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
-    yield b"".join((*held, writer.finish(is_overflow=result.is_overflow)))
+    last = b"".join((*held, writer.finish(is_overflow=result.is_overflow)))
+    result.is_whole = True
+    yield last
 
 
 @asynccontextmanager

@@ -3,6 +3,10 @@
 The first batch is awaited before anything is sent, so that whatever fails until then is an honest HTTP error. Afterwards the
 stream goes out as it comes (`tap.stream`); a failure then is a trailing QUERY_STATUS where the format has one, and a broken
 connection otherwise. A client that goes away ends the query, at whatever point it does.
+
+Not all formats can say that MAXREC has cut the rows (CSV and TSV cannot). So X-Query-Status says it of all: in the head of an
+answer that is whole when it begins, which small ones are, and else in the trailer of those clients that take trailers. The head
+has X-Query-Maxrec, too: whoever gets as many rows knows that there may be more.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Send
 
 from qengine.tap.failure import as_known, error_response
 from qengine.tap.identity import address_of, identity_of, origin_of
@@ -25,11 +30,17 @@ from qengine.tap.logs import notes_of
 from qengine.tap.parameters import Parameters, SyncRequest, check_sync
 from qengine.tap.service import AnsweringService
 from qengine.tap.stream import Opened, ask, in_time, opened, pieces
+from qengine.tap.trailers import EXTENSION, takes_trailers
 from qengine.tap.uploads import Uploads
 
 QUERY_ID_HEADER = "X-Query-Id"
 """In the response: the id for `/tap/progress/<id>`. In a request: the id that the
 client wants, so that it can ask before rows come."""
+
+STATUS_HEADER = "X-Query-Status"
+"""OK, OVERFLOW or ERROR, as QUERY_STATUS is in VOTables."""
+
+MAXREC_HEADER = "X-Query-Maxrec"
 
 T = TypeVar("T")
 
@@ -71,19 +82,40 @@ async def _answer(
         answer = await while_connected(request, work)
         result = await opened(answer, checked, catalog, wait=lambda first: while_connected(request, first), base_url=base_url)
     result.allowed_bytes, result.until = limits.bytes, until
-    return _ClosingResponse(result, slot, media_type=checked.content_type)
+    return _ClosingResponse(result, slot, media_type=checked.content_type, maxrec=checked.maxrec)
 
 
 class _ClosingResponse(StreamingResponse):
     """Ends the query when the response ends, whether it was sent, broken off, or never begun, and lets the next one in."""
 
-    def __init__(self, result: Opened, slot: Slot, *, media_type: str) -> None:
+    def __init__(self, result: Opened, slot: Slot, *, media_type: str, maxrec: int) -> None:
         # Set by hand: Starlette would add a charset to text types, and the media type is to be echoed.
-        super().__init__(_stream(result), headers={"content-type": media_type, QUERY_ID_HEADER: result.answer.query})
+        headers = {"content-type": media_type, QUERY_ID_HEADER: result.answer.query, MAXREC_HEADER: str(maxrec)}
+        super().__init__(_stream(result), headers=headers)
         self._result = result
         self._slot = slot
+        self._has_trailers = False
+
+    async def stream_response(self, send: Send) -> None:
+        pieces = aiter(self.body_iterator)
+        first = await anext(pieces, b"")
+        if self._result.is_whole:
+            self.headers["content-length"] = str(len(first))
+            self.headers[STATUS_HEADER] = self._result.status
+            self._has_trailers = False
+        elif self._has_trailers:
+            self.headers["trailer"] = STATUS_HEADER
+        start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+        await send({**start, "trailers": True} if self._has_trailers else start)
+        await send({"type": "http.response.body", "body": first, "more_body": True})
+        async for piece in pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        if self._has_trailers:
+            await send({"type": EXTENSION, "headers": [(STATUS_HEADER.lower().encode(), self._result.status.encode())]})
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self._has_trailers = takes_trailers(scope)
         try:
             await super().__call__(scope, receive, send)
         finally:
@@ -102,6 +134,7 @@ async def _stream(result: Opened) -> AsyncIterator[bytes]:
                 yield piece
     except Exception as error:  # after HTTP 200 the only way to tell is the stream itself
         known = as_known(error)
+        result.is_failed = True
         end = result.writer.fail(known)
         if end is None:
             raise known from error

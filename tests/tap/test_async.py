@@ -131,9 +131,12 @@ def test_phase_run_in_the_creating_post_and_a_quote(client: Client) -> None:
 
 
 def test_what_was_cut_says_so(client: Client) -> None:
-    job = client.ended(client.make("SELECT source_id FROM demo.stars", PHASE="RUN", MAXREC="7", FORMAT="csv"))
+    place = client.make("SELECT source_id FROM demo.stars", PHASE="RUN", MAXREC="7", FORMAT="csv")
+    job = client.ended(place)
     info = {child.tag: child.text for child in job.iterfind(f"{UWS}jobInfo/*")}
     assert info["truncated"] == "the result was cut at MAXREC = 7 rows; there are more"
+    found = client.get(f"{place}/results/result").headers
+    assert (found["x-query-status"], found["x-query-maxrec"]) == ("OVERFLOW", "7")
 
 
 def test_wrong_queries_are_jobs_that_fail(client: Client) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import socket
 import time
+from urllib.parse import urlencode
 from xml.etree import ElementTree
 
 import httpx
@@ -242,3 +244,54 @@ def test_query_plan(http: httpx.Client, url: str) -> None:
 def test_oversize_request(http: httpx.Client, url: str) -> None:
     big = http.post(f"{url}/sync", data={"LANG": "ADQL", "QUERY": "x" * (17 << 20)})
     assert (big.status_code, status_of(big)[0][0]) == (413, "ERROR")
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "json", "votable"])
+def test_small_answers_say_in_their_head_whether_they_are_cut(http: httpx.Client, url: str, kind: str) -> None:
+    whole = post(http, url, "SELECT TOP 3 source_id FROM demo.stars", RESPONSEFORMAT=kind)
+    assert (whole.headers["x-query-status"], whole.headers["x-query-maxrec"]) == ("OK", "500")
+    assert int(whole.headers["content-length"]) == len(whole.content)
+    cut = post(http, url, "SELECT source_id FROM demo.stars", RESPONSEFORMAT=kind, MAXREC="7")
+    assert (cut.headers["x-query-status"], cut.headers["x-query-maxrec"]) == ("OVERFLOW", "7")
+
+
+def raw(url: str, text: str, *headers: str, **parameters: str) -> tuple[str, bytes]:
+    """Send a request by hand, and return head and all that follows it."""
+    place = httpx.URL(url)
+    body = urlencode({"LANG": "ADQL", "QUERY": text, **parameters})
+    head = [f"POST {place.path}/sync HTTP/1.1", f"Host: {place.host}", "Content-Type: application/x-www-form-urlencoded"]
+    head += [f"Content-Length: {len(body)}", "Connection: close", *headers]
+    with socket.create_connection((place.host, place.port or 80), timeout=20) as connection:
+        connection.sendall("\r\n".join([*head, "", body]).encode())
+        found = b"".join(iter(lambda: connection.recv(65536), b""))
+    top, _, rest = found.partition(b"\r\n\r\n")
+    return top.decode().lower(), rest
+
+
+LARGE = "SELECT a.source_id, a.name, b.alias AS other, a.ra, a.dec FROM demo.stars AS a CROSS JOIN demo.names AS b"
+
+
+@pytest.mark.parametrize(("maxrec", "status"), [("4000", b"OVERFLOW"), ("5000", b"OVERFLOW")])
+def test_large_answers_say_it_in_their_trailer(url: str, maxrec: str, status: bytes) -> None:
+    head, rest = raw(url, LARGE, "TE: trailers", RESPONSEFORMAT="csv", MAXREC=maxrec)
+    assert "trailer: x-query-status" in head
+    assert "\nx-query-status" not in head
+    assert rest.endswith(b"\r\n0\r\nx-query-status: " + status + b"\r\n\r\n")
+    head, rest = raw(url, LARGE, RESPONSEFORMAT="csv", MAXREC=maxrec)  # not to those who have not asked for it
+    assert "trailer" not in head
+    assert "x-query-maxrec: " + maxrec in head
+    assert rest.endswith(b"\r\n0\r\n\r\n")
+
+
+def test_an_error_on_the_way_is_in_the_trailer(url: str) -> None:
+    text = "SELECT source_id FROM demo.stars /* fail after 200 rows */"
+    _, rest = raw(url, text, "TE: gzip, trailers;q=0.5", RESPONSEFORMAT="votable/td")
+    assert rest.endswith(b"\r\n0\r\nx-query-status: ERROR\r\n\r\n")
+
+
+def test_trailers_and_connections_that_stay(http: httpx.Client, url: str) -> None:
+    for _ in range(3):
+        found = http.post(
+            f"{url}/sync", data={"LANG": "ADQL", "QUERY": LARGE, "FORMAT": "csv", "MAXREC": "5000"}, headers={"TE": "trailers"}
+        )
+        assert len(csv_rows(found)) == 5001
