@@ -116,7 +116,7 @@ class FakeService:
             self._connection.register("incoming", snapshot.inline)
             self._connection.execute(f'CREATE TABLE "{table.schema}"."{table.name}" AS FROM incoming')
         self.answers: list[FakeAnswer] = []
-        self.asked: list[tuple[str, str, int | None, Mapping[str, int] | None]] = []
+        self.asked: list[tuple[str, str, int | None, Mapping[str, int | str] | None]] = []
 
     def catalog(self, *, identity: Identity = LOCAL) -> Catalog:
         return self._catalog
@@ -127,7 +127,7 @@ class FakeService:
         *,
         language: str = "adql",
         maxrec: int | None = None,
-        snapshots: Mapping[str, int] | None = None,
+        snapshots: Mapping[str, int | str] | None = None,
         query_id: str | None = None,
         max_cost: str = "",
         identity: Identity = LOCAL,
@@ -170,7 +170,7 @@ class FakeService:
         *,
         language: str = "adql",
         analyze: bool = False,
-        snapshots: Mapping[str, int] | None = None,
+        snapshots: Mapping[str, int | str] | None = None,
         max_cost: str = "",
         identity: Identity = LOCAL,
         uploads: Mapping[str, pa.Table] | None = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from qengine.demo import prepare
 from tests.support.dp1 import load_dp1
 
 _START_S = 60
+ELSEWHERE = "127.0.0.2"
+"""An address from which the service may fetch uploaded tables."""
 
 
 @pytest.fixture(scope="session")
@@ -30,9 +33,10 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def serving(store: Path) -> Iterator[str]:
     """Yield the address of a service over a store, and end it."""
     log = store.parent / "serve.log"
+    environment = os.environ | {"QENGINE_UPLOADS__NETWORKS": f"{ELSEWHERE}/32"}
     command = [sys.executable, "-m", "qengine.cli", "serve", "--store", str(store), "--port", "0", "--workers", "1"]
     with log.open("w") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
         try:
             deadline = time.monotonic() + _START_S
             while (found := re.search(r"TAP at (http://\S+/tap)", log.read_text())) is None:
