@@ -50,6 +50,13 @@ def _as_votable(table: AstropyTable, form: str) -> bytes:
     return stream.getvalue()
 
 
+@pytest.mark.parametrize("header", ["# %ECSV", "# %ECSV 1.0\n# ---\n# a", "# %ECSV 1.0\n# ---\n# datatype: [1]\nx"])
+def test_headers_that_describe_nothing(tmp_path: Path, header: str) -> None:
+    with pytest.raises(UploadError) as caught:
+        _read(tmp_path, header)
+    assert "object" not in str(caught.value)
+
+
 @pytest.mark.parametrize("form", ["tabledata", "binary", "binary2"])
 @pytest.mark.parametrize("is_packed", [False, True])
 def test_votables_of_astropy(tmp_path: Path, form: str, *, is_packed: bool) -> None:

@@ -54,8 +54,10 @@ def read_header(text: str, where: str) -> TableHeader:
     try:
         found = yaml.load(text, _Plain)
         columns = tuple(_column(each) for each in found["datatype"])
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+    except yaml.YAMLError as error:
         raise InputError(f"{where}: the header is not astropy's YAML: {next(iter(str(error).splitlines()), '')}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{where}: the header is not astropy's YAML: it describes no columns by name and datatype") from error
     return TableHeader(columns=columns, delimiter=str(found.get("delimiter", " ")))
 
 
