@@ -39,10 +39,11 @@ async def parameters_of(request: Request, *, text_bytes: int, file_bytes: int) -
 async def _form(request: Request, text_bytes: int, file_bytes: int) -> FormData:
     try:
         if not is_multipart(request.headers.get("content-type", "")):
-            return await request.form(max_files=0, max_fields=_TEXTS)
+            return await request.form(max_files=0, max_fields=_TEXTS, max_part_size=text_bytes)
         return await _Parser(request.headers, request.stream(), text_bytes=text_bytes, file_bytes=file_bytes).parse()
     except (MultiPartException, HTTPException, LookupError, ValueError) as error:
-        raise QueryError(f"the form cannot be read: {getattr(error, 'message', None) or error.args}") from error
+        said = getattr(error, "message", None) or getattr(error, "detail", None) or str(error) or type(error).__name__
+        raise QueryError(f"the form cannot be read: {said}") from error
 
 
 def is_multipart(content_type: str) -> bool:
