@@ -23,12 +23,12 @@ import pytest
 
 import qengine
 from bench.datagen import CATALOG, TABLES, Recipe, generate
-from qengine.app import open_store
 from qengine.catalog.model import TableSnapshot
 from qengine.client.local import LocalClient
 from qengine.client.remote import RemoteClient
 from qengine.loader.load import load
 from qengine.loader.request import LoadRequest
+from qengine.opening import open_store
 from qengine.sql.macros import MACROS
 from qengine.storage.keyindex import KeyReader
 from qengine.storage.objects import Store

@@ -29,10 +29,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qengine.app import open_store
 from qengine.catalog.model import TableKind
 from qengine.loader.load import load
 from qengine.loader.request import LoadRequest
+from qengine.opening import open_store
 
 STARS = 500_000
 STATEMENT = "SELECT s.id, s.ra, s.dec, s.mag, c.copy FROM big.stars s, big.copies c"

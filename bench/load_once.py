@@ -32,9 +32,9 @@ Words = Mapping[str, Any]
 
 def load_qengine(words: Words) -> None:
     """Load and publish the tables in one transaction."""
-    from qengine.app import open_store
     from qengine.loader.request import LoadRequest
     from qengine.loader.transaction import Transaction
+    from qengine.opening import open_store
 
     store, registry = open_store(Path(words["out"]), create=True)
     with registry:

@@ -20,7 +20,7 @@ import pytest
 from bench.conftest import ROWS, Bench
 from bench.datagen import CATALOG, Recipe, Stars, arrow_schemas, make_chunk, make_schema, read_dp1, read_stars, to_arrow
 from bench.loads import fresh_folder, load_once
-from qengine.app import open_store
+from qengine.opening import open_store
 
 TRACTS = 100
 SHARE = 100

@@ -24,11 +24,11 @@ import sqlglot
 from bench.conftest import Bench
 from bench.datagen import CATALOG
 from bench.peers import reference
-from qengine.app import open_store
 from qengine.catalog.model import TableSnapshot
 from qengine.client.local import LocalClient
 from qengine.loader.load import load
 from qengine.loader.request import LoadRequest
+from qengine.opening import open_store
 from qengine.plan.skyjoin import GridEdge, cell_size_deg, grid_join
 from qengine.sql.macros import MACROS
 

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench.conftest import DATA, Bench, Racing, bare_of
-from qengine.app import open_store
 from qengine.loader.load import load
 from qengine.loader.request import LoadRequest
+from qengine.opening import open_store
 from qengine.storage.keyindex import KeyReader
 
 ROWS = int(float(os.environ.get("QENGINE_BENCH_EXCHANGE_ROWS", "2e6")))

@@ -22,9 +22,9 @@ import pytest
 
 from bench.conftest import DATA
 from bench.loads import fresh_folder, load_once
-from qengine.app import open_store
 from qengine.loader.load import load
 from qengine.loader.request import LoadRequest
+from qengine.opening import open_store
 
 PARTS = 100_000
 _ROWS_PER_TILE = 10

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qengine.catalog.query_log import QueryLog, QueryLogSettings
-from qengine.catalog.registry import Registry
 from qengine.catalog.releases import release_state
 from qengine.client.local import LocalClient
 from qengine.client.remote import RemoteClient
@@ -32,6 +31,7 @@ from qengine.coordinator.merge import Merger, MergeSettings
 from qengine.coordinator.rates import RateKeeper
 from qengine.coordinator.service import QueryService, ServiceSettings
 from qengine.errors import ConfigError
+from qengine.opening import open_store
 from qengine.storage import place
 from qengine.storage.bucket import is_bucket
 from qengine.storage.cache import CacheSettings, PartCache
@@ -82,18 +82,6 @@ class Front:
     jobs: JobSettings
     http: HttpSettings
     uploads: UploadLimits
-
-
-def open_store(
-    root: Path | str, *, create: bool = False, registry_url: str | None = None, is_rebuilding: bool = False
-) -> tuple[Store, Registry]:
-    """Return store and registry under `root`, a directory or `s3://bucket/prefix` (`storage.place`).
-
-    Raise `ConfigError` if there is none and `create` is not set.
-    """
-    url = registry_url or place.registry_url(root)
-    store = place.open_place(root, url=url, create=create, is_rebuilding=is_rebuilding)
-    return store, Registry.open(store.root, url=url, far=store.far)
 
 
 @contextlib.asynccontextmanager

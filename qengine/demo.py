@@ -26,12 +26,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from qengine.app import ClusterSettings, cluster, open_store
+from qengine.app import ClusterSettings, cluster
 from qengine.client.remote import RemoteClient
 from qengine.client.terminal import print_error, print_rows
 from qengine.errors import ConfigError, InputError, QEngineError
 from qengine.loader.load import load
 from qengine.loader.request import LoadRequest
+from qengine.opening import open_store
 from qengine.tap.app import create_app
 from qengine.tap.jobs import JobSettings
 from qengine.tap.jobs_http import offering_jobs

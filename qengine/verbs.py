@@ -24,6 +24,7 @@ from qengine.client.result import Result
 from qengine.errors import ConfigError
 from qengine.loader.attach import attach as attach_catalog
 from qengine.loader.request import Progress as Report
+from qengine.opening import open_store
 from qengine.tap.formats.choose import find_format
 from qengine.tap.formats.writer import ResultHeader
 
@@ -35,7 +36,7 @@ _SUFFIXES = {
 
 def attach(store: Path | None, path: Path, into: str, table: str, *, key: str, is_replacing: bool) -> None:
     """Make a HATS catalogue queryable in place."""
-    files, registry = composition.open_store(needed(store), create=True)
+    files, registry = open_store(needed(store), create=True)
     with registry, notes().status(f"reading {path} ..."):
         number = attach_catalog(path, catalog=into, table=table, registry=registry, store=files, key=key, is_replacing=is_replacing)
         found = registry.catalog().find(into, table)
@@ -106,7 +107,7 @@ def status_of_service(url: str) -> None:
 
 def status_of_store(store: Path | None) -> None:
     """Show what is published, and loads that failed or still run."""
-    files, registry = composition.open_store(needed(store))
+    files, registry = open_store(needed(store))
     with registry:
         print(f"store {files.files.place}")
         for catalog in sorted({table.schema for table in registry.definitions()}):

@@ -34,6 +34,7 @@ from qengine.loader.sources.csv import CsvOptions
 from qengine.loader.sources.open import InputOptions
 from qengine.loader.summary import LoadSummary
 from qengine.loader.transaction import Transaction, who
+from qengine.opening import open_store
 from qengine.storage.objects import Store
 from qengine.transport.loader_client import LoaderClient
 from qengine.transport.loader_server import LoaderServer
@@ -125,7 +126,7 @@ def load(
     """Load inputs into a table and publish it."""
     request = given.added_to(request)
     root = needed(store)
-    files, registry = composition.open_store(root, create=True)
+    files, registry = open_store(root, create=True)
     with registry, choice.open() as executor, _progress(as_json) as progress:
         terms: dict[str, Any] = {
             "progress": progress, "resume": is_resuming, "context": context, "wait_s": wait_s, "executor": executor
@@ -149,7 +150,7 @@ def begin(store: Path | None, loader: Remote | None, catalog: str, *, context: M
             words = client.begin(catalog, {"by": who(), **context})
         found = (words.id, words.number, words.catalog)
     else:
-        files, registry = composition.open_store(needed(store), create=True)
+        files, registry = open_store(needed(store), create=True)
         with registry:
             load = Transaction.begin(catalog, registry, files, context=context).load
         found = (load.id, load.number, load.catalog)
@@ -215,7 +216,7 @@ def abort(store: Path | None, loader: Remote | None, load: str, *, why: str) -> 
 
 def serve(store: Path | None, listen: str, *, tls: TlsFiles | None) -> None:
     """Serve loads to other machines until Ctrl-C or SIGTERM."""
-    files, registry = composition.open_store(needed(store), create=True)
+    files, registry = open_store(needed(store), create=True)
     with registry:
         server = LoaderServer(Loader(registry, files), listen, tls=tls)
         signal.signal(signal.SIGTERM, lambda *_: server.stop(_GRACE_S))
@@ -238,7 +239,7 @@ def tls_of(authority: Path | None, certificate: Path | None, key: Path | None, p
 
 def compact(store: Path | None, catalog: str, tables: tuple[str, ...], *, as_json: bool, choice: Choice, **terms: Any) -> None:
     """Write ranges with many or small parts anew."""
-    files, registry = composition.open_store(needed(store))
+    files, registry = open_store(needed(store))
     with registry, choice.open() as executor, _progress(as_json) as progress:
         reports = compact_tables(catalog, tables, registry, files, progress=progress, executor=executor, **terms)
     _tell_reports(reports, as_json=as_json)
@@ -247,7 +248,7 @@ def compact(store: Path | None, catalog: str, tables: tuple[str, ...], *, as_jso
 
 def refresh(store: Path | None, catalog: str, tables: tuple[str, ...], *, as_json: bool, **terms: Any) -> None:
     """Place pairs anew whose directors in other catalogues have changed."""
-    files, registry = composition.open_store(needed(store))
+    files, registry = open_store(needed(store))
     with registry, _progress(as_json) as progress:
         reports = refresh_pairs(catalog, tables, registry, files, progress=progress, **terms)
     _tell_reports(reports, as_json=as_json)
@@ -257,7 +258,7 @@ def refresh(store: Path | None, catalog: str, tables: tuple[str, ...], *, as_jso
 
 def sweep(store: Path | None) -> None:
     """Finish what has been published, and remove what dead loads have left."""
-    files, registry = composition.open_store(needed(store))
+    files, registry = open_store(needed(store))
     with registry:
         catalogs = sorted({table.schema for table in registry.definitions()} | {load.catalog for load in registry.loads()} - {""})
         for catalog in catalogs:
@@ -268,7 +269,7 @@ def sweep(store: Path | None) -> None:
 
 def loads(store: Path | None, load: str | None, *, as_json: bool) -> None:
     """List loads, or show one."""
-    files, registry = composition.open_store(needed(store))
+    files, registry = open_store(needed(store))
     with registry:
         if load is None:
             _list(files, registry, as_json=as_json)
@@ -357,7 +358,7 @@ def _tell_reports(reports: Sequence[LoadReport], *, as_json: bool) -> None:
 
 @contextmanager
 def _open(store: Path | None, load: str) -> Iterator[Transaction]:
-    files, registry = composition.open_store(needed(store))
+    files, registry = open_store(needed(store))
     with registry:
         yield Transaction.open(load, registry, files)
 
@@ -370,7 +371,7 @@ def _tell_summary(store: Path | None, load: str, *, as_json: bool) -> None:
     """Print the summary that is kept with a load; nothing where nothing was new."""
     if not load:
         return
-    _, registry = composition.open_store(needed(store))
+    _, registry = open_store(needed(store))
     with registry:
         found = registry.load(load)
     words = found.context.get("summary")

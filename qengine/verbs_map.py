@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from qengine import app as composition
 from qengine.catalog.model import LAYOUT, SKY_LINE, TableSnapshot
 from qengine.client.picture import Caption, draw_sky, short
 from qengine.errors import ConfigError
+from qengine.opening import open_store
 from qengine.sky.density import SKY_SQUARE_DEG, Float64Array, coarsened, per_square_degree, rows_of_ranges
 from qengine.sky.healpix import read_map
 from qengine.storage.hats import read_properties
@@ -25,7 +25,7 @@ def draw(store: Path, name: str, output: Path | None) -> None:
     path = output or Path(f"{name}.png")
     if path.suffix.lower() != ".png":
         raise ConfigError(f"{path}: maps are PNG files", hint="say -o NAME.png")
-    files, registry = composition.open_store(store)
+    files, registry = open_store(store)
     with registry:
         wanted = [one for one in registry.catalog() if name.lower() in (one.table.full_name.lower(), one.table.name.lower())]
     found = [one for one in wanted if not one.table.name.endswith(LAYOUT)]

@@ -10,11 +10,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from qengine import app as composition
 from qengine.catalog.registry import Registry
 from qengine.catalog.releases import ReleaseState
 from qengine.errors import ConfigError
 from qengine.loader import collect as garbage
+from qengine.opening import open_store
 from qengine.plan.limits import CostLimit
 from qengine.storage.objects import Store
 from qengine.verbs import needed, tell
@@ -108,6 +108,6 @@ def budget(store: Path | None, catalog: str, size: str) -> None:
 
 @contextmanager
 def _opened(store: Path | None) -> Iterator[tuple[Store, Registry]]:
-    files, registry = composition.open_store(needed(store))
+    files, registry = open_store(needed(store))
     with registry:
         yield files, registry

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from qengine import app as composition
 from qengine.catalog.files import LocalFiles
 from qengine.catalog.model import TableKind, TableSnapshot
 from qengine.catalog.records import read_records
@@ -19,6 +18,7 @@ from qengine.loader.export import export as write_export
 from qengine.loader.prove import prove_keys
 from qengine.loader.verify import Report, restore_manifests, verify_children
 from qengine.loader.verify import verify_files as check_files
+from qengine.opening import open_store
 from qengine.storage.bucket import is_bucket
 from qengine.verbs import bars, needed, tell
 
@@ -27,7 +27,7 @@ _HELD_S = 86_400.0
 
 def verify_files(store: Path | None, name: str, *, snapshot: str, repair: Path | None, as_json: bool) -> bool:
     """Check files of a catalogue, or of one table, print a report, and say whether all is well now."""
-    files, registry = composition.open_store(needed(store))
+    files, registry = open_store(needed(store))
     with registry, bars() as progress:
         catalog, table, number = _named(registry, name, snapshot)
         manifests = [
@@ -45,7 +45,7 @@ def verify_files(store: Path | None, name: str, *, snapshot: str, repair: Path |
 
 def verify_keys(store: Path | None, name: str, key: str, *, snapshot: str) -> None:
     """Prove the keys of a catalogue, or of one table."""
-    files, registry = composition.open_store(needed(store))
+    files, registry = open_store(needed(store))
     with registry, bars() as progress:
         catalog, _, table = name.partition(".")
         latest = registry.snapshot_number(catalog)
@@ -64,7 +64,7 @@ def verify_keys(store: Path | None, name: str, key: str, *, snapshot: str) -> No
 
 def export(store: Path | None, name: str, output: Path, *, snapshot: str, nest: tuple[str, ...], index: tuple[str, ...]) -> None:
     """Write a catalogue, or one table of it, as HATS collections."""
-    files, registry = composition.open_store(needed(store))
+    files, registry = open_store(needed(store))
     with registry, bars() as progress:
         catalog, table, number = _named(registry, name, snapshot)
         history = registry.releases.history(catalog)
@@ -86,7 +86,7 @@ def rebuild(store: Path | None) -> None:
     is_far = is_bucket(root)
     if not is_far and (not root.is_dir() or next(read_records(LocalFiles(root)), None) is None):
         raise ConfigError(f"{root} holds no snapshots to restore a registry from", hint="check --store")
-    files, registry = composition.open_store(root, create=True, is_rebuilding=True)
+    files, registry = open_store(root, create=True, is_rebuilding=True)
     with registry:
         count = registry.rebuild()
         names = sorted({found.table.schema for found in registry.catalog() if found.facts is None and found.inline is None})

@@ -10,9 +10,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from qengine import app as composition
 from qengine.catalog.registry import Registry
 from qengine.catalog.rights import grantee_of
+from qengine.opening import open_store
 from qengine.verbs import needed, tell
 
 
@@ -161,7 +161,7 @@ def grants(store: Path | None) -> None:
 @contextmanager
 def opened(store: Path | None) -> Iterator[Registry]:
     """Open the registry of a store."""
-    _, registry = composition.open_store(needed(store))
+    _, registry = open_store(needed(store))
     with registry:
         yield registry
 

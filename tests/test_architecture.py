@@ -22,7 +22,7 @@ RANKS = {
     "execution": 5, "transport": 5,
     "coordinator": 6, "worker": 6, "loader": 6,
     "tap": 7, "client": 7, "portal": 7, "config": 7,
-    "app": 8, "pipeline": 9, "verbs": 9, "verbs_progress": 9, "demo": 9, "verbs_releases": 10, "verbs_load": 10,
+    "opening": 7, "app": 8, "pipeline": 9, "verbs": 9, "verbs_progress": 9, "demo": 9, "verbs_releases": 10, "verbs_load": 10,
     "verbs_schema": 10, "verbs_map": 10, "verbs_store": 10, "verbs_users": 10, "cli_releases": 11, "cli_load": 11, "cli_schema": 11, "cli_store": 11,
     "cli_users": 11, "cli": 12,
 }  # fmt: skip

@@ -14,9 +14,9 @@ from lsst.pex.config import Field, ListField
 from lsst.pipe.base import PipelineTask, PipelineTaskConfig, PipelineTaskConnections, Struct
 from lsst.pipe.base.connectionTypes import Input, Output
 
-from qengine.app import open_store
 from qengine.errors import InputError
 from qengine.loader.receipt import Receipt
+from qengine.opening import open_store
 from qengine.pipeline.gather import publish_receipts
 
 if TYPE_CHECKING:

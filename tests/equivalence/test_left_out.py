@@ -13,12 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from qengine.app import ClusterSettings, cluster, open_store
+from qengine.app import ClusterSettings, cluster
 from qengine.catalog.model import TableKind
 from qengine.client.local import LocalClient
 from qengine.coordinator.service import ServiceSettings
 from qengine.loader.load import load
 from qengine.loader.request import LoadRequest
+from qengine.opening import open_store
 from qengine.plan.cost import CostModel
 from qengine.plan.fragment import task_sql
 

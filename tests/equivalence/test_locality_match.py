@@ -13,11 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from qengine.app import ClusterSettings, cluster, open_store
+from qengine.app import ClusterSettings, cluster
 from qengine.catalog.model import TableKind
 from qengine.coordinator.service import QueryService, ServiceSettings
 from qengine.loader.load import load
 from qengine.loader.request import LoadRequest
+from qengine.opening import open_store
 from qengine.plan.cost import CostModel
 from qengine.plan.fragment import PhysicalPlan
 from tests.support.cluster import NO_BROADCASTS

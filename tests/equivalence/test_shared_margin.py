@@ -8,10 +8,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qengine.app import ClusterSettings, cluster, open_store
+from qengine.app import ClusterSettings, cluster
 from qengine.coordinator.service import ServiceSettings
 from qengine.loader.load import load
 from qengine.loader.request import LoadRequest
+from qengine.opening import open_store
 from qengine.plan.cost import CostModel
 
 NEAR_POLE, FAR = -89.9997, -80.0

@@ -24,12 +24,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from qengine.app import ClusterSettings, cluster, open_store
+from qengine.app import ClusterSettings, cluster
 from qengine.client.remote import RemoteClient
 from qengine.coordinator.dispatch import DispatchSettings
 from qengine.coordinator.schedule import Policy
 from qengine.coordinator.service import QueryService
 from qengine.errors import IntegrityError, QEngineError, RangesUnavailableError
+from qengine.opening import open_store
 from qengine.transport.grpc_channel import GrpcChannel
 from qengine.worker.settings import WorkerSettings
 from qengine.worker.supervise import WorkerProcess, start_worker

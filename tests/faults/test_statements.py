@@ -18,12 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from qengine.app import ClusterSettings, cluster, open_store
+from qengine.app import ClusterSettings, cluster
 from qengine.catalog.registry import Registry
 from qengine.coordinator.service import QueryService
 from qengine.errors import LimitError, QueryError, Span
 from qengine.loader.load import load
 from qengine.loader.request import LoadRequest
+from qengine.opening import open_store
 from qengine.plan.physical import Task, TaskEvent
 from qengine.transport.channel import WorkerChannel
 from qengine.transport.grpc_channel import GrpcChannel

@@ -16,12 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 
 import qengine
-from qengine.app import cluster, open_store
+from qengine.app import cluster
 from qengine.cli import run
 from qengine.client.local import LocalClient
 from qengine.client.remote import RemoteClient
 from qengine.loader.load import load
 from qengine.loader.request import LoadRequest
+from qengine.opening import open_store
 from qengine.tap.app import create_app
 from qengine.tap.server import listening
 

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qengine.app import open_store
 from qengine.errors import IntegrityError
 from qengine.loader.load import load
 from qengine.loader.progress import LoadProgress, Meter
 from qengine.loader.request import LoadRequest
 from qengine.loader.summary import LoadSummary
+from qengine.opening import open_store
 from qengine.verbs_progress import JsonLines, words_of
 
 

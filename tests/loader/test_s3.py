@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from qengine.app import open_store
 from qengine.catalog.loads import LoadState
 from qengine.catalog.registry import Registry
 from qengine.errors import ConfigError, ConflictError, RegistryError, StoreUnavailableError
@@ -21,6 +20,7 @@ from qengine.loader.executor import Processes
 from qengine.loader.load import load
 from qengine.loader.request import LoadRequest
 from qengine.loader.transaction import Transaction
+from qengine.opening import open_store
 from qengine.storage.objects import Store
 from tests.loader.stores import sky
 from tests.support.buckets import bucket_server

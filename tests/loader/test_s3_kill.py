@@ -14,14 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from qengine.app import open_store
+from qengine.opening import open_store
 from qengine.storage.bucket import Bucket
 from tests.loader.stores import sky
 from tests.support.buckets import bucket_server
 
 PROGRAM = """
 import os, signal, sys, threading
-from qengine.app import open_store
+from qengine.opening import open_store
 from qengine.loader.load import load
 from qengine.loader.request import LoadRequest
 from qengine.storage.bucket import Bucket

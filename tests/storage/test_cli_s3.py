@@ -14,11 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from qengine.app import ClusterSettings, cluster, open_store
+from qengine.app import ClusterSettings, cluster
 from qengine.client.local import LocalClient
 from qengine.errors import QEngineError
 from qengine.loader.load import load
 from qengine.loader.request import LoadRequest
+from qengine.opening import open_store
 from qengine.storage.bucket import Bucket
 from qengine.worker.settings import WorkerSettings
 from qengine.worker.supervise import start_worker

@@ -9,10 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from qengine.app import connect, open_store
+from qengine.app import connect
 from qengine.errors import QEngineError
 from qengine.loader.load import load
 from qengine.loader.request import LoadRequest
+from qengine.opening import open_store
 from qengine.storage.bucket import Bucket
 from qengine.storage.place import near_folder
 from tests.loader.stores import sky

@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qengine.app import open_store
 from qengine.catalog.felis_schema import read_schema
 from qengine.catalog.model import HIDDEN_COLUMNS, Column, Table
 from qengine.catalog.types import to_arrow
 from qengine.loader.load import load
 from qengine.loader.request import LoadRequest
+from qengine.opening import open_store
 
 TABLES = {"Object": 400, "ForcedSource": 1600, "Visit": 20, "DiaObject": 150, "DiaSource": 600, "CcdVisit": 40}
 """Tables in the order in which they are loaded, with their rows."""

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qengine.app import open_store
 from qengine.loader.load import load
 from qengine.loader.request import LoadRequest
+from qengine.opening import open_store
 
 
 def tables(rows: int, seed: int = 3) -> dict[str, pa.Table]:

@@ -14,7 +14,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from qengine.app import ClusterSettings, cluster, open_store
+from qengine.app import ClusterSettings, cluster
+from qengine.opening import open_store
 from qengine.tap.app import create_app
 from qengine.tap.jobs import JobSettings
 from qengine.tap.jobs_http import offering_jobs

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qengine.app import open_store
 from qengine.loader.load import load
 from qengine.loader.request import LoadRequest
+from qengine.opening import open_store
 
 ROWS = 240_000
 LONG_WHERE = " + ".join(f"SIN(ra * {number})" for number in range(1, 121)) + " > -1000"

@@ -12,12 +12,13 @@ import httpx
 import pyarrow.parquet as pq
 import pytest
 
-from qengine.app import connect, open_store
+from qengine.app import connect
 from qengine.catalog.jobs import Job, Phase
 from qengine.catalog.registry import Registry
 from qengine.demo import SCHEMA, gaia_table
 from qengine.loader.load import load
 from qengine.loader.request import LoadRequest
+from qengine.opening import open_store
 from tests.support.jobs_process import JobsProcess
 from tests.support.postgres import ON_BOTH, NewDatabase
 

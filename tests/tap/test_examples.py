@@ -10,12 +10,13 @@ import pytest
 import pyvo
 from lxml import etree
 
-from qengine.app import connect, open_store
+from qengine.app import connect
 from qengine.catalog.definition import from_json, to_json
 from qengine.catalog.felis_schema import read_schema
 from qengine.catalog.model import NO_PARTS, Catalog, Example, Table, TableSnapshot
 from qengine.catalog.tap_schema import tap_schema
 from qengine.demo import SCHEMA
+from qengine.opening import open_store
 from qengine.tap.examples import document, examples
 from tests.support.dp1 import load_dp1
 from tests.unit.catalog.snapshots import snapshot

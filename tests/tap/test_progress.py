@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from qengine.app import ClusterSettings, cluster, connect, open_store
+from qengine.app import ClusterSettings, cluster, connect
 from qengine.cli import run
 from qengine.client.remote import RemoteClient
 from qengine.coordinator.dispatch import DispatchSettings
@@ -27,6 +27,7 @@ from qengine.coordinator.watch import WatchSettings
 from qengine.errors import QueryCancelledError, QueryTooExpensiveError, UnknownNameError
 from qengine.loader.load import load
 from qengine.loader.request import LoadRequest
+from qengine.opening import open_store
 from qengine.tap.app import create_app
 from qengine.tap.server import listening
 

@@ -18,9 +18,10 @@ import pytest
 import pyvo
 from astropy.table import Table
 
-from qengine.app import ClusterSettings, cluster, open_store
+from qengine.app import ClusterSettings, cluster
 from qengine.cli import run
 from qengine.errors import UploadError
+from qengine.opening import open_store
 from qengine.tap.app import create_app
 from qengine.tap.jobs import JobSettings
 from qengine.tap.jobs_http import offering_jobs

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from qengine import cli
+from qengine.opening import open_store
 from tests.loader.stores import sky
 
 
@@ -88,14 +89,13 @@ def test_wrong_words(tmp_path: Path, files: dict[str, Path], capsys: pytest.Capt
 
 
 def test_a_loader_that_wants_certificates(tmp_path: Path, files: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
-    from qengine import app
     from qengine.loader.service import Loader
     from qengine.transport.loader_server import LoaderServer
     from tests.contract.test_channel_tls import _authority, _member
 
     _authority(tmp_path / "tls")
     own, other = _member(tmp_path / "tls", "loader"), _member(tmp_path / "tls", "contributor")
-    store, registry = app.open_store(tmp_path / "store", create=True)
+    store, registry = open_store(tmp_path / "store", create=True)
     with registry:
         server = LoaderServer(Loader(registry, store), "127.0.0.1:0", tls=own)
         server.start()

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from qengine import app as composition
 from qengine.catalog.registry import Registry
 from qengine.cli import run
+from qengine.opening import open_store
 from tests.loader.stores import Site, sky
 
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "store"
-    composition.open_store(root, create=True)[1].close()
+    open_store(root, create=True)[1].close()
     monkeypatch.setenv("QENGINE_STORE", str(root))
     monkeypatch.setenv("COLUMNS", "200")
     return root
