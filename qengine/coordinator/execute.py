@@ -167,8 +167,9 @@ def _source(query: QueryId, leaf: LeafFragment) -> TaskSource:
 
 def _shared_tables(plan: PhysicalPlan) -> Mapping[str, pa.Table]:
     """Return the relations that the coordinator has and tasks read."""
-    tables = (i.table for leaf in plan.leaves for i in leaf.inputs)
-    return {table.table.full_name: table.inline for table in tables if table.inline is not None}
+    inputs = [i for leaf in plan.leaves for i in leaf.inputs if i.table.inline is not None]
+    whole = {i.table.table.full_name: _inline(i.table) for i in inputs if i.near is None}
+    return whole | {i.near.name: i.near.rows for i in inputs if i.near is not None}
 
 
 def _inline(table: TableSnapshot) -> pa.Table:

@@ -18,10 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qengine.errors import BugError, QEngineError, RelationMissingError, WorkerLostError
+from qengine.plan.nearby import LINE
 from qengine.plan.physical import SHARED, QueryId, Task, WorkerId
 from qengine.transport.channel import WorkerChannel
 
 _ROW_GROUP_ROWS = 122_880
+_NEAR_GROUP_ROWS = 8_192
+"""Of relations of which tasks read some cells."""
 
 
 class Supplies(Protocol):
@@ -104,8 +107,9 @@ class SharedRelations:
 
 def _parquet(table: pa.Table) -> memoryview:
     sink = pa.BufferOutputStream()
+    group_rows = _NEAR_GROUP_ROWS if LINE in table.column_names else _ROW_GROUP_ROWS
     pq.write_table(
-        table, sink, compression="none", use_dictionary=False, write_statistics=True, row_group_size=_ROW_GROUP_ROWS,
+        table, sink, compression="none", use_dictionary=False, write_statistics=True, row_group_size=group_rows,
         column_encoding="PLAIN",
     )  # fmt: skip
     return memoryview(sink.getvalue())

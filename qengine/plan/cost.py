@@ -62,6 +62,8 @@ class CostModel:
 
     Rows of a leaf that may be more than `exchange_bytes` are exchanged between workers where possible (0: always, negative:
     never), in partitions of about `partition_bytes`.
+
+    Of a table that is already here (an upload) with `near_rows` rows or more, a task reads what is near its cells (`plan.nearby`).
     """
 
     slots: int = 2
@@ -76,6 +78,7 @@ class CostModel:
     held_bytes: int = 128 << 20
     exchange_bytes: int = 32 << 20
     partition_bytes: int = 64 << 20
+    near_rows: int = 20_000
     rates: Rates = Rates()
 
     def with_rates(self, rates: Rates) -> CostModel:

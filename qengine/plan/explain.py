@@ -18,7 +18,7 @@ from qengine.catalog.model import TableSnapshot
 from qengine.errors import Span
 from qengine.plan.explain_text import to_text
 from qengine.plan.forecast import Forecast, LeafForecast, forecast
-from qengine.plan.fragment import LeafFragment, PhysicalPlan, Reach
+from qengine.plan.fragment import LeafFragment, LeafInput, PhysicalPlan, Reach
 from qengine.plan.logical import Tree
 from qengine.plan.predicates import final_predicates, predicates_of
 from qengine.sky.cells import RangeSet
@@ -115,7 +115,7 @@ class Explanation:
                     "alias": i.alias,
                     "table": i.table.table.full_name,
                     "snapshot": i.table.number,
-                    "reads": "broadcast" if i.table.inline is not None else i.reach.value,
+                    "reads": _reads(i),
                     "margin_arcsec": round(i.margin_deg * 3600, 6) if i.reach is Reach.RING else 0.0,
                     "columns": list(i.columns),
                     "of_columns": len(i.table.table.columns),
@@ -160,6 +160,13 @@ def tiles(table: TableSnapshot, work: RangeSet) -> int:
         starts = parts.start[parts.meeting(work)]
         count += int(np.count_nonzero(np.diff(starts))) + 1 if len(starts) else 0
     return count
+
+
+def _reads(i: LeafInput) -> str:
+    """Return how much of an input each task reads."""
+    if i.table.inline is None:
+        return i.reach.value
+    return "broadcast" if i.near is None else "near"
 
 
 def _estimated(cost: Forecast, steps_s: float) -> dict[str, Any]:

@@ -11,7 +11,7 @@ margin reads also the ring around it, from margin files or from the neighbouring
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
@@ -27,6 +27,7 @@ from qengine.plan.cut import CutQuery, Leaf, pushable_terms
 from qengine.plan.exchange import PlannedExchange
 from qengine.plan.grids import with_inner_grids
 from qengine.plan.keylists import KeyList, key_lists
+from qengine.plan.nearby import NearRows, near_rows
 from qengine.plan.physical import SkyJoin
 from qengine.plan.prune import Resolved, work_of
 from qengine.plan.selectivity import guess_rows
@@ -51,7 +52,8 @@ class Reach(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeafInput:
-    """One relation of a leaf: the table that it reads, the columns that the SQL uses, and how far it reaches."""
+    """One relation of a leaf: the table that it reads, the columns that the SQL uses, and how far it reaches. Of a large table that
+    is already here each task may need what is `near` it only."""
 
     name: str
     alias: str
@@ -60,6 +62,7 @@ class LeafInput:
     types: tuple[str, ...]
     reach: Reach
     margin_deg: float = 0.0
+    near: NearRows | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +165,8 @@ def _leaf_fragment(leaf: Leaf, resolved: Resolved, cost: CostModel, first: int) 
     bounds, costs, estimate = _cut_tasks(
         leaf, inputs, work, cost, is_heavy=is_heavy, slack=1 if pairs is None else 2, begins=begins
     )
+    if len(costs) > 1:
+        inputs = tuple(_narrowed(leaf, inputs, i, cost) for i in inputs)
     sql = render(tree, is_given_up=True)
     at_home = {i.alias for i in inputs if i.reach is Reach.HOME}
     return LeafFragment(
@@ -195,6 +200,13 @@ def _bind_inputs(leaf: Leaf, select: exp.Select) -> tuple[tuple[LeafInput, ...],
             )
         )  # fmt: skip
     return tuple(inputs), tree
+
+
+def _narrowed(leaf: Leaf, inputs: tuple[LeafInput, ...], i: LeafInput, cost: CostModel) -> LeafInput:
+    """Return an input of a table that is already here with what each task needs of it."""
+    if i.table.inline is None or sum(other.alias == i.alias for other in inputs) > 1:
+        return i
+    return replace(i, near=near_rows(leaf, i.alias, cost.near_rows))
 
 
 def _cut_tasks(

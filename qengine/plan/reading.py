@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from qengine.catalog.model import Int64Array, Parts, RowGroups
 from qengine.plan.fragment import LeafFragment, LeafInput, Reach
+from qengine.plan.nearby import LINE, NearRows
 from qengine.plan.physical import PartRef, TaskInput, shared_part
 from qengine.sky.cells import RangeSet
 from qengine.sky.coverage import ring
@@ -41,7 +42,7 @@ def task_inputs(leaf: LeafFragment, number: int) -> tuple[TaskInput, ...]:
 def _task_input(i: LeafInput, home: RangeSet, bounds: tuple[int, int]) -> TaskInput:
     table = i.table.table
     if i.table.inline is not None:
-        return _input_of_rows(i, i.table.inline)
+        return _input_of_rows(i, i.table.inline) if i.near is None else _input_near(i, i.near, bounds)
     if i.reach is Reach.WHOLE:
         return _input(i, [(i.table.home, np.arange(len(i.table.home)))], ())
     reach = home
@@ -108,6 +109,19 @@ def _input_of_rows(i: LeafInput, rows: pa.Table) -> TaskInput:
     """Read a relation that the coordinator puts on the workers."""
     ref = shared_part(i.table.table.full_name, rows)
     return TaskInput(name=i.name, parts=(ref,), columns=i.columns, types=i.types, line_column="")
+
+
+def _input_near(i: LeafInput, near: NearRows, bounds: tuple[int, int]) -> TaskInput:
+    """Read what is near the task of a relation that the coordinator puts on the workers."""
+    cells = near.rows.column(LINE).to_numpy()
+    ranges = near.ranges(*bounds).coarsen(MAX_RANGES, lambda at: np.searchsorted(cells, at).astype(np.float64))
+    if not ranges:
+        return TaskInput(name=i.name, parts=(), columns=i.columns, types=i.types)
+    places = np.searchsorted(cells, np.stack([ranges.starts, ranges.stops]))
+    share = int((places[1] - places[0]).sum()) / max(len(cells), 1)
+    whole = shared_part(near.name, near.rows)
+    ref = replace(whole, bytes=int(whole.bytes * share))
+    return TaskInput(name=i.name, parts=(ref,), columns=i.columns, types=i.types, ranges=ranges.pairs(), line_column=LINE)
 
 
 def _with_margin_files(i: LeafInput, home: RangeSet) -> TaskInput | None:
