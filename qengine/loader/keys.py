@@ -8,6 +8,7 @@ Keys are integers (as int64) or text. A NULL key is not in the index and equals 
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -207,8 +208,9 @@ def _between(keys: pa.Array, file: pq.ParquetFile, group: int) -> pa.Array:
     statistics = file.metadata.row_group(group).column(place).statistics
     if statistics is None or not statistics.has_min_max:
         return keys
-    inside = pc.and_(pc.greater_equal(keys, statistics.min), pc.less_equal(keys, statistics.max))
-    return keys.filter(inside)
+    at, value = range(len(keys)), lambda place: keys[place].as_py()
+    first = bisect_left(at, statistics.min, key=value)
+    return keys.slice(first, bisect_right(at, statistics.max, lo=first, key=value) - first)
 
 
 class KeyLookup:
