@@ -195,6 +195,7 @@ async def _serve(store: Path | str, settings: ClusterSettings, front: Front, *, 
     from qengine.tap.jobs_http import offering_jobs
     from qengine.tap.limits import Gate
     from qengine.tap.logs import start_logging
+    from qengine.tap.mydb_keep import Keeper
     from qengine.tap.server import listening
 
     serving = asyncio.current_task()
@@ -202,14 +203,18 @@ async def _serve(store: Path | str, settings: ClusterSettings, front: Front, *, 
         # Ctrl-C cancels the task already; a service manager's SIGTERM ends workers and requests in the same orderly way.
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
     with contextlib.ExitStack() as around:
-        registry = around.enter_context(open_store(store, registry_url=settings.registry_url)[1])
+        files, registry = open_store(store, registry_url=settings.registry_url)
+        around.enter_context(registry)
         door, gate = Doorkeeper(registry.users, front.access), Gate(front.limits, front.tap)
         query_log = around.enter_context(registry.query_log(front.log))
+        keeper = Keeper(registry, files, gate)
         async with (
             cluster(store, settings, query_log=query_log) as service,
             offering_jobs(registry, service, tap=front.tap, settings=front.jobs, gate=gate) as desk,
             listening(
-                create_app(service, front.tap, jobs=desk, door=door, gate=gate, http=front.http, uploads=front.uploads),
+                create_app(
+                    service, front.tap, jobs=desk, door=door, gate=gate, http=front.http, uploads=front.uploads, keeper=keeper
+                ),
                 host=host,
                 port=port,
                 shutdown_s=front.http.shutdown_s,

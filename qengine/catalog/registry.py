@@ -291,15 +291,15 @@ class Registry:
     def publish(
         self, load: str, catalog: str, tables: Sequence[TableSnapshot], *, expected: int | None = None,
         base: Mapping[str, str] | None = None, families: Sequence[str] = (), inputs: Sequence[InputRecord] = (),
-        replaced: Sequence[InputRecord] = (), is_final: bool = False,
+        replaced: Sequence[InputRecord] = (), dropped: Collection[str] = (), is_final: bool = False,
     ) -> int:  # fmt: skip
         """Make `tables` the content of the catalogue's next snapshot and return its number.
 
-        The other tables of the catalogue are carried over. What the writer started from is checked: `expected` is the number of the
-        catalogue's snapshot (0: a new catalogue; None: whatever is there), `base` are manifests by full name of table, of any
-        catalogue (`manifest_digests`; empty where there was none), and no other table may have joined one of `families`. Raise
-        `ConflictError` if one is another by now. `inputs` is what the load has read, `replaced` those whose rows are gone;
-        `is_final` ends the load. Numbers in `tables` are ignored.
+        The other tables of the catalogue are carried over, but for those `dropped`. What the writer started from is checked:
+        `expected` is the number of the catalogue's snapshot (0: a new catalogue; None: whatever is there), `base` are manifests by
+        full name of table, of any catalogue (`manifest_digests`; empty where there was none), and no other table may have joined
+        one of `families`. Raise `ConflictError` if one is another by now. `inputs` is what the load has read, `replaced` those
+        whose rows are gone; `is_final` ends the load. Numbers in `tables` are ignored.
         """
         published.check_names(catalog, tables)
         written: list[Path] = []
@@ -315,7 +315,8 @@ class Registry:
                 )
             check_may_change(connection, catalog)
             published.check_base(connection, base or {}, families)
-            carried = published.carried(connection, catalog, latest, tables)
+            gone = {name.lower() for name in dropped}
+            carried = [one for one in published.carried(connection, catalog, latest, tables) if one.table.lower() not in gone]
             try:
                 new = [self._write(dataclasses.replace(table, number=latest + 1), written) for table in tables]
                 manifests = tuple(sorted([*carried, *new], key=lambda manifest: manifest.table.lower()))

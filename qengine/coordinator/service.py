@@ -59,6 +59,7 @@ from qengine.plan.optimize import capped, optimize
 from qengine.plan.physical import QueryId, TaskLimits
 from qengine.sql.bind import BoundQuery, bind
 from qengine.sql.deep import run_deep, start_deep
+from qengine.sql.own import with_own
 from qengine.sql.parse import parse, table_names
 from qengine.sql.versions import at_versions
 from qengine.storage.keyindex import KeyReader
@@ -297,7 +298,7 @@ class QueryService:
             return self._visibility.catalog(identity, {name: version})
 
         try:
-            parsed = parse(text, language)
+            parsed = with_own(parse(text, language), identity)
             catalog = at_versions(parsed, self._visibility.catalog(identity, snapshots), older)
             catalog = with_uploads(with_rows(pairs.trusted(catalog), table_names(parsed), identity), uploads)
             bound = bind(parsed, catalog)

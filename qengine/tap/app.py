@@ -9,6 +9,7 @@
     /tap/openapi.json      what of this no standard describes (`openapi`); /metrics is for Prometheus (`metrics`)
     /tap/links             what belongs to a row (`datalink`)
     /tap/async             jobs, UWS (`jobs_http`)
+    /tap/mydb              tables of users (`mydb`)
 
 What a request means is decided in `parameters.py`, answers come from the service, bytes from `formats/`.
 """
@@ -30,7 +31,7 @@ from qengine.catalog.model import Catalog
 from qengine.catalog.summary import summarise
 from qengine.catalog.who import LOCAL, Identity
 from qengine.errors import QueryError, UnknownNameError
-from qengine.tap import datalink, examples, jobs_http, metadata, metrics, openapi, sync
+from qengine.tap import datalink, examples, jobs_http, metadata, metrics, mydb, openapi, sync
 from qengine.tap.access import AccessMiddleware, Doorkeeper, security_methods
 from qengine.tap.cors import cors
 from qengine.tap.failure import as_known, error_response
@@ -41,6 +42,7 @@ from qengine.tap.jobs_http import JobDesk
 from qengine.tap.limits import UNLIMITED, Gate
 from qengine.tap.logs import Observer, ObservingMiddleware, to_log
 from qengine.tap.metrics import Metrics
+from qengine.tap.mydb_keep import Keeper
 from qengine.tap.page import landing_page
 from qengine.tap.parameters import Parameters, check_max_cost, check_snapshots, check_statement
 from qengine.tap.service import AnsweringService, TapSettings
@@ -65,11 +67,13 @@ def create_app(
     gate: Gate | None = None,
     http: HttpSettings | None = None,
     uploads: UploadLimits | None = None,
+    keeper: Keeper | None = None,
 ) -> Starlette:
     """Return the ASGI application that serves `service` under `/tap`, with asynchronous queries if there is a desk for them.
 
     `door` finds out who sends a request; without one all are anonymous. `gate` says who may ask for how much. `http` is how
-    it speaks HTTP, `uploads` what tables may come with a request. `base_url` overrides the one of `settings`.
+    it speaks HTTP, `uploads` what tables may come with a request, `keeper` has those of users. `base_url` overrides the one of
+    `settings`.
     """
     chosen, spoken = settings or TapSettings(), http or HttpSettings()
     received = Uploads(uploads)
@@ -91,6 +95,8 @@ def create_app(
     routes += datalink.routes(handlers.answer, handlers.catalog, handlers.guarded, path="/tap")
     if jobs is not None:
         routes += jobs_http.routes(jobs, handlers.guarded, handlers.base, received, path="/tap")
+    if keeper is not None:
+        routes += mydb.routes(keeper, handlers.gate, received, handlers.guarded, path="/tap")
     routes += openapi.routes(handlers.base, path="/tap")
     observers: list[Observer] = [to_log] if spoken.log == "json" else []
     if spoken.has_metrics:
@@ -128,6 +134,11 @@ class _Handlers:
         self._door = door
         self._gate = gate or Gate(UNLIMITED, settings)
         self._uploads = uploads
+
+    @property
+    def gate(self) -> Gate:
+        """Who may ask for how much."""
+        return self._gate
 
     async def home(self, request: Request) -> Response:
         return RedirectResponse(self.base(request))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-_METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS")
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _SEEN = (
     "Content-Disposition", "Location", "Retry-After", "WWW-Authenticate", "X-Query-Id", "X-Query-Maxrec", "X-Query-Status",
     "X-VO-Authenticated",

@@ -76,7 +76,8 @@ class SizeMiddleware:
 
     def _allowed(self, scope: Scope) -> int:
         kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
-        return self._body_bytes + (self._file_bytes if is_multipart(kind.decode("latin-1")) else 0)
+        may_have_files = scope["method"] == "PUT" or is_multipart(kind.decode("latin-1"))
+        return self._body_bytes + (self._file_bytes if may_have_files else 0)
 
     def _refusal(self, scope: Scope, allowed: int) -> Response | None:
         query = scope.get("query_string", b"")

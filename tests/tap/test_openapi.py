@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from starlette.routing import Route
 
+from qengine.catalog.registry import Registry
+from qengine.storage.objects import Store
 from qengine.tap.app import create_app
+from qengine.tap.limits import UNLIMITED, Gate
+from qengine.tap.mydb_keep import Keeper
 from qengine.tap.openapi import document, is_standard
+from qengine.tap.service import TapSettings
 from tests.support.fake_service import FakeService
 
 VERBS = {"get", "post", "put", "delete", "patch"}
@@ -20,10 +26,13 @@ def described() -> set[tuple[str, str]]:
     return {(path, verb.upper()) for path, item in paths.items() for verb in item if verb in VERBS}
 
 
-def test_the_document_has_the_routes_and_nothing_else() -> None:
+def test_the_document_has_the_routes_and_nothing_else(tmp_path: Path) -> None:
+    with Registry.open(tmp_path) as registry:
+        keeper = Keeper(registry, Store(tmp_path), Gate(UNLIMITED, TapSettings()))
+        app = create_app(FakeService(), keeper=keeper)
     routes = {
         (route.path, method)
-        for route in create_app(FakeService()).routes
+        for route in app.routes
         if isinstance(route, Route) and not is_standard(route.path)
         for method in (route.methods or set()) - {"HEAD"}
     }

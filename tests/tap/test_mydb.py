@@ -1,0 +1,290 @@
+"""Tables of users over HTTP to a cluster: made, queried, shared, dropped; what one has does not exist for another."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import httpx
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pc
+import pyarrow.parquet as pq
+import pytest
+
+from qengine.app import ClusterSettings, cluster
+from qengine.cli import run
+from qengine.opening import open_store
+from qengine.tap.access import AccessSettings, Doorkeeper
+from qengine.tap.app import create_app
+from qengine.tap.jobs import JobSettings
+from qengine.tap.jobs_http import offering_jobs
+from qengine.tap.limits import Gate, LimitSettings
+from qengine.tap.mydb_keep import Keeper
+from qengine.tap.server import listening
+from qengine.tap.service import TapSettings
+
+STARS, MINE = 20_000, 400
+RADIUS = 0.2
+LIMITS = LimitSettings(anonymous="", users="", people=("poor: storage=1kB",))
+
+
+def _stars() -> pa.Table:
+    rng = np.random.default_rng(1)
+    ra, dec = rng.uniform(0, 360, STARS), np.degrees(np.arcsin(rng.uniform(-1, 1, STARS)))
+    return pa.table({"id": np.arange(STARS), "ra": ra, "dec": dec, "mag": np.round(ra / 20, 2)})
+
+
+def _mine() -> pa.Table:
+    stars = _stars()
+    ids = np.arange(MINE) * 41 % STARS
+    ra, dec = stars["ra"].to_numpy()[ids], np.clip(stars["dec"].to_numpy()[ids] + RADIUS / 3, -90, 90)
+    field = pa.field("note", pa.string(), metadata={"description": "what I think of it"})
+    notes = pa.array([f"note {n}" for n in range(MINE)])
+    return pa.table({"id": ids, "ra": ra, "dec": dec}).append_column(field, notes)
+
+
+@dataclass
+class Service:
+    """A service over a store, and clients of two users and of nobody."""
+
+    url: str
+    tokens: dict[str, str]
+
+    def client(self, user: str = "") -> httpx.Client:
+        headers = {"authorization": f"Bearer {self.tokens[user]}"} if user else {}
+        return httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=60)
+
+
+@contextmanager
+def serving(store: Path) -> Iterator[str]:
+    ready, addresses = threading.Event(), list[str]()
+    ends: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+
+    async def serve() -> None:
+        ending = asyncio.Event()
+        ends.append((asyncio.get_running_loop(), ending))
+        files, registry = open_store(store)
+        gate = Gate(LIMITS, TapSettings())
+        keeper = Keeper(registry, files, gate)
+        with registry:
+            async with (
+                cluster(store, ClusterSettings()) as service,
+                offering_jobs(registry, service, tap=TapSettings(), settings=JobSettings(), gate=gate) as desk,
+                listening(
+                    create_app(service, jobs=desk, gate=gate, door=Doorkeeper(registry.users, AccessSettings()), keeper=keeper)
+                ) as server,
+            ):
+                addresses.append(f"{server.address}/tap")
+                ready.set()
+                await ending.wait()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
+    thread.start()
+    assert ready.wait(30)
+    try:
+        yield addresses[0]
+    finally:
+        loop, ending = ends[0]
+        loop.call_soon_threadsafe(ending.set)
+        thread.join(30)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("mydb")
+    pq.write_table(_stars(), made / "stars.parquet")
+    words = ["--table", "stars", "--key", "id", "--ra", "ra", "--dec", "dec", "--rows-per-tile", "1000"]
+    assert run(["load", str(made / "stars.parquet"), "--store", str(made / "store"), "--into", "sky", *words]) == 0
+    return made
+
+
+@pytest.fixture(scope="module")
+def tokens(folder: Path) -> dict[str, str]:
+    with open_store(folder / "store")[1] as registry:
+        users = registry.users
+        return {name: users.create_token(users.add(name, groups=["club"]).name)[0] for name in ("ann", "bob", "poor")}
+
+
+@pytest.fixture(scope="module")
+def service(folder: Path, tokens: dict[str, str]) -> Iterator[Service]:
+    with serving(folder / "store") as url:
+        yield Service(url, tokens)
+
+
+@pytest.fixture
+def ann(service: Service) -> Iterator[httpx.Client]:
+    with service.client("ann") as client:
+        yield client
+        for table in client.get("/mydb").json()["tables"]:
+            client.delete(f"/mydb/{table['name']}")
+
+
+@pytest.fixture
+def bob(service: Service) -> Iterator[httpx.Client]:
+    with service.client("bob") as client:
+        yield client
+
+
+def body(table: pa.Table, kind: str = "parquet") -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink) if kind == "parquet" else pc.write_csv(table, sink)
+    return sink.getvalue()
+
+
+def put(client: httpx.Client, name: str, table: pa.Table | None = None, kind: str = "parquet") -> dict[str, Any]:
+    answer = client.put(f"/mydb/{name}", content=body(_mine() if table is None else table, kind))
+    assert answer.status_code == 201, answer.text
+    return dict(answer.json())
+
+
+def query(client: httpx.Client, text: str, status: int = 200) -> str:
+    answer = client.get("/sync", params={"LANG": "ADQL", "QUERY": text, "RESPONSEFORMAT": "csv"})
+    assert answer.status_code == status, answer.text
+    return answer.text
+
+
+def oracle(text: str, **tables: pa.Table) -> list[tuple[Any, ...]]:
+    connection = duckdb.connect()
+    for name, table in {"stars": _stars(), **tables}.items():
+        connection.register(name, table)
+    return connection.execute(text).fetchall()
+
+
+def rows(text: str) -> list[tuple[Any, ...]]:
+    found = pc.read_csv(io.BytesIO(text.encode()))
+    return list(zip(*(column.to_pylist() for column in found.columns), strict=True))
+
+
+def test_a_table_is_made_described_and_dropped(ann: httpx.Client) -> None:
+    made = put(ann, "mine")
+    assert (made["rows"], made["name"], made["has_position"], made["public"], made["groups"]) == (MINE, "mine", True, False, [])
+    assert made["columns"] == ["id", "ra", "dec", "note"]
+    assert made["bytes"] > 0
+    assert ann.get("/mydb/mine").json() == made
+    assert [one["name"] for one in ann.get("/mydb").json()["tables"]] == ["mine"]
+    assert ann.put("/mydb/MINE", content=body(_mine())).status_code == 409
+    assert ann.delete("/mydb/mine").status_code == 204
+    for verb in ("GET", "DELETE"):
+        assert ann.request(verb, "/mydb/mine").status_code == 404
+    query(ann, "SELECT * FROM mydb.mine", 400)
+    assert put(ann, "mine")["rows"] == MINE  # the same rows under the same name
+    other = put(ann, "words", _mine().select(["id", "note"]), "csv")
+    assert not other["has_position"]
+    assert ann.get("/mydb").json()["bytes"] == sum(one["bytes"] for one in ann.get("/mydb").json()["tables"])
+
+
+@pytest.mark.parametrize("columns", [["id", "ra", "dec", "note"], ["id", "note"]])
+def test_it_is_joined_by_key(ann: httpx.Client, columns: list[str]) -> None:
+    put(ann, "mine", _mine().select(columns))
+    found = rows(query(ann, "SELECT s.id, m.note, s.mag FROM sky.stars s JOIN mydb.mine m ON m.id = s.id ORDER BY s.id"))
+    expected = "SELECT s.id, m.note, s.mag FROM stars s JOIN mine m ON m.id = s.id ORDER BY s.id"
+    assert found == oracle(expected, mine=_mine())
+    found = rows(query(ann, "SELECT count(*) AS n FROM MyDB.mine m LEFT JOIN sky.stars s ON m.id = s.id AND s.mag < 5"))
+    assert found == [(MINE,)]
+
+
+def test_it_is_joined_by_position(ann: httpx.Client) -> None:
+    put(ann, "mine")
+    text = "SELECT m.note, s.id FROM mydb.mine m JOIN sky.stars s ON DISTANCE(s.ra, s.dec, m.ra, m.dec) < {} ORDER BY 1, 2"
+    x = "cos(radians({0}.ra))*cos(radians({0}.dec))"
+    y, z = x.replace("cos(radians({0}.ra))", "sin(radians({0}.ra))"), "sin(radians({0}.dec))"
+    dots = " + ".join(f"{one.format('s')}*{one.format('m')}" for one in (x, y, z))
+    expected = f"SELECT m.note, s.id FROM mine m JOIN stars s ON degrees(acos(least(1, {dots}))) < {RADIUS} ORDER BY 1, 2"
+    assert sorted(rows(query(ann, text.format(RADIUS)))) == sorted(oracle(expected, mine=_mine()))
+
+
+def test_it_does_not_exist_for_others(service: Service, ann: httpx.Client, bob: httpx.Client) -> None:
+    put(ann, "mine")
+    tables = "SELECT table_name FROM TAP_SCHEMA.tables WHERE table_name LIKE '%mine%'"
+    assert "user_ann.mine" in query(ann, tables)
+    assert "note" in query(ann, "SELECT column_name FROM TAP_SCHEMA.columns WHERE table_name = 'user_ann.mine'")
+    assert "user_ann.mine" in ann.get("/tables").text
+    with service.client() as nobody:
+        for client in (bob, nobody):
+            assert "mine" not in query(client, tables)
+            assert "user_ann" not in query(client, "SELECT schema_name FROM TAP_SCHEMA.schemas")
+            assert "user_ann" not in client.get("/tables").text
+            for name in ("user_ann.mine", "mydb.mine", "mine"):
+                other = name.replace("mine", "nope")
+                for path in ("/sync", "/query-plan"):
+                    said = client.get(path, params={"LANG": "ADQL", "QUERY": f"SELECT * FROM {name}"})
+                    same = client.get(path, params={"LANG": "ADQL", "QUERY": f"SELECT * FROM {other}"})
+                    assert said.status_code == same.status_code == 400
+                    assert said.text.replace("mine", "nope") == same.text
+        assert bob.get("/mydb").json()["tables"] == []
+        assert bob.get("/mydb/mine").status_code == bob.delete("/mydb/mine").status_code == 404
+        assert bob.patch("/mydb/mine", json={"public": True}).status_code == 404
+        for verb, path in (("GET", "/mydb"), ("GET", "/mydb/mine"), ("DELETE", "/mydb/mine"), ("PUT", "/mydb/x")):
+            assert nobody.request(verb, path).status_code == 401
+        assert nobody.patch("/mydb/mine", json={"public": True}).status_code == 401
+
+
+def test_it_is_shared(service: Service, ann: httpx.Client, bob: httpx.Client) -> None:
+    put(ann, "mine")
+    count = "SELECT count(*) AS n FROM user_ann.mine"
+    query(bob, count, 400)
+    assert ann.patch("/mydb/mine", json={"group": "club"}).json()["groups"] == ["club"]
+    assert rows(query(bob, count)) == [(MINE,)]
+    assert "user_ann.mine" in query(bob, "SELECT table_name FROM TAP_SCHEMA.tables")
+    with service.client() as nobody:
+        query(nobody, count, 400)
+        assert ann.patch("/mydb/mine", json={"public": True}).json()["public"] is True
+        assert rows(query(nobody, count)) == [(MINE,)]
+        assert ann.patch("/mydb/mine", json={"group": "club", "shared": False}).json()["groups"] == []
+        assert ann.patch("/mydb/mine", json={"public": False}).json()["public"] is False
+        query(nobody, count, 400)
+        query(bob, count, 400)
+        # what is dropped was shared; what comes after it is not
+        ann.patch("/mydb/mine", json={"public": True})
+        ann.delete("/mydb/mine")
+        assert put(ann, "mine")["public"] is False
+        query(nobody, count, 400)
+    for words in ({}, {"group": "club", "public": True}, {"group": 3}, {"public": True, "shared": False}, {"group": "no group"}):
+        assert ann.patch("/mydb/mine", json=words).status_code == 400
+    assert ann.patch("/mydb/mine", content=b"[1").status_code == 400
+
+
+def test_what_cannot_be_a_table_is_refused(service: Service, ann: httpx.Client) -> None:
+    for name in ("1x", "a-b", "x" * 65, "a.b"):
+        assert ann.put(f"/mydb/{name}", content=body(_mine())).status_code == 400
+    for content in (b"", b"nothing", body(_mine())[:1000]):
+        assert ann.put("/mydb/broken", content=content).status_code == 400
+    outside = pa.table({"ra": [1.0, 400.0], "dec": [1.0, 2.0]})
+    answer = ann.put("/mydb/outside", content=body(outside))
+    assert answer.status_code == 400
+    assert "ra = 400.0 is outside" in answer.text
+    hours = pa.table([[1.0], [2.0]], pa.schema([pa.field("ra", pa.float64(), metadata={"unit": "hour"}), ("dec", pa.float64())]))
+    assert "not degrees in ICRS" in ann.put("/mydb/hours", content=body(hours)).text
+    assert ann.get("/mydb").json()["tables"] == []
+    with service.client("poor") as poor:
+        answer = poor.put("/mydb/mine", content=body(_mine()))
+        assert answer.status_code == 413, answer.text
+        assert poor.get("/mydb").json()["tables"] == []
+        query(poor, "SELECT * FROM mydb.mine", 400)
+
+
+def test_it_is_there_after_a_restart(folder: Path, service: Service) -> None:
+    with service.client("bob") as bob:
+        put(bob, "kept")
+        bob.patch("/mydb/kept", json={"group": "club"})
+        known = bob.get("/mydb/kept").json()
+    with serving(folder / "store") as url:
+        again = Service(url, service.tokens)
+        with again.client("bob") as bob, again.client("ann") as ann:
+            assert bob.get("/mydb/kept").json() == known
+            assert rows(query(ann, "SELECT count(*) AS n FROM user_bob.kept")) == [(MINE,)]
+            assert bob.delete("/mydb/kept").status_code == 204
+    with service.client("bob") as bob:  # another process has dropped it
+        deadline = time.monotonic() + 10
+        while bob.get("/mydb/kept").status_code != 404 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        query(bob, "SELECT * FROM mydb.kept", 400)
