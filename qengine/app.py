@@ -195,6 +195,7 @@ async def _serve(store: Path | str, settings: ClusterSettings, front: Front, *, 
     from qengine.tap.jobs_http import offering_jobs
     from qengine.tap.limits import Gate
     from qengine.tap.logs import start_logging
+    from qengine.tap.mydb_into import KeepingService
     from qengine.tap.mydb_keep import Keeper
     from qengine.tap.server import listening
 
@@ -209,7 +210,8 @@ async def _serve(store: Path | str, settings: ClusterSettings, front: Front, *, 
         query_log = around.enter_context(registry.query_log(front.log))
         keeper = Keeper(registry, files, gate)
         async with (
-            cluster(store, settings, query_log=query_log) as service,
+            cluster(store, settings, query_log=query_log) as engine,
+            contextlib.nullcontext(KeepingService(engine, keeper, gate)) as service,
             offering_jobs(registry, service, tap=front.tap, settings=front.jobs, gate=gate) as desk,
             listening(
                 create_app(
@@ -223,7 +225,7 @@ async def _serve(store: Path | str, settings: ClusterSettings, front: Front, *, 
             if front.http.log == "json":
                 start_logging()
             _spare_collector()
-            print(f"TAP at {server.address}/tap, {_who(settings, service)}; Ctrl-C stops it", file=sys.stderr, flush=True)
+            print(f"TAP at {server.address}/tap, {_who(settings, engine)}; Ctrl-C stops it", file=sys.stderr, flush=True)
             await server.wait()
 
 

@@ -40,7 +40,7 @@ from qengine.errors import (
 from qengine.tap.failure import error_response
 from qengine.tap.identity import address_of, identity_of
 from qengine.tap.limits import Gate
-from qengine.tap.mydb_keep import Keeper, Spooled, write
+from qengine.tap.mydb_keep import Keeper, Spooled, Spooler
 from qengine.tap.parameters import Parameters
 from qengine.tap.upload_read import read_upload
 from qengine.tap.upload_scan import UploadLimits
@@ -157,7 +157,9 @@ async def _received(request: Request, path: Path, allowed: int) -> None:
 def _spooled(folder: Path, name: str, limits: UploadLimits) -> Spooled:
     found = read_upload(folder / "file", name, limits)
     (folder / "file").unlink()
-    write(folder / "rows.arrow", found.schema, found.to_batches())
+    with Spooler(folder / "rows.arrow", found.schema) as sink:
+        for batch in found.to_batches():
+            sink.write(batch)
     return Spooled(folder / "rows.arrow", f"PUT {ALIAS}.{name}")
 
 

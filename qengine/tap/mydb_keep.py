@@ -14,10 +14,11 @@ from __future__ import annotations
 import asyncio
 import re
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -60,6 +61,31 @@ class Spooled:
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         with pa.memory_map(str(self.path)) as file, pa.ipc.open_stream(file) as rows:
             yield from rows
+
+
+class Spooler:
+    """Writes rows as `Spooled` reads them."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._file = pa.OSFile(str(path), "wb")
+        self._schema = schema
+        self._sink = pa.ipc.new_stream(self._file, schema, options=pa.ipc.IpcWriteOptions(compression="lz4"))
+
+    @property
+    def bytes(self) -> int:
+        """Return what was written so far."""
+        return int(self._file.tell())
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add rows."""
+        self._sink.write_batch(pa.RecordBatch.from_arrays(batch.columns, schema=self._schema))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sink.close()
+        self._file.close()
 
 
 class Keeper:
@@ -116,8 +142,10 @@ class Keeper:
             try:
                 return await asyncio.shield(work)
             except asyncio.CancelledError:
-                # A load in a thread cannot be stopped; the rows that it reads must stay until it ends.
+                # A load in a thread cannot be stopped, and the rows that it reads must stay until it ends. Nobody waits for it.
                 await asyncio.wait({work})
+                if work.exception() is None:
+                    await asyncio.to_thread(self.tables.drop, identity.user, name)
                 raise
 
     def _keep(self, identity: Identity, name: str, rows: Spooled, maker: str) -> UserTable:
@@ -151,13 +179,6 @@ class Keeper:
         except UnknownNameError:
             return None
         return found if maker and self._registry.load(found.load).context.get("maker") == maker else None
-
-
-def write(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
-    """Write rows as `Spooled` reads them."""
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as sink:
-        for batch in batches:
-            sink.write_batch(batch)
 
 
 def _full(kept: float, allowed: float) -> LimitError:

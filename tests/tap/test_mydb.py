@@ -7,7 +7,7 @@ import io
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from qengine.app import ClusterSettings, cluster
+from qengine.catalog.loads import UNFINISHED
+from qengine.catalog.user_tables import UserTables
+from qengine.catalog.who import Identity, Origin
 from qengine.cli import run
+from qengine.errors import QueryError
 from qengine.opening import open_store
 from qengine.tap.access import AccessSettings, Doorkeeper
 from qengine.tap.app import create_app
 from qengine.tap.jobs import JobSettings
 from qengine.tap.jobs_http import offering_jobs
 from qengine.tap.limits import Gate, LimitSettings
+from qengine.tap.mydb_into import KeepingService
 from qengine.tap.mydb_keep import Keeper
 from qengine.tap.server import listening
 from qengine.tap.service import TapSettings
@@ -77,7 +82,8 @@ def serving(store: Path) -> Iterator[str]:
         keeper = Keeper(registry, files, gate)
         with registry:
             async with (
-                cluster(store, ClusterSettings()) as service,
+                cluster(store, ClusterSettings()) as engine,
+                nullcontext(KeepingService(engine, keeper, gate)) as service,
                 offering_jobs(registry, service, tap=TapSettings(), settings=JobSettings(), gate=gate) as desk,
                 listening(
                     create_app(service, jobs=desk, gate=gate, door=Doorkeeper(registry.users, AccessSettings()), keeper=keeper)
@@ -288,3 +294,108 @@ def test_it_is_there_after_a_restart(folder: Path, service: Service) -> None:
         while bob.get("/mydb/kept").status_code != 404 and time.monotonic() < deadline:
             time.sleep(0.1)
         query(bob, "SELECT * FROM mydb.kept", 400)
+
+
+def job(client: httpx.Client, text: str) -> tuple[str, str]:
+    """Run a job to its end and return its phase and its result, or its error."""
+    words = {"LANG": "ADQL", "QUERY": text, "RESPONSEFORMAT": "csv", "PHASE": "RUN"}
+    address = client.post("/async", data=words).headers["location"]
+    deadline = time.monotonic() + 30
+    while (phase := client.get(f"{address}/phase").text) in ("QUEUED", "EXECUTING") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return phase, client.get(f"{address}/results/result" if phase == "COMPLETED" else f"{address}/error").text
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_an_answer_becomes_a_table(ann: httpx.Client, way: str) -> None:
+    text = "SELECT id, ra, dec, mag * 2 AS double_mag INTO mydb.bright FROM sky.stars WHERE mag < 5"
+    (count,) = oracle("SELECT count(*) FROM stars WHERE mag < 5")
+    answer = query(ann, text) if way == "sync" else job(ann, text)[1]
+    known = ann.get("/mydb/bright").json()
+    assert rows(answer) == [("mydb.bright", *count, known["bytes"])]
+    assert known["columns"] == ["id", "ra", "dec", "double_mag"]
+    assert known["has_position"]
+    expected = "SELECT id, ra, dec, mag * 2 FROM stars WHERE mag < 5 ORDER BY id"
+    assert rows(query(ann, "SELECT * FROM mydb.bright ORDER BY id")) == oracle(expected)
+    joined = "SELECT sum(b.double_mag - s.mag) AS x FROM mydb.bright b JOIN sky.stars s ON s.id = b.id"
+    found = rows(query(ann, joined))[0][0]
+    assert found == pytest.approx(oracle("SELECT sum(mag) FROM stars WHERE mag < 5")[0][0])
+    # it is there, and is not made again
+    again = query(ann, text, 400) if way == "sync" else job(ann, text)[1]
+    assert "mydb.bright is there already" in again
+    assert ann.get("/mydb/bright").json() == known
+    # of tables of one's own, as often as one likes
+    query(
+        ann, "SELECT count(*) AS n, max(double_mag) AS most INTO MyDB.Total FROM mydb.bright UNION SELECT 1, 2.0 FROM mydb.bright"
+    )
+    assert ann.get("/mydb/total").json()["rows"] == 2
+
+
+def test_units_and_descriptions_stay(ann: httpx.Client) -> None:
+    put(ann, "mine")
+    query(ann, "SELECT note, id INTO mydb.notes FROM mydb.mine")
+    known = query(ann, "SELECT description FROM TAP_SCHEMA.columns WHERE table_name = 'user_ann.notes' AND column_name = 'note'")
+    assert "what I think of it" in known
+
+
+def test_what_fails_leaves_nothing(service: Service, ann: httpx.Client) -> None:
+    for text, said in (
+        ("SELECT 1 / (id - id) AS x, sqrt(-1 - id) AS y INTO mydb.bad FROM sky.stars", ""),
+        ("SELECT CAST('x' || ra AS BIGINT) AS x INTO mydb.bad FROM sky.stars", ""),
+        ("SELECT id INTO mydb.bad FROM sky.nothing", "nothing"),
+        ("SELECT id, 400.0 AS ra, dec INTO mydb.bad FROM sky.stars", "ra = 400.0 is outside"),
+        ("SELECT id INTO bad FROM sky.stars", "INTO mydb."),
+        ("SELECT id INTO sky.bad FROM sky.stars", "INTO mydb."),
+        ("SELECT id INTO mydb.a FROM sky.stars UNION SELECT id INTO mydb.b FROM sky.stars", ""),
+        ("SELECT id FROM (SELECT id INTO mydb.bad FROM sky.stars) x", ""),
+    ):
+        answer = ann.get("/sync", params={"LANG": "ADQL", "QUERY": text})
+        assert answer.status_code == 400, (text, answer.text)
+        assert said in answer.text
+        assert ann.get("/mydb").json()["tables"] == [], text
+    phase, said = job(ann, "SELECT CAST('x' || ra AS BIGINT) AS x INTO mydb.bad FROM sky.stars")
+    assert phase == "ERROR"
+    text = "SELECT id INTO mydb.none FROM sky.stars"
+    for words in ({"MAXREC": "0"}, {"MAXCOST": "1B"}):
+        ann.get("/sync", params={"LANG": "ADQL", "QUERY": text, **words})
+        assert ann.get("/mydb").json()["tables"] == [], words
+    assert ann.get("/query-plan", params={"LANG": "ADQL", "QUERY": text, "ANALYZE": "1"}).status_code == 200
+    assert ann.get("/mydb").json()["tables"] == []
+    with service.client() as nobody, service.client("poor") as poor:
+        assert nobody.get("/sync", params={"LANG": "ADQL", "QUERY": text}).status_code == 401
+        assert "allowed" in query(poor, text, 400) or "may still keep" in query(poor, text, 400)
+        assert poor.get("/mydb").json()["tables"] == []
+
+
+def test_a_job_that_runs_again_finds_what_it_made(folder: Path) -> None:
+    asyncio.run(_run_again(folder))
+
+
+async def _run_again(folder: Path) -> None:
+    identity, text = Identity("cat"), "SELECT id INTO mydb.once FROM sky.stars WHERE id < 10"
+    gate = Gate(LIMITS, TapSettings())
+    files, registry = open_store(folder / "store")
+    with registry:
+        async with cluster(folder / "store", ClusterSettings()) as engine:
+            service = KeepingService(engine, Keeper(registry, files, gate), gate)
+            found = []
+            for _ in range(2):
+                answer = await service.query(text, identity=identity, origin=Origin("async", "job 1"))
+                found += [batch.to_pylist() async for batch in answer.batches]
+                await answer.close()
+            assert found[0] == found[1]
+            assert found[0][0]["row_count"] == 10
+            with pytest.raises(QueryError, match="there already"):
+                await service.query(text, identity=identity, origin=Origin("async", "job 2"))
+            # one that is given up while its table is made leaves none
+            answer = await service.query("SELECT * INTO mydb.never FROM sky.stars", identity=identity)
+            making = asyncio.ensure_future(anext(aiter(answer.batches)))
+            while not any(load.catalog == "user_cat" and load.state in UNFINISHED for load in registry.loads()):
+                await asyncio.sleep(0.001)
+            making.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await making
+            await answer.close()
+        tables = UserTables(registry)
+        assert [one.name for one in tables.of("cat")] == ["once"]
+        tables.drop("cat", "once")
