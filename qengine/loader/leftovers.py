@@ -15,7 +15,7 @@ their loads. A table is swept only if no load of its catalogue goes on elsewhere
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from qengine.catalog.manifest import read_header
 from qengine.catalog.quality import quality_path
 from qengine.catalog.registry import Registry
 from qengine.errors import ConflictError, QEngineError
+from qengine.loader.agenda import kin
 from qengine.loader.journal import Journal, journals
 from qengine.loader.publish import LOCK, STAGED, Tree, exclusive, reveal_tree
 
@@ -60,21 +61,34 @@ def heal(root: Path, registry: Registry, catalog: str) -> tuple[str, ...]:
     return tuple(healed)
 
 
-def finish(root: Path, registry: Registry, load: Load, journal: Journal, *, is_holding: bool = False) -> None:
-    """Do what remains after the publish: name the trees and remove what the load needed.
+def finish(
+    root: Path, registry: Registry, load: Load, journal: Journal, *, held: Sequence[str] | None = None, is_again: bool = True
+) -> None:
+    """Do what remains after the publish: name the trees, and remove what the load needed; if somebody died in it (`is_again`), also
+    the parts that were not ready.
 
-    The caller holds the load, and the tables if `is_holding`. Raise `ConflictError` if another load holds one of them.
+    The caller holds the load and the tables `held`, if any. Raise `ConflictError` if another load holds one of them.
     """
     trees = [Tree.from_json(words, root) for words in journal.trees()]
-    tables = [tree.table.partition(".")[2] for tree in trees]
-    with nullcontext() if is_holding else exclusive(root, load.catalog, tables, wait_s=_BUSY_S):
+    worn = (held or _tables(registry, load, journal)) if is_again and journal.work.exists() else ()
+    tables = sorted({*worn, *(tree.table.partition(".")[2] for tree in trees)})
+    with nullcontext() if held is not None else exclusive(root, load.catalog, tables, wait_s=_BUSY_S):
         for tree in trees:
             if registry.is_latest(tree.table, load.snapshot):
                 reveal_tree(tree, load.snapshot, root)
             else:
                 tree.discard()
-    journal.forget_trees()
+        journal.forget_trees()
+        sweep(root, registry, load.catalog, worn, but=load.id)
     journal.clean()
+
+
+def _tables(registry: Registry, load: Load, journal: Journal) -> set[str]:
+    """Return the names of the tables that a load may have written to."""
+    named = [str(words["request"]["table"]) for words in journal.receipts()]
+    asked = [str(table) for what in ("compact", "refresh") for table in load.context.get(what, ())]
+    catalog = registry.catalog()
+    return {name for table in (*named, *asked) for name in kin(catalog, load.catalog, table)}
 
 
 def discard(files: Files, catalog: str, journal: Journal) -> None:

@@ -168,9 +168,9 @@ class Transaction:
             self._load = self._registry.commit_load(self._load.id)
             found = gather(self.receipts())
             with self._holding([*found, *self._named_by("compact"), *self._named_by("refresh")], progress, wait_s) as held:
-                done = self._publish(found, metered(progress), executor)
-                if is_again or executor is not None:  # workers that have died leave unfinished files, too
-                    leftovers.sweep(self._store.root, self._registry, self._load.catalog, held, but=self._load.id)
+                self._publish(found, metered(progress), executor)
+                # workers that have died leave unfinished files, too
+                done = self._finished(held=held, is_again=is_again or executor is not None)
                 leftovers.forget(self._store.root, self._registry, self._load.catalog, held, but=self._load.id)
                 return done
         except OSError as error:
@@ -201,7 +201,7 @@ class Transaction:
         self._journal.write_receipt(receipt.request.table, receipt.name, receipt.to_json())
         return receipt
 
-    def _publish(self, found: Asked, meter: Meter, executor: Executor | None) -> Committed:
+    def _publish(self, found: Asked, meter: Meter, executor: Executor | None) -> None:
         meter.begin()
         began = meter.clock()
         registry, root, load = self._registry, self._store.root, self._load
@@ -249,7 +249,6 @@ class Transaction:
             )  # fmt: skip
         else:
             registry.finish_load(load.id)
-        return self._finished(is_holding=True)
 
     def _change(
         self, agenda: Agenda, base: Catalog, progress: Progress | None, executor: Executor | None
@@ -262,12 +261,12 @@ class Transaction:
             progress=progress, executor=executor,
         )  # fmt: skip
 
-    def _finished(self, *, is_holding: bool = False) -> Committed:
+    def _finished(self, *, held: Sequence[str] | None = None, is_again: bool = True) -> Committed:
         load = self.load
         report = self._journal.report()
         # If another load holds the table by now, whoever comes next names the tree.
         with suppress(ConflictError):
-            leftovers.finish(self._store.root, self._registry, load, self._journal, is_holding=is_holding)
+            leftovers.finish(self._store.root, self._registry, load, self._journal, held=held, is_again=is_again)
         reports = [LoadReport.from_json(words) for words in (report or {"reports": ()})["reports"]]
         number = load.snapshot or self._registry.snapshot_number(load.catalog)
         return Committed(load=load, reports=tuple(replace(one, snapshot=number) for one in reports))

@@ -187,7 +187,9 @@ class Bench:
             self.killer.kill_at(PROGRAMS[program], [str(root), str(self.folder)], root, at)
             check_readable(root)
         self.killer.calls(PROGRAMS[program], [str(root), str(self.folder)], root)
-        assert state_of(root) == self.expected[program]
+        found, expected = state_of(root), self.expected[program]
+        for key, value in expected.items():
+            assert found[key] == value, (program, kills)
 
 
 @pytest.fixture(scope="module")
