@@ -12,6 +12,7 @@ from rich.table import Table
 
 from qengine.catalog.registry import Registry
 from qengine.catalog.rights import grantee_of
+from qengine.catalog.user_tables import UserTables
 from qengine.opening import open_store
 from qengine.verbs import needed, tell
 
@@ -39,8 +40,12 @@ def users(store: Path | None) -> None:
 
 
 def remove(store: Path | None, name: str) -> None:
-    """Remove a user."""
+    """Remove a user with the tables that they keep, which a later user of this name would find otherwise."""
     with opened(store) as registry:
+        registry.users.find(name)
+        tables = UserTables(registry)
+        for table in tables.of(name.lower()):
+            tables.drop(name.lower(), table.name)
         registry.users.remove(name)
     tell(f"{name} is no user any more")
 

@@ -28,6 +28,7 @@ from starlette.routing import Route
 from qengine.catalog.database import now
 from qengine.catalog.jobs import Job, JobStore, Phase, UnknownJobError, unknown_job
 from qengine.catalog.registry import Registry
+from qengine.catalog.user_tables import UserTables
 from qengine.errors import DataError, LimitError, QueryError, by_code
 from qengine.tap import jobs, jobs_xml
 from qengine.tap.failure import error_response
@@ -68,6 +69,7 @@ class JobDesk:
     runner: JobRunner
     watch: PhaseWatch
     gate: Gate
+    tables: UserTables
 
 
 @asynccontextmanager
@@ -80,7 +82,10 @@ async def offering_jobs(
     gate = gate or Gate(UNLIMITED, tap)
     runner = JobRunner(store, service, folder, tap=tap, gate=gate, users=registry.users, settings=settings, on_change=watch.look)
     async with running(runner):
-        yield JobDesk(store=store, folder=folder, service=service, settings=settings, runner=runner, watch=watch, gate=gate)
+        yield JobDesk(
+            store=store, folder=folder, service=service, settings=settings, runner=runner, watch=watch, gate=gate,
+            tables=UserTables(registry),
+        )  # fmt: skip
 
 
 def routes(desk: JobDesk, guard: Guard, base: Callable[[Request], str], uploads: Uploads, *, path: str) -> list[Route]:
@@ -307,7 +312,8 @@ class _Handlers:
         kept = self._desk.folder.save_uploads(job, tables) if tables else job
         try:
             added = sum(int(one["bytes"]) for one in kept.uploads.values())
-            check_storage(lambda: self._store.kept_bytes(job.owner) + added, limits)
+            kept_bytes, table_bytes = self._store.kept_bytes, self._desk.tables.bytes_of
+            check_storage(lambda: kept_bytes(job.owner) + table_bytes(job.owner) + added, limits)
         except BaseException:
             self._desk.folder.drop_uploads(kept)
             raise

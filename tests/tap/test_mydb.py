@@ -39,7 +39,7 @@ from qengine.tap.service import TapSettings
 
 STARS, MINE = 20_000, 400
 RADIUS = 0.2
-LIMITS = LimitSettings(anonymous="", users="", people=("poor: storage=1kB",))
+LIMITS = LimitSettings(anonymous="", users="", people=("poor: storage=1kB", "dan: storage=300kB"))
 
 
 def _stars() -> pa.Table:
@@ -117,7 +117,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tokens(folder: Path) -> dict[str, str]:
     with open_store(folder / "store")[1] as registry:
         users = registry.users
-        return {name: users.create_token(users.add(name, groups=["club"]).name)[0] for name in ("ann", "bob", "poor")}
+        return {name: users.create_token(users.add(name, groups=["club"]).name)[0] for name in ("ann", "bob", "poor", "dan")}
 
 
 @pytest.fixture(scope="module")
@@ -399,3 +399,28 @@ async def _run_again(folder: Path) -> None:
         tables = UserTables(registry)
         assert [one.name for one in tables.of("cat")] == ["once"]
         tables.drop("cat", "once")
+
+
+def test_tables_and_jobs_share_a_quota(service: Service) -> None:
+    with service.client("dan") as dan:
+        put(dan, "mine")
+        allowed = dan.get("/mydb").json()["allowed_bytes"]
+        assert allowed == 300_000
+        number = 1
+        while (answer := dan.put(f"/mydb/more_{number}", content=body(_mine()))).status_code == 201:
+            number += 1
+        assert answer.status_code == 413
+        assert number > 1
+        assert dan.get("/mydb").json()["bytes"] <= allowed
+        assert len(dan.get("/mydb").json()["tables"]) == number
+        query(dan, "SELECT id FROM sky.stars", 200)
+        said = query(dan, "SELECT * INTO mydb.big FROM sky.stars", 400)
+        assert "GB" in said
+        phase, _ = job(dan, "SELECT TOP 2000 * FROM sky.stars")
+        assert phase == "COMPLETED"
+        refused = dan.post("/async", data={"LANG": "ADQL", "QUERY": "SELECT 1 AS x FROM sky.stars"})
+        assert refused.status_code == 400
+        assert "are allowed" in refused.text
+        for table in dan.get("/mydb").json()["tables"]:
+            assert dan.delete(f"/mydb/{table['name']}").status_code == 204
+        put(dan, "mine")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from qengine.catalog.registry import Registry
+from qengine.catalog.user_tables import UserTables
 from qengine.cli import run
 from qengine.opening import open_store
 from tests.loader.stores import Site, sky
@@ -91,3 +92,16 @@ def test_grants(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch:
     assert run(["revoke", "demo", "--group", "dp1", "--open"]) == 0
     for wrong in (["nothing", "--public"], ["demo.nothing", "--public"], ["demo"], ["demo", "--public", "--user", "ann"]):
         assert run(["grant", *wrong]) == 1
+
+
+def test_who_is_removed_leaves_no_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Site(tmp_path)
+    monkeypatch.setenv("QENGINE_STORE", str(site.store.root))
+    run(["user", "add", "ann"])
+    site.load(site.write("mine.parquet", sky(50)), catalog="user_ann", table="mine")
+    tables = UserTables(site.registry)
+    tables.share("ann", "mine", "group:club")
+    assert [one.name for one in tables.of("ann")] == ["mine"]
+    assert run(["user", "remove", "Ann"]) == 0
+    assert tables.of("ann") == ()
+    assert site.registry.rights.listed() == ()
