@@ -70,15 +70,17 @@ def write_part(rows: pa.Table, folder: Path, form: PartFormat) -> PartFile:
         with staged.open("wb") as file:
             sink = DigestingFile(file.fileno(), hashlib.sha256())
             stream = pa.PythonFile(sink, mode="w")
-            _write(rows, stream, form)
+            stored = _write(rows, stream, form)
             stream.flush()
+        if stored != rows.num_rows:
+            raise IntegrityError(f"{rows.num_rows:,} rows were to be written below {folder}, but the file has {stored:,}")
         digest = sink.hexdigest()
         path = part_path(folder, digest)
         path.parent.mkdir(exist_ok=True)
         os.replace(staged, path)
     finally:
         staged.unlink(missing_ok=True)
-    return PartFile(digest=digest, path=path, rows=rows.num_rows, bytes=sink.bytes)
+    return PartFile(digest=digest, path=path, rows=stored, bytes=sink.bytes)
 
 
 def verify_part(path: Path, digest: str) -> None:
@@ -120,7 +122,9 @@ def row_group_rows(rows: pa.Table) -> int:
     return max(1, min(ROW_GROUP_ROWS, int(ROW_GROUP_BYTES // row_bytes)))
 
 
-def _write(rows: pa.Table, stream: pa.NativeFile, form: PartFormat) -> None:
+def _write(rows: pa.Table, stream: pa.NativeFile, form: PartFormat) -> int:
+    """Write the rows and return how many there are by the footer of the file."""
+    footers: list[pq.FileMetaData] = []
     dictionary = _low_cardinality(rows)
     group_rows = row_group_rows(rows)
     schema = rows.schema
@@ -143,8 +147,10 @@ def _write(rows: pa.Table, stream: pa.NativeFile, form: PartFormat) -> None:
             name: {"ndv": min(group_rows, max(rows.num_rows, 1)), "fpp": _BLOOM_FPP} for name in form.bloom if name in schema.names
         }
         or None,
+        metadata_collector=footers,
     ) as writer:
         writer.write_table(rows, row_group_size=group_rows)
+    return int(footers[0].num_rows)
 
 
 def _low_cardinality(rows: pa.Table) -> list[str]:
