@@ -130,7 +130,7 @@ class _Handlers:
 
     async def dropped(self, request: Request, parameters: Parameters) -> Response:
         identity = _known(request)
-        await asyncio.to_thread(self._keeper.tables.drop, identity.user, request.path_params["name"])
+        await self._keeper.drop(identity, request.path_params["name"])
         return Response(status_code=204)
 
 

@@ -12,6 +12,7 @@ everybody; others wait.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -29,13 +30,25 @@ from qengine.catalog.rights import user_catalog
 from qengine.catalog.schema import infer_table
 from qengine.catalog.user_tables import ALIAS, UserTable, UserTables
 from qengine.catalog.who import Identity
-from qengine.errors import ConflictError, CredentialsError, DataError, LimitError, QueryError, SchemaError, UnknownNameError
+from qengine.errors import (
+    ConflictError,
+    CredentialsError,
+    DataError,
+    LimitError,
+    QEngineError,
+    QueryError,
+    SchemaError,
+    UnknownNameError,
+)
+from qengine.loader.collect import collect
 from qengine.loader.convert import position_of
 from qengine.loader.feeds import load_answer
 from qengine.loader.positions import own_position
 from qengine.loader.request import LoadRequest
 from qengine.storage.objects import Store
 from qengine.tap.limits import Gate
+
+log = logging.getLogger(__name__)
 
 _AT_A_TIME = 2
 _WAIT_S = 30.0
@@ -145,7 +158,7 @@ class Keeper:
                 # A load in a thread cannot be stopped, and the rows that it reads must stay until it ends. Nobody waits for it.
                 await asyncio.wait({work})
                 if work.exception() is None:
-                    await asyncio.to_thread(self.tables.drop, identity.user, name)
+                    await self.drop(identity, name)
                 raise
 
     def _keep(self, identity: Identity, name: str, rows: Spooled, maker: str) -> UserTable:
@@ -166,11 +179,24 @@ class Keeper:
         allowed = self._gate.limits_of(identity).storage
         kept = self.tables.bytes_of(identity.user) + self._registry.jobs.kept_bytes(identity.user)
         if report.quarantined or (allowed is not None and kept > allowed):
-            self.tables.drop(identity.user, name)
+            self._drop(identity.user, name)
             if report.quarantined:
                 raise QueryError(f"{ALIAS}.{name} cannot be made: {report.quarantined:,} rows have no valid position")
             raise _full(kept, allowed or 0)
         return made
+
+    async def drop(self, identity: Identity, name: str) -> UserTable:
+        """Drop a table. Raise `UnknownNameError` if there is none of this name."""
+        return await asyncio.to_thread(self._drop, identity.user, name)
+
+    def _drop(self, user: str, name: str) -> UserTable:
+        found = self.tables.drop(user, name)
+        # What was dropped just now may be read by queries still; what was dropped a while ago takes no more place from now on.
+        try:
+            collect(self._registry.files.root, self._registry, found.catalog)
+        except (QEngineError, OSError) as error:
+            log.warning("what %s has dropped is still there: %s", user, error)
+        return found
 
     def made_by(self, identity: Identity, name: str, maker: str) -> UserTable | None:
         """Return the table if this maker made it: it has been asked again, because its process died before it could say so."""

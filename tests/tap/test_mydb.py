@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from qengine.catalog.user_tables import UserTables
 from qengine.catalog.who import Identity, Origin
 from qengine.cli import run
 from qengine.errors import QueryError
+from qengine.loader.collect import collect
 from qengine.opening import open_store
 from qengine.tap.access import AccessSettings, Doorkeeper
 from qengine.tap.app import create_app
@@ -424,3 +426,20 @@ def test_tables_and_jobs_share_a_quota(service: Service) -> None:
         for table in dan.get("/mydb").json()["tables"]:
             assert dan.delete(f"/mydb/{table['name']}").status_code == 204
         put(dan, "mine")
+
+
+def test_what_is_dropped_takes_no_place(folder: Path, service: Service) -> None:
+    with service.client("bob") as bob:
+        put(bob, "placed")
+        put(bob, "words", _mine().select(["id", "note"]))
+        for name in ("placed", "words"):
+            assert bob.delete(f"/mydb/{name}").status_code == 204
+    place = folder / "store" / "user_bob"
+    assert list(place.glob("[a-z]*/**/*.parquet"))  # queries may read them still
+    with open_store(folder / "store")[1] as registry:
+        collect(folder / "store", registry, "user_bob", grace=timedelta(0))
+    assert not list(place.glob("[a-z]*/**/*.parquet"))
+    with service.client("bob") as bob:
+        assert put(bob, "placed")["rows"] == MINE
+        assert rows(query(bob, "SELECT count(*) AS n FROM mydb.placed")) == [(MINE,)]
+        bob.delete("/mydb/placed")
