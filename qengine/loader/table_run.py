@@ -35,6 +35,7 @@ from qengine.loader.fresh import Fresh, index_keys
 from qengine.loader.gaps import gap_tiles
 from qengine.loader.keep import changed_by, duplicates, find_again, kept_of, refusing, shrunk
 from qengine.loader.kept import Kept, index_of, index_words, written_of, written_words
+from qengine.loader.key_merge import joined
 from qengine.loader.lines import own_locator
 from qengine.loader.locate import ChildLocator, Locator, Piece, Placement, Rows, locate, placed_in
 from qengine.loader.match import MatchLocator, Separation
@@ -125,7 +126,7 @@ class TableRun:
             follow = Follow(keys=went, ranges=ranges, has_come=fresh.index.rows > 0)
         return Made(
             kept=kept, written=tuple(written), schema=desk.schema, tally=tally, targets=targets,
-            key_index=keys.joined_index(kept.index, index) if desk.is_keyed else None, placement=placement, follow=follow,
+            key_index=self._joined(kept, index), placement=placement, follow=follow,
         )  # fmt: skip
 
     # -- stages ---------------------------------------------------------------------------------------------------------------
@@ -374,6 +375,10 @@ class TableRun:
         skip = duplicates(desk, again, cells, kept)
         refuse = None if skip is not None else refusing(again, desk.table.key)
         return keys.without_keys(fresh.index, desk.store, again, desk.keys_folder), skip, refuse
+
+    def _joined(self, kept: Kept, index: KeyIndex | None) -> KeyIndex | None:
+        desk = self.desk
+        return joined(kept.index, index, desk.store, desk.keys_folder, is_compact=desk.work.is_compact) if desk.is_keyed else None
 
     def _margins(self, targets: Targets, placement: Placement) -> tuple[Int64Array, Int64Array]:
         """Return the tiles that need a whole margin, and those near new rows, which need copies of these only."""
