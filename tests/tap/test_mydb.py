@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import duckdb
 import httpx
@@ -20,6 +22,8 @@ import pyarrow as pa
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from qengine.app import ClusterSettings, cluster
 from qengine.catalog.loads import UNFINISHED
@@ -426,6 +430,31 @@ def test_tables_and_jobs_share_a_quota(service: Service) -> None:
         for table in dan.get("/mydb").json()["tables"]:
             assert dan.delete(f"/mydb/{table['name']}").status_code == 204
         put(dan, "mine")
+
+
+def test_whatever_is_sent_is_answered(service: Service) -> None:
+    shares = st.dictionaries(st.sampled_from(["group", "public", "shared", "x"]), st.booleans() | st.text(max_size=5) | st.none())
+    bodies = shares.map(lambda words: json.dumps(words).encode()) | st.binary(max_size=60)
+
+    with service.client("bob") as bob:
+
+        @settings(max_examples=120, deadline=None)
+        @given(
+            st.sampled_from(["GET", "PUT", "PATCH", "DELETE", "POST", "HEAD"]),
+            st.text(max_size=8) | st.sampled_from(["kept", "mine"]),
+            bodies,
+            st.sampled_from(["application/json", "text/csv", "multipart/form-data", "application/x-www-form-urlencoded"]),
+        )
+        def check(verb: str, name: str, content: bytes, kind: str) -> None:
+            path = f"/mydb/{quote(name, safe='')}"
+            answer = bob.request(verb, path, content=content, headers={"content-type": kind}, follow_redirects=True)
+            assert answer.status_code < 500, (verb, name, content, answer.text)
+            assert "Traceback" not in answer.text
+            assert "/tmp/" not in answer.text
+
+        check()
+        for table in bob.get("/mydb").json()["tables"]:
+            bob.delete(f"/mydb/{table['name']}")
 
 
 def test_what_is_dropped_takes_no_place(folder: Path, service: Service) -> None:
