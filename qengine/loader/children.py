@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 from qengine.catalog.model import NO_PARTS, Catalog, Parts, TableKind, TableSnapshot
 from qengine.catalog.schema import to_arrow_schema
 from qengine.errors import ConfigError, SchemaError
-from qengine.loader.keys import KeyCells, KeyLookup, key_type, to_keys
+from qengine.loader.key_cells import KeyCells
+from qengine.loader.keys import KeyLookup, key_type, to_keys
 from qengine.loader.partition import Tiles
 from qengine.storage.evolved import as_declared
 from qengine.storage.objects import Store

@@ -144,15 +144,22 @@ def _chosen(cluster: Sequence[_File], depth: int) -> list[_File]:
     return list(cluster)
 
 
+def in_order(index: KeyIndex, store: Store, window_rows: int = WINDOW_ROWS) -> Iterator[pa.Table]:
+    """Yield all pairs of an index, sorted by key, about so many at a time."""
+    files = [_read(store, uri, digest) for uri, digest in zip(index.uri, index.digest, strict=True)]
+    yield from _sorted([one for one in files if one.groups], store, window_rows)
+
+
 def _merge(files: Sequence[_File], store: Store, folder: Path, window_rows: int) -> list[PartFile]:
-    made = []
+    return [write_part(rows, folder, PartFormat(sorted_by=(KEY,))) for rows in _sorted(files, store, window_rows)]
+
+
+def _sorted(files: Sequence[_File], store: Store, window_rows: int) -> Iterator[pa.Table]:
     after: Any = None
     for last in _windows(files, window_rows):
-        pieces = [piece for one in files for piece in _between(one, store, after, last)]
-        rows = pa.concat_tables(pieces)
-        made.append(write_part(rows.take(sorted_by_key(rows.column(KEY))).combine_chunks(), folder, PartFormat(sorted_by=(KEY,))))
+        rows = pa.concat_tables([piece for one in files for piece in _between(one, store, after, last)])
+        yield rows.take(sorted_by_key(rows.column(KEY))).combine_chunks()
         after = last
-    return made
 
 
 def _windows(files: Sequence[_File], window_rows: int) -> Iterator[Any]:

@@ -239,27 +239,6 @@ class KeyLookup:
         return found
 
 
-class KeyCells:
-    """The key index of a director in memory: key -> cell."""
-
-    def __init__(self, index: KeyIndex, store: Store, *, arrow: pa.DataType) -> None:
-        tables = [pq.read_table(store.path(uri)) for uri in index.uri]
-        table = pa.concat_tables(tables) if tables else index_schema(arrow).empty_table()
-        if len(tables) > 1 and pa.types.is_integer(table.schema.field(KEY).type):
-            values = table.column(KEY).to_numpy()
-            if (values[1:] < values[:-1]).any():  # files of several loads: their ranges of keys overlap
-                table = table.take(pa.array(np.argsort(values, kind="stable")))
-        self._lookup = KeyLookup(_one(table.column(KEY)))
-        self._cells: Int64Array = table.column(HEALPIX).to_numpy()
-
-    def cells(self, keys: pa.Array) -> tuple[Int64Array, NDArray[np.bool_]]:
-        """Return the cell of each key and whether the key is known; cells of unknown keys mean nothing."""
-        at = self._lookup.find(keys)
-        if not len(self._cells):
-            return np.zeros(len(at), np.int64), np.zeros(len(at), np.bool_)
-        return self._cells[at], at >= 0
-
-
 def _one(column: pa.ChunkedArray) -> pa.Array:
     chunks: Sequence[pa.Array] = column.chunks
     return chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks) if chunks else pa.array([], column.type)

@@ -20,7 +20,8 @@ import pyarrow as pa
 
 from qengine.catalog.model import HEALPIX, Int64Array
 from qengine.loader.filtered import Filtered
-from qengine.loader.keys import KEY, KeyCells, KeySample, to_keys
+from qengine.loader.key_cells import KeyCells
+from qengine.loader.keys import KEY, KeySample, to_keys
 from qengine.loader.pool import in_order
 from qengine.loader.quality import Place, check_positions
 from qengine.loader.request import Progress

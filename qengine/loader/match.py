@@ -23,7 +23,8 @@ from qengine.catalog.model import LAYOUT, Catalog, Int64Array, KeyIndex, Match, 
 from qengine.catalog.pairs import places_of
 from qengine.errors import ConfigError
 from qengine.loader.children import find_director
-from qengine.loader.keys import KeyCells, cells_of_keys, to_keys
+from qengine.loader.key_cells import KeyCells
+from qengine.loader.keys import cells_of_keys, to_keys
 from qengine.loader.locate import ChildLocator, Placed
 from qengine.loader.quality import Place
 from qengine.sky.cells import LINE_END, ORDER

@@ -28,6 +28,7 @@ from qengine.catalog.registry import Registry
 from qengine.errors import ConfigError, InputError, IntegrityError, QEngineError
 from qengine.loader import keys
 from qengine.loader.journal import Journal
+from qengine.loader.key_cells import KeyCells
 from qengine.loader.pool import in_order
 from qengine.loader.request import Progress
 from qengine.loader.spill import Spill
@@ -199,10 +200,10 @@ def _compare(made: KeyIndex, published: KeyIndex, store: Store, where: str) -> N
         raise IntegrityError(
             f"{where}: {made.rows:,} keys in the rows, {published.rows:,} in the index", hint="load the table anew"
         )
-    known: keys.KeyCells | None = None
+    known: KeyCells | None = None
     for uri in made.uri:
         rows = pq.read_table(store.path(uri))
-        known = known or keys.KeyCells(published, store, arrow=rows.schema.field(keys.KEY).type)
+        known = known or KeyCells(published, store, arrow=rows.schema.field(keys.KEY).type)
         cells, is_known = known.cells(rows[keys.KEY].combine_chunks())
         wrong = np.flatnonzero(~is_known | (cells != rows[HEALPIX].to_numpy()))
         if len(wrong):

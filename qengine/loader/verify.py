@@ -33,6 +33,7 @@ from qengine.catalog.model import HEALPIX, Catalog, PartRole, Parts, TableKind, 
 from qengine.catalog.records import ManifestRef
 from qengine.errors import ConfigError, IntegrityError
 from qengine.loader import keys
+from qengine.loader.key_cells import KeyCells
 from qengine.loader.pool import in_order
 from qengine.loader.request import Progress
 from qengine.storage.hats import link_name
@@ -308,7 +309,7 @@ def verify_children(found: TableSnapshot, catalog: Catalog, store: Store, *, pro
             with pq.ParquetFile(store.path(uri)) as file:
                 for batch in file.iter_batches(_BATCH_ROWS, columns=[table.director_key, table.line_column]):
                     values = keys.to_keys(batch.column(table.director_key), table.director_key)
-                    known = known or keys.KeyCells(director.key_index, store, arrow=values.type)
+                    known = known or KeyCells(director.key_index, store, arrow=values.type)
                     cells, is_known = known.cells(values)
                     wrong = is_known if is_orphan else ~is_known | (cells != batch.column(table.line_column).to_numpy())
                     if wrong.any():

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from qengine.catalog.model import HEALPIX, KeyIndex
 from qengine.errors import DuplicateKeyError
+from qengine.loader.key_cells import KeyCells
 from qengine.loader.key_merge import DEPTH, merged, overlapping
 from qengine.loader.keys import KEY, find_keys, index_schema
 from qengine.loader.once import compact
@@ -75,6 +76,21 @@ def test_the_same_pairs_in_fewer_files(
     assert merged(found, store, folder, depth=depth, window_rows=window) == found
     for uri, digest in zip(found.uri, found.digest, strict=True):
         verify_part(store.path(uri), digest)
+
+
+@pytest.mark.parametrize("files", [1, 5])
+def test_an_index_that_is_mapped_says_what_one_in_memory_says(tmp_path: Path, files: int) -> None:
+    store = Store(tmp_path)
+    keys = np.unique(np.random.default_rng(4).integers(-(2**62), 2**62, 5000))
+    index = _index(store, tmp_path / "keys", [pa.array(keys[one::files]) for one in range(files)])
+    asked = pa.array([*keys[::7].tolist(), None, 5, 2**63 - 1, *keys[::-3].tolist()], pa.int64())
+    held = KeyCells(index, store, arrow=pa.int64())
+    before = set(tmp_path.rglob("*"))
+    mapped = KeyCells(index, store, arrow=pa.int64(), held_rows=100)
+    assert set(tmp_path.rglob("*")) == before
+    (cells, known), (other, is_there) = held.cells(asked), mapped.cells(asked)
+    assert known.tolist() == is_there.tolist()
+    assert (int(known.sum()), cells[known].tolist()) == (len(asked) - 3, other[known].tolist())
 
 
 def test_large_files_stay_while_there_are_few(tmp_path: Path) -> None:

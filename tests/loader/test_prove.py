@@ -13,7 +13,7 @@ from qengine.catalog.model import TableSnapshot
 from qengine.catalog.registry import LoadState, Registry
 from qengine.errors import ConfigError, DuplicateKeyError, InputError, IntegrityError
 from qengine.loader.attach import attach
-from qengine.loader.keys import KeyCells
+from qengine.loader.key_cells import KeyCells
 from qengine.loader.prove import KeyProof, prove_keys
 from qengine.sky.healpix import cells_of
 from qengine.storage.objects import Store
