@@ -42,7 +42,7 @@ from qengine.loader import leftovers, publish
 from qengine.loader.agenda import Agenda, Asked, agenda_of, kin
 from qengine.loader.budget import check_room
 from qengine.loader.change import TableResult, change_tables
-from qengine.loader.definition import declared_types
+from qengine.loader.definition import check_new, declared_types
 from qengine.loader.executor import Executor
 from qengine.loader.figures import assess
 from qengine.loader.journal import Journal
@@ -207,6 +207,9 @@ class Transaction:
         registry, root, load = self._registry, self._store.root, self._load
         digests = registry.manifest_digests()
         base = registry.catalog()
+        if load.context.get("is_new"):  # rows are not to join a table that somebody else has made meanwhile
+            for request, _ in found.values():
+                check_new(request, base)
         agenda = agenda_of(
             found, registry.inputs(load.catalog), load.catalog, compact=self._named_by("compact"),
             refresh=self._named_by("refresh"), allow_orphans=bool(load.context.get("allow_orphans")),

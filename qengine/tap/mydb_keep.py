@@ -164,16 +164,16 @@ class Keeper:
     def _keep(self, identity: Identity, name: str, rows: Spooled, maker: str) -> UserTable:
         self._check_new(identity, name)
         request = _request(user_catalog(identity.user), name, rows)
-        about = {"by": identity.user, "maker": maker}
+        about = {"by": identity.user, "maker": maker, "is_new": True}
         try:
             report = load_answer(
                 request, rows.statement, lambda: nullcontext(rows), self._registry, self._store, context=about, wait_s=_WAIT_S
             )
         except DataError as error:
             if isinstance(error, ConflictError):
-                raise ConflictError(
-                    f"{ALIAS}.{name} is being made or dropped by another request", hint="try again later"
-                ) from error
+                self._check_new(identity, name)
+                other = f"{ALIAS}.{name} is being made or dropped by another request"
+                raise ConflictError(other, hint="try again later") from error
             raise QueryError(f"{ALIAS}.{name} cannot be made: {error.message}", hint=error.hint) from error
         made = self.tables.find(identity.user, name)
         allowed = self._gate.limits_of(identity).storage

@@ -30,6 +30,7 @@ from qengine.catalog.loads import UNFINISHED
 from qengine.catalog.user_tables import UserTables
 from qengine.catalog.who import Identity, Origin
 from qengine.cli import run
+from qengine.coordinator.service import QueryService
 from qengine.errors import QueryError
 from qengine.loader.collect import collect
 from qengine.opening import open_store
@@ -430,6 +431,44 @@ def test_tables_and_jobs_share_a_quota(service: Service) -> None:
         for table in dan.get("/mydb").json()["tables"]:
             assert dan.delete(f"/mydb/{table['name']}").status_code == 204
         put(dan, "mine")
+
+
+def test_one_of_many_at_once_makes_the_table(folder: Path) -> None:
+    asyncio.run(_at_once(folder))
+
+
+async def _at_once(folder: Path) -> None:
+    identity, gate = Identity("eve"), Gate(LIMITS, TapSettings())
+    files, registry = open_store(folder / "store")
+
+    async def make(engine: QueryService, most: int, name: str = "race") -> int:
+        # each as if it were a process of its own
+        service = KeepingService(engine, Keeper(registry, files, gate), gate)
+        text = f"SELECT id INTO mydb.{name} FROM sky.stars WHERE id < {most}"
+        try:
+            answer = await service.query(text, identity=identity)
+            found = [batch.to_pylist() async for batch in answer.batches]
+            await answer.close()
+        except QueryError as error:
+            refused.append(str(error))
+            return 0
+        return int(found[0][0]["row_count"])
+
+    refused: list[str] = []
+    with registry:
+        async with cluster(folder / "store", ClusterSettings()) as engine:
+            made = await asyncio.gather(*(make(engine, most, f"own_{most}") for most in range(10, 15)))
+            assert made == list(range(10, 15))  # others do not stand in the way, not even in a new catalogue
+            await asyncio.gather(*(asyncio.to_thread(UserTables(registry).drop, "eve", f"own_{most}") for most in range(10, 15)))
+            for _ in range(4):
+                made = await asyncio.gather(*(make(engine, most) for most in range(10, 15)))
+                (winner,) = [rows for rows in made if rows]
+                tables = UserTables(registry)
+                assert [one.rows for one in tables.of("eve")] == [winner]
+                assert winner in range(10, 15)
+                tables.drop("eve", "race")
+    assert len(refused) == 4 * 4
+    assert all("there already" in said or "another request" in said for said in refused), refused
 
 
 def test_whatever_is_sent_is_answered(service: Service) -> None:
