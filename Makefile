@@ -3,7 +3,7 @@
 #   make setup      environment with all that development needs (quick when nothing changed)
 #   make demo       real stars, served and queried; ARGS=--once exits after the queries
 #   make test       lint, types, and the default tests
-#   make test-all   the slow tests too
+#   make test-all   the slow tests too (TOPCAT's wants the Debian packages topcat, xvfb and default-jdk-headless)
 #   make postgres   those tests whose registry is in PostgreSQL (a server of their own; part of make test where it is installed)
 #   make lint       ruff and mypy
 #   make bench      benchmarks beside bare DuckDB on the same files
