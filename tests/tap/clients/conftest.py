@@ -1,4 +1,4 @@
-"""A service as operators start it, `qengine serve`, over the demonstration catalogue and a small Data Preview 1."""
+"""A service as operators start it, `qengine serve`, over the demonstration catalogue, a small Data Preview 1 and a user's table."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from rich.console import Console
 
@@ -27,7 +28,21 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("live")
     prepare(folder / "store", Console(quiet=True))
     load_dp1(folder)
-    yield from serving(folder / "store")
+    qengine = [sys.executable, "-m", "qengine.cli"]
+    store = ["--store", str(folder / "store")]
+    subprocess.run([*qengine, "user", "add", "ann", *store], check=True, capture_output=True)
+    token = subprocess.run([*qengine, "token", "create", "ann", *store], check=True, capture_output=True, text=True).stdout.strip()
+    for url in serving(folder / "store"):
+        keep(url, token)
+        yield url
+
+
+def keep(url: str, token: str) -> None:
+    """Make a table of a user that everybody may read."""
+    with httpx.Client(headers={"Authorization": f"Bearer {token}"}, trust_env=False, timeout=60) as ann:
+        text = "id,ra,dec,note\n1,10.5,-3,odd\n2,359.9,89,\n"
+        assert ann.put(f"{url}/mydb/marked", content=text).status_code == 201
+        assert ann.patch(f"{url}/mydb/marked", json={"public": True}).json()["public"] is True
 
 
 def serving(store: Path) -> Iterator[str]:

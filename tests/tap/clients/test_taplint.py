@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import httpx
 import pytest
 
 pytestmark = pytest.mark.skipif(shutil.which("stilts") is None, reason="stilts is not installed")
@@ -28,6 +29,7 @@ def test_taplint_finds_nothing(live: str) -> None:
     found = json.loads(done.stdout)
     sections = found["sections"]
     # The exit status says nothing, and a stage that taplint skips is not a section.
+    assert "user_ann.marked" in httpx.get(f"{live}/tables", trust_env=False).text
     assert "UPL" in {section["code"] for section in sections}
     assert len(STAGES & {section["code"] for section in sections}) >= 14, [section["code"] for section in sections]
     reports = [(f"{r['level'][0]}-{section['code']}-{r['code']}", r) for section in sections for r in section["reports"]]
