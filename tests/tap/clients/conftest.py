@@ -23,8 +23,8 @@ ELSEWHERE = "127.0.0.2"
 
 
 @pytest.fixture(scope="session")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of the service, `http://127.0.0.1:<port>/tap`."""
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The store, and the token of its user ann."""
     folder = tmp_path_factory.mktemp("live")
     prepare(folder / "store", Console(quiet=True))
     load_dp1(folder)
@@ -32,8 +32,14 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     store = ["--store", str(folder / "store")]
     subprocess.run([*qengine, "user", "add", "ann", *store], check=True, capture_output=True)
     token = subprocess.run([*qengine, "token", "create", "ann", *store], check=True, capture_output=True, text=True).stdout.strip()
-    for url in serving(folder / "store"):
-        keep(url, token)
+    return folder / "store", token
+
+
+@pytest.fixture(scope="session")
+def live(prepared: tuple[Path, str]) -> Iterator[str]:
+    """The address of the service, `http://127.0.0.1:<port>/tap`."""
+    for url in serving(prepared[0]):
+        keep(url, prepared[1])
         yield url
 
 
