@@ -17,12 +17,16 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from qengine.catalog.model import HEALPIX, Int64Array, KeyIndex
+from qengine.errors import IntegrityError
 from qengine.loader.key_merge import WINDOW_ROWS, in_order
 from qengine.loader.keys import KEY, KeyLookup, index_schema
 from qengine.storage.objects import Store
 
 HELD_ROWS = 50_000_000
 """Integer keys of an index that is in memory, at 16 bytes each. Text is always in memory."""
+
+_WRONG = "the manifest says that a key index has {:,} keys, but its files have {:,}"
+_HINT = "`qengine verify` compares files and manifest"
 
 
 class KeyCells:
@@ -63,8 +67,12 @@ def _mapped(pairs: Iterator[pa.Table], rows: int, store: Store) -> tuple[pa.Arra
     first = 0
     for table in pairs:
         stop = first + table.num_rows
+        if stop > rows:
+            raise IntegrityError(_WRONG.format(rows, stop), hint=_HINT)
         both[0, first:stop] = table.column(KEY).to_numpy()
         both[1, first:stop] = table.column(HEALPIX).to_numpy()
         first = stop
+    if first != rows:
+        raise IntegrityError(_WRONG.format(rows, first), hint=_HINT)
     keys = pa.Array.from_buffers(pa.int64(), rows, [None, pa.py_buffer(both[0])])
     return keys, np.asarray(both[1])

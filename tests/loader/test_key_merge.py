@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qengine.catalog.model import HEALPIX, KeyIndex
-from qengine.errors import DuplicateKeyError
+from qengine.errors import DuplicateKeyError, IntegrityError
 from qengine.loader.key_cells import KeyCells
 from qengine.loader.key_merge import DEPTH, merged, overlapping
 from qengine.loader.keys import KEY, find_keys, index_schema
@@ -91,6 +92,14 @@ def test_an_index_that_is_mapped_says_what_one_in_memory_says(tmp_path: Path, fi
     (cells, known), (other, is_there) = held.cells(asked), mapped.cells(asked)
     assert known.tolist() == is_there.tolist()
     assert (int(known.sum()), cells[known].tolist()) == (len(asked) - 3, other[known].tolist())
+
+
+@pytest.mark.parametrize("said", [299, 301])
+def test_a_manifest_that_is_wrong_about_an_index(tmp_path: Path, said: int) -> None:
+    store = Store(tmp_path)
+    index = replace(_index(store, tmp_path / "keys", [pa.array(np.arange(300))]), rows=said)
+    with pytest.raises(IntegrityError, match=f"{said} keys"):
+        KeyCells(index, store, arrow=pa.int64(), held_rows=100)
 
 
 def test_large_files_stay_while_there_are_few(tmp_path: Path) -> None:
