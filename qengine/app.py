@@ -51,8 +51,12 @@ if TYPE_CHECKING:
     from qengine.tap.upload_scan import UploadLimits
     from qengine.tap.web import HttpSettings
 
-_GC_THRESHOLDS = (20_000, 20, 50)
-"""New objects, collections of them and collections of the middle generation before the next older generation is looked at."""
+_GC_THRESHOLDS = (20_000, 5, 5)
+"""New objects, collections of them and collections of the middle generation before the next older generation is looked at.
+
+What many queries at once leave behind is old by the time they end. So the oldest generation is looked at every half a million
+objects: with rarer looks, gigabytes waited for it.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
