@@ -38,7 +38,7 @@ def infer_table(
     kind: TableKind,
     hidden: Iterable[str] = HIDDEN_COLUMNS,
 ) -> Table:
-    """Return a table with the columns of `arrow`, and unit, UCD, utype and description where its fields have them.
+    """Return a table with the columns of `arrow`, and unit, UCD, utype, xtype and description where its fields have them.
 
     Columns named in `hidden` become hidden. Raise `SchemaError` for types that queries cannot use, and for names that
     differ in case only.
@@ -56,6 +56,9 @@ def column_of(field: pa.Field, *, hidden: bool = False) -> Column:
         kind = from_arrow(field.type)
     except SchemaError as error:
         raise SchemaError(f"column {field.name}: {error.message}", hint=error.hint) from error
+    shape = SqlType(kind.name, words.get("xtype", ""))
+    if shape.is_geometry and kind.name == "DOUBLE[]":
+        kind = shape
     return Column(
         name=field.name, type=kind, nullable=field.nullable, hidden=hidden, unit=_first(words, _UNITS), ucd=_first(words, _UCDS),
         utype=_first(words, _UTYPES), description=_first(words, _DESCRIPTIONS),
@@ -146,10 +149,12 @@ def fits(given: SqlType, declared: SqlType) -> bool:
 
 
 def to_arrow_schema(columns: Iterable[Column]) -> pa.Schema:
-    """Return the columns as Arrow fields that carry unit, UCD, utype and description in their metadata."""
+    """Return the columns as Arrow fields that carry unit, UCD, utype, description and the xtype of geometries in their metadata."""
     fields = []
     for column in columns:
         words = {"unit": column.unit, "ucd": column.ucd, "utype": column.utype, "description": column.description}
+        if column.type.is_geometry:
+            words["xtype"] = column.type.xtype
         metadata = {key: value for key, value in words.items() if value} or None
         fields.append(pa.field(column.name, to_arrow(column.type), nullable=column.nullable, metadata=metadata))
     return pa.schema(fields)

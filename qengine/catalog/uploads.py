@@ -10,27 +10,19 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-from qengine.catalog.model import NO_PARTS, Catalog, Column, Table, TableKind, TableSnapshot
-from qengine.catalog.types import from_arrow
+from qengine.catalog.model import NO_PARTS, Catalog, Table, TableKind, TableSnapshot
+from qengine.catalog.schema import column_of
 
 NAME = "TAP_UPLOAD"
 
 
 def with_uploads(catalog: Catalog, uploads: Mapping[str, pa.Table]) -> Catalog:
-    """Return the catalogue with the uploaded tables, by their names. Unit, UCD, utype and description come from their fields."""
+    """Return the catalogue with the uploaded tables, by their names. Their fields tell unit, UCD, utype, xtype and description."""
     return Catalog((*catalog, *(_snapshot(name, rows) for name, rows in uploads.items()))) if uploads else catalog
 
 
 def _snapshot(name: str, rows: pa.Table) -> TableSnapshot:
-    columns = tuple(_column(field) for field in rows.schema)
+    columns = tuple(column_of(field) for field in rows.schema)
     table = Table(schema=NAME, name=name, kind=TableKind.REPLICATED, line_column="", columns=columns, description="Uploaded")
     plain = rows.replace_schema_metadata(None).cast(pa.schema([pa.field(f.name, f.type) for f in rows.schema]))
     return TableSnapshot(table=table, number=0, home=NO_PARTS, orphan=NO_PARTS, margin=NO_PARTS, inline=plain)
-
-
-def _column(field: pa.Field) -> Column:
-    words = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
-    return Column(
-        name=field.name, type=from_arrow(field.type), unit=words.get("unit", ""), ucd=words.get("ucd", ""),
-        utype=words.get("utype", ""), description=words.get("description", ""),
-    )  # fmt: skip

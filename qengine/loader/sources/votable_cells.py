@@ -2,6 +2,7 @@
 
 A cell is a scalar, a text, or an array whose dimensions `arraysize` gives, fastest first; the last one may vary. Arrays become
 lists, one level per dimension. An empty cell of TABLEDATA is NULL, as is a value that VALUES declares to be; BINARY2 flags its own.
+Points, circles and polygons are NULL where one of their numbers is NaN.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ _TYPES: dict[str, tuple[pa.DataType, str]] = {
 _TEXTS = ("char", "unicodeChar")
 _TRUE, _FALSE = frozenset("1tT") | {"true", "True", "TRUE"}, frozenset("0fF") | {"false", "False", "FALSE"}
 _VARIES = -1
+_SHAPES = {"point": 2, "circle": 3, "polygon": _VARIES}
+"""xtype of DALI 1.1 (sections 3.3.5 to 3.3.7) -> the numbers of one."""
 
 Fail = Callable[[int, str], InputError]
 """Makes the error for a row of a batch and a reason."""
@@ -55,6 +58,11 @@ class Cells:
     @property
     def is_text(self) -> bool:
         return self.datatype in _TEXTS
+
+    @property
+    def shape(self) -> str:
+        """Return the geometry that a cell is, if it is one."""
+        return self.words.get("xtype", "")
 
     @property
     def element(self) -> pa.DataType:
@@ -99,7 +107,10 @@ def cells_of(attributes: Mapping[str, str], null: str, description: str, number:
     elif sizes == (1,):
         sizes = ()  # a vector of one value is how many writers mean the value
     words = {key: attributes.get(key, "") for key in ("unit", "ucd", "utype")}
-    is_time = datatype in _TEXTS and not sizes and attributes.get("xtype") in ("timestamp", "adql:TIMESTAMP")
+    xtype = attributes.get("xtype", "").strip().lower()
+    is_time = datatype in _TEXTS and not sizes and xtype in ("timestamp", "adql:timestamp")
+    if datatype == "double" and xtype in _SHAPES and len(sizes) == 1 and _SHAPES[xtype] in (sizes[0], _VARIES):
+        words["xtype"] = xtype
     return Cells(
         name=name, datatype=datatype, sizes=sizes, width=width, null=null, is_time=is_time,
         words={**words, "description": " ".join(description.split())},
@@ -300,9 +311,14 @@ def _listed(
         is_wrong = count is not None and (count % inner if inner else count)
         if is_wrong or (count is not None and cells.sizes[-1] != _VARIES and count != inner * cells.sizes[-1]):
             raise fail(row, f"{count} values, where the array has {'x'.join(map(str, cells.sizes)).replace('-1', '*')}")
+        if count and cells.shape and (count != _SHAPES[cells.shape] if cells.shape != "polygon" else count < 6 or count % 2):
+            raise fail(row, f"{count} values are no {cells.shape}")
     for size in cells.sizes[:-1]:
         groups = len(flat) // size if size else 0
         flat = pa.ListArray.from_arrays(pa.array(np.arange(groups + 1, dtype=np.int32) * size), flat)
     offsets = np.concatenate([[0], np.cumsum(lengths // max(inner, 1))]).astype(np.int32)
     is_null = np.array([count is None for count in counts], bool)
+    if cells.shape:
+        is_null |= lengths == 0
+        is_null[np.repeat(np.arange(len(counts)), lengths)[np.isnan(flat.to_numpy(zero_copy_only=False))]] = True
     return pa.ListArray.from_arrays(pa.array(offsets), flat, mask=pa.array(is_null) if is_null.any() else None)
