@@ -169,7 +169,7 @@ def _shared_tables(plan: PhysicalPlan) -> Mapping[str, pa.Table]:
     """Return the relations that the coordinator has and tasks read."""
     inputs = [i for leaf in plan.leaves for i in leaf.inputs if i.table.inline is not None]
     whole = {i.table.table.full_name: _inline(i.table) for i in inputs if i.near is None}
-    return whole | {i.near.name: i.near.rows for i in inputs if i.near is not None}
+    return whole | {name: rows for i in inputs if i.near is not None for name, rows in i.near.pieces.items()}
 
 
 def _inline(table: TableSnapshot) -> pa.Table:

@@ -63,7 +63,8 @@ class CostModel:
     Rows of a leaf that may be more than `exchange_bytes` are exchanged between workers where possible (0: always, negative:
     never), in partitions of about `partition_bytes`.
 
-    Of a table that is already here (an upload) with `near_rows` rows or more, a task reads what is near its cells (`plan.nearby`).
+    Of a table that is already here (an upload) with `near_rows` rows or more, a task reads what is near its cells, and a worker is
+    sent the pieces of `near_piece_rows` rows that its tasks read (`plan.nearby`).
     """
 
     slots: int = 2
@@ -79,6 +80,7 @@ class CostModel:
     exchange_bytes: int = 32 << 20
     partition_bytes: int = 64 << 20
     near_rows: int = 20_000
+    near_piece_rows: int = 65_536
     rates: Rates = Rates()
 
     def with_rates(self, rates: Rates) -> CostModel:

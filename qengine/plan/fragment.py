@@ -206,7 +206,7 @@ def _narrowed(leaf: Leaf, inputs: tuple[LeafInput, ...], i: LeafInput, cost: Cos
     """Return an input of a table that is already here with what each task needs of it."""
     if i.table.inline is None or sum(other.alias == i.alias for other in inputs) > 1:
         return i
-    return replace(i, near=near_rows(leaf, i.alias, cost.near_rows))
+    return replace(i, near=near_rows(leaf, i.alias, cost))
 
 
 def _cut_tasks(

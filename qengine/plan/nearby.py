@@ -1,8 +1,8 @@
 """Which rows of a table that is already here a task needs: those near its cells.
 
 Rows of an upload, a step or a table of the coordinator are put on the workers as a whole, and each task could read all of them. A
-large one that is joined by position is put there in the order of its cells instead, and a task reads the cells within reach of its
-own: its rows of a million uploaded ones, and no others.
+large one that is joined by position is sharded instead: put in the order of its cells, cut into pieces, of which a worker is sent
+those that its tasks need; and a task reads the cells within reach of its own: its rows of a million uploaded ones, and no others.
 
 A row m of such a table may be left out of the task with cells R if no output row of the task can have it. That holds when
 
@@ -23,7 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from qengine.catalog.model import TableKind, TableSnapshot
+from qengine.catalog.model import Int64Array, TableKind, TableSnapshot
+from qengine.plan.cost import CostModel
 from qengine.plan.cut import Leaf
 from qengine.plan.logical import UNKNOWN, Block, SkyEdge
 from qengine.sky.cells import RangeSet
@@ -36,12 +37,32 @@ LINE = "qe line"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NearRows:
-    """The rows that have positions, sorted by `LINE`. A task needs those within `radius_deg` of its cells. `name` is that of the
-    relation on workers."""
+    """The rows that have positions, sorted by `LINE`, which is `cells`. A task needs those within `radius_deg` of its cells. Pieces
+    have `piece_rows` rows each, but the last; `name` is the beginning of their names on workers."""
 
     name: str
     rows: pa.Table
+    cells: Int64Array
+    piece_rows: int
     radius_deg: float
+
+    @property
+    def pieces(self) -> dict[str, pa.Table]:
+        """Return all pieces by their names."""
+        return dict(self._piece(number) for number in range(-(-len(self.cells) // self.piece_rows)))
+
+    def within(self, ranges: RangeSet) -> Iterator[tuple[str, pa.Table, float]]:
+        """Yield name, rows, and which share of them lies in the ranges, of the pieces that have such rows."""
+        starts, stops = np.searchsorted(self.cells, np.stack([ranges.starts, ranges.stops]))
+        # Rows from which pieces begin, and how many of the wanted rows lie before each of these.
+        edges = np.arange(0, len(self.cells) + self.piece_rows, self.piece_rows)
+        before = (np.minimum(stops, edges[:, None]) - np.minimum(starts, edges[:, None])).sum(axis=1)
+        for number in np.flatnonzero(np.diff(before)).tolist():
+            name, rows = self._piece(number)
+            yield name, rows, float(before[number + 1] - before[number]) / len(rows)
+
+    def _piece(self, number: int) -> tuple[str, pa.Table]:
+        return f"{self.name}, {number}", self.rows.slice(number * self.piece_rows, self.piece_rows)
 
     def ranges(self, low: int, high: int) -> RangeSet:
         """Return the cells of which a task with the cells from `low` to below `high` needs the rows."""
@@ -49,18 +70,23 @@ class NearRows:
         return home | ring(home, self.radius_deg)
 
 
-def near_rows(leaf: Leaf, alias: str, least: int) -> NearRows | None:
-    """Return the rows of the relation `alias` in order, if it has at least so many and is joined by position; otherwise None."""
+def near_rows(leaf: Leaf, alias: str, cost: CostModel) -> NearRows | None:
+    """Return the rows of the relation `alias` in order, if it is large and joined by position; otherwise None."""
     relation = leaf.block.relations.get(alias)
     table = relation.table if relation is not None else None
-    if table is None or table.inline is None or table.number == UNKNOWN or table.inline.num_rows < least:
+    if table is None or table.inline is None or table.number == UNKNOWN or table.inline.num_rows < cost.near_rows:
         return None
     edge = min(_edges(leaf, alias, table), key=lambda found: found[0], default=None)
     if edge is None or LINE in table.inline.column_names:
         return None
     radius, (ra, dec) = edge
     rows = _in_order(table.inline, ra, dec)
-    return None if rows is None else NearRows(name=f"{table.table.full_name} by {ra}, {dec}", rows=rows, radius_deg=radius)
+    if rows is None:
+        return None
+    return NearRows(
+        name=f"{table.table.full_name} by {ra}, {dec}", rows=rows, cells=rows.column(LINE).to_numpy(),
+        piece_rows=cost.near_piece_rows, radius_deg=radius,
+    )  # fmt: skip
 
 
 def _edges(leaf: Leaf, alias: str, table: TableSnapshot) -> Iterator[tuple[float, tuple[str, str]]]:

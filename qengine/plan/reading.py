@@ -113,15 +113,13 @@ def _input_of_rows(i: LeafInput, rows: pa.Table) -> TaskInput:
 
 def _input_near(i: LeafInput, near: NearRows, bounds: tuple[int, int]) -> TaskInput:
     """Read what is near the task of a relation that the coordinator puts on the workers."""
-    cells = near.rows.column(LINE).to_numpy()
-    ranges = near.ranges(*bounds).coarsen(MAX_RANGES, lambda at: np.searchsorted(cells, at).astype(np.float64))
-    if not ranges:
-        return TaskInput(name=i.name, parts=(), columns=i.columns, types=i.types)
-    places = np.searchsorted(cells, np.stack([ranges.starts, ranges.stops]))
-    share = int((places[1] - places[0]).sum()) / max(len(cells), 1)
-    whole = shared_part(near.name, near.rows)
-    ref = replace(whole, bytes=int(whole.bytes * share))
-    return TaskInput(name=i.name, parts=(ref,), columns=i.columns, types=i.types, ranges=ranges.pairs(), line_column=LINE)
+    ranges = near.ranges(*bounds).coarsen(MAX_RANGES, lambda at: np.searchsorted(near.cells, at).astype(np.float64))
+    parts = []
+    for name, rows, share in near.within(ranges):
+        whole = shared_part(name, rows)
+        parts.append(replace(whole, bytes=int(whole.bytes * share)))
+    pairs = ranges.pairs() if parts else ()
+    return TaskInput(name=i.name, parts=tuple(parts), columns=i.columns, types=i.types, ranges=pairs, line_column=LINE)
 
 
 def _with_margin_files(i: LeafInput, home: RangeSet) -> TaskInput | None:

@@ -19,12 +19,14 @@ from qengine.app import ClusterSettings, cluster
 from qengine.cli import run
 from qengine.coordinator.service import QueryService, ServiceSettings
 from qengine.plan.cost import CostModel
+from qengine.plan.physical import SHARED
+from qengine.plan.reading import task_inputs
 
 STARS = 6000
 PLACES = ((0.0, 90.0), (0.0, -90.0), (0.0, 0.0), (359.9999, 30.0), (45.0, 41.8103149), (180.0, -5.0))
 """Where stars and uploaded rows crowd: poles, RA 0, corners of tiles, anywhere."""
 
-COST = CostModel(min_task_s=1e-9, least_task_s=1e-9, tasks_per_slot=10, near_rows=0)
+COST = CostModel(min_task_s=1e-9, least_task_s=1e-9, tasks_per_slot=10, near_rows=0, near_piece_rows=64)
 
 
 def _spread(rng: np.random.Generator, count: int, width_deg: float) -> tuple[np.ndarray, np.ndarray]:
@@ -153,12 +155,18 @@ def test_tasks_read_what_is_near_and_little_else(service: tuple[QueryService, as
     assert leaf.task_count > 12
     assert {i["alias"]: i["reads"] for i in explained["fragments"][0]["inputs"]}["m"] == "near"
     (near,) = [i.near for i in leaf.inputs if i.near is not None]
-    cells = near.rows.column("qe line").to_numpy()
-    read = 0
+    cells, pieces = near.rows.column("qe line").to_numpy(), near.pieces
+    assert pa.concat_tables(pieces.values()) == near.rows
+    read = sent = 0
     for number in range(leaf.task_count):
-        ranges = near.ranges(int(leaf.bounds[number]), int(leaf.bounds[number + 1]))
-        read += sum(int(np.searchsorted(cells, stop) - np.searchsorted(cells, start)) for start, stop in ranges.pairs())
+        (found,) = [one for one in task_inputs(leaf, number) if one.line_column == "qe line"]
+        names = [part.uri.removeprefix(SHARED) for part in found.parts]
+        within = [(cells >= start) & (cells < stop) for start, stop in found.ranges]
+        needed = np.flatnonzero(np.any(within, axis=0)) if within else np.empty(0, int)
+        assert set(names) == {list(pieces)[row // COST.near_piece_rows] for row in needed}
+        read, sent = read + len(needed), sent + len(names)
     assert len(cells) <= read < 3 * len(cells)
+    assert len(pieces) <= sent < 4 * len(pieces) + 2 * leaf.task_count
 
 
 @pytest.mark.parametrize(("column", "value"), [("dec", 95.0), ("ra", math.inf)])
