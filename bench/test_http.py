@@ -130,6 +130,7 @@ def send(url: str, made: list[bytes]) -> list[float]:
     return took
 
 
+@pytest.mark.timeout(0)
 def test_small_queries(benchmark: Any, service: Service) -> None:
     made = requests(service.url, REQUESTS)
     send(service.url, made[: 5 * CLIENTS])

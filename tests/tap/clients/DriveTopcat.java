@@ -10,6 +10,7 @@ import java.util.function.Predicate;
 import javax.swing.AbstractButton;
 import javax.swing.Action;
 import javax.swing.JComboBox;
+import javax.swing.JTabbedPane;
 import javax.swing.JTextArea;
 import javax.swing.JTextField;
 import javax.swing.JTree;
@@ -19,12 +20,15 @@ import uk.ac.starlink.topcat.ControlWindow;
 import uk.ac.starlink.topcat.Driver;
 import uk.ac.starlink.topcat.TopcatModel;
 import uk.ac.starlink.topcat.TopcatTapTableLoadDialog;
+import uk.ac.starlink.vo.UwsJob;
+import uk.ac.starlink.vo.UwsJobListPanel;
 
 /**
  * Starts TOPCAT and uses its TAP window as a person would: names the service, waits for its tables, writes a statement, chooses how it
  * is to run, presses the button, and waits for the table in TOPCAT's list. Widgets are found by what they show.
  *
- * <p>Arguments: address, then statement and mode (sync or async) of each query. Prints a line of what it got for each step.
+ * <p>Arguments: address, then statement and mode of each query. The mode is sync or async; or abort or delete, which is what is then
+ * done to the asynchronous job while it runs. Prints a line of what it got for each step.
  */
 public class DriveTopcat {
     private static final long PATIENCE_MS = 60_000;
@@ -57,20 +61,19 @@ public class DriveTopcat {
         JTree tree = await("the tables", () -> find(JTree.class, one -> one.isShowing() && leaves(one).size() > 2));
         System.out.println("TABLES " + String.join(" ", onScreen(() -> leaves(tree))));
         for (int i = 1; i + 1 < args.length; i += 2) {
-            query(control, args[i], args[i + 1].equals("sync") ? "Synchronous" : "Asynchronous");
+            switch (args[i + 1]) {
+                case "sync" -> query(control, args[i], "Synchronous");
+                case "async" -> query(control, args[i], "Asynchronous");
+                case "abort" -> end(args[i], "Abort");
+                case "delete" -> end(args[i], "Delete");
+                default -> throw new IllegalArgumentException(args[i + 1]);
+            }
         }
     }
 
     private static void query(ControlWindow control, String text, String mode) throws Exception {
         int before = onScreen(() -> control.getTablesListModel().getSize());
-        JTextComponent area = await("the text", () -> find(JTextArea.class, one -> one.isShowing() && one.isEditable()));
-        JComboBox<?> modes = await("the modes", () -> find(JComboBox.class, one -> one.isShowing() && item(one, mode) != null));
-        onScreen(() -> {
-            modes.setSelectedItem(item(modes, mode));
-            area.setText(text);
-            return null;
-        });
-        press("Run Query");
+        ask(text, mode);
         TopcatModel made = await("rows of " + text, () -> onScreen(() -> {
             int count = control.getTablesListModel().getSize();
             return count > before ? control.getTablesListModel().getElementAt(count - 1) : null;
@@ -83,6 +86,58 @@ public class DriveTopcat {
         System.out.println("LOADED " + mode + " " + rows + names);
         SwingUtilities.invokeAndWait(() -> control.getLoadWindow().getDialogAction(TopcatTapTableLoadDialog.class)
                 .actionPerformed(new ActionEvent(control, 0, "TAP")));
+    }
+
+    private static void ask(String text, String mode) throws Exception {
+        show("Use Service");
+        JTextComponent area = await("the text", () -> find(JTextArea.class, one -> one.isShowing() && one.isEditable()));
+        JComboBox<?> modes = await("the modes", () -> find(JComboBox.class, one -> one.isShowing() && item(one, mode) != null));
+        onScreen(() -> {
+            modes.setSelectedItem(item(modes, mode));
+            area.setText(text);
+            return null;
+        });
+        press("Run Query");
+    }
+
+    /** Presses a button of the running job, and waits until its list says that it has happened. */
+    private static void end(String text, String label) throws Exception {
+        UwsJobListPanel list = await("the list of jobs", () -> find(UwsJobListPanel.class, one -> true));
+        int before = onScreen(() -> list.getJobs().length);
+        ask(text, "Asynchronous");
+        UwsJob job = await("the job", () -> onScreen(() -> {
+            UwsJob[] jobs = list.getJobs();
+            return jobs.length > before ? jobs[jobs.length - 1] : null;
+        }));
+        await("its run", () -> "EXECUTING".equals(job.getLastInfo() == null ? "" : job.getLastInfo().getPhase()) ? job : null);
+        show("Running Jobs");
+        AbstractButton keeps = await("Delete On Exit", () -> find(AbstractButton.class,
+                one -> one.isShowing() && "Delete On Exit".equals(one.getText())));
+        onScreen(() -> {
+            if (keeps.isSelected()) keeps.doClick();
+            return null;
+        });
+        press(label);
+        if (label.equals("Abort")) {
+            await("its end", () -> "ABORTED".equals(job.getLastInfo().getPhase()) ? job : null);
+        } else {
+            await("its leave", () -> onScreen(() -> List.of(list.getJobs()).contains(job)) ? null : job);
+        }
+        System.out.println("JOB " + label + " " + job.getJobUrl());
+    }
+
+    private static void show(String title) throws Exception {
+        await(title, () -> onScreen(() -> {
+            for (Window window : Window.getWindows()) {
+                JTabbedPane tabs = window.isVisible()
+                        ? find(window, JTabbedPane.class, one -> one.isShowing() && one.indexOfTab(title) >= 0) : null;
+                if (tabs != null) {
+                    tabs.setSelectedIndex(tabs.indexOfTab(title));
+                    return tabs;
+                }
+            }
+            return null;
+        }));
     }
 
     private static boolean isPlace(JTextField field) {
