@@ -29,6 +29,7 @@ from qengine.coordinator.watch import Health, Watch, WatchSettings, WorkerState
 from qengine.errors import BugError
 from qengine.plan.physical import QueryId, TaskLimits, WorkerId
 from qengine.transport.channel import WorkerChannel
+from qengine.transport.turns import GROWN_S
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class DispatchSettings:
     run: RunSettings = field(default_factory=RunSettings)
     watch: WatchSettings = field(default_factory=WatchSettings)
     interactive_tasks: int = 4
-    demote_after_s: float = 10.0
+    demote_after_s: float = GROWN_S
     limit_ramp: int = 2
     tick_s: float = 0.25
 

@@ -148,7 +148,8 @@ class InProcessChannel:
             self._turns.end(turn)
             yield _failed(task, QueryCancelledError("the query was cancelled"))
             return
-        runner = self._idle.pop()
+        # One turn more than slots may be dealt.
+        runner = self._idle.pop() if self._idle else self._make_runner()
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[TaskEvent] = asyncio.Queue()
 

@@ -1,7 +1,8 @@
 """The slot processes of a worker, as its front sees them: started, given work, killed, replaced.
 
-A pool keeps one process more than it has slots: the warm spare takes over at once when a slot is killed. At most `slots` of them
-compute at the same time, in the order of `transport.turns`. A slot that dies, in work or idle, is replaced in the background.
+A pool keeps one process more than it has slots: the warm spare takes over at once when a slot is killed, and computes beside the
+others when a small query would have to wait for long ones. Who computes is decided by `transport.turns`. A slot that dies, in work
+or idle, is replaced in the background.
 """
 
 from __future__ import annotations

@@ -17,6 +17,8 @@ from astroquery.utils.tap.core import TapPlus
 
 CONE = "SELECT source_id, ra, dec, mag FROM demo.gaia WHERE CONTAINS(POINT('ICRS', ra, dec), CIRCLE('ICRS', 56.75, 24.1167, 2)) = 1"
 CONE_ROWS = 230
+LONG = "SELECT COUNT(*) AS n FROM demo.gaia AS a, demo.gaia AS b, demo.ngc AS c WHERE a.mag + b.mag + c.ra < -999"
+"""Minutes of work, if nobody ends it."""
 
 needs_stilts = pytest.mark.skipif(shutil.which("stilts") is None, reason="stilts is not installed")
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")

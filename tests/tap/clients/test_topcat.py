@@ -11,16 +11,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.tap.clients.test_live import CONE, CONE_ROWS
+from tests.tap.clients.test_live import CONE, CONE_ROWS, LONG
 
 _JAR = Path("/usr/share/java/starlink-topcat.jar")
 _MISSING = [name for name in ("xvfb-run", "javac") if shutil.which(name) is None] + ([] if _JAR.exists() else ["topcat"])
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(_MISSING), reason=f"not installed: {', '.join(_MISSING)}")]
 
-
-LONG = "SELECT COUNT(*) AS n FROM demo.gaia AS a, demo.gaia AS b, demo.ngc AS c WHERE a.mag + b.mag + c.ra < -999"
-"""Minutes of work, if nobody ends it."""
 
 UPLOAD = "SELECT t.source_id, g.mag FROM TAP_UPLOAD.t1 AS t JOIN demo.gaia AS g ON g.source_id = t.source_id WHERE g.mag < 8"
 """The first table that TOPCAT has is t1."""
