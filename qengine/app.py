@@ -202,6 +202,7 @@ async def _serve(store: Path | str, settings: ClusterSettings, front: Front, *, 
     from qengine.tap.mydb_into import KeepingService
     from qengine.tap.mydb_keep import Keeper
     from qengine.tap.server import listening
+    from qengine.tap.sharing import sharing
 
     serving = asyncio.current_task()
     if serving is not None:
@@ -217,6 +218,7 @@ async def _serve(store: Path | str, settings: ClusterSettings, front: Front, *, 
             cluster(store, settings, query_log=query_log) as engine,
             contextlib.nullcontext(KeepingService(engine, keeper, gate)) as service,
             offering_jobs(registry, service, tap=front.tap, settings=front.jobs, gate=gate) as desk,
+            sharing(gate, registry.demand()),
             listening(
                 create_app(
                     service, front.tap, jobs=desk, door=door, gate=gate, http=front.http, uploads=front.uploads, keeper=keeper

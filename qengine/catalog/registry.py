@@ -29,6 +29,7 @@ import sqlalchemy as sa
 
 from qengine.catalog import definition, durable, loads, published
 from qengine.catalog.database import Database
+from qengine.catalog.demand import DemandStore
 from qengine.catalog.facts import read_facts
 from qengine.catalog.files import Files, LocalFiles
 from qengine.catalog.inputs import InputRecord
@@ -119,6 +120,10 @@ class Registry:
     def rights(self) -> RightsStore:
         """Who may read what."""
         return self._rights
+
+    def demand(self) -> DemandStore:
+        """Return one more process of the service, which tells the others of its queries."""
+        return DemandStore(self._database)
 
     def query_log(self, settings: QueryLogSettings | None = None) -> QueryLog:
         """Return what writes the log of queries."""

@@ -6,7 +6,11 @@ name. What is not named is not limited, but for rows.
 
 Queries that wait for their answer are counted for each user, and for each address of those who do not say who they are. One more
 than allowed waits for a turn, and is told to come again later when it does not get one: most clients send what they have at once,
-and a short queue serves them better than refusals. Each process of the service counts for itself.
+and a short queue serves them better than refusals.
+
+Processes of one service share what is allowed: each lets in so many as its part of all queries that run or wait (`tap.sharing`),
+and one at least. What they know of each other is about a second old. So for a moment somebody who turns to another process may have
+more queries running than allowed, at most as many times as there are processes.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 
@@ -105,12 +110,41 @@ class Slot:
 
 
 class _Counter:
-    """Who runs and waits under one name."""
+    """Who runs and waits under one name here; `elsewhere` is how many do at other processes."""
 
-    def __init__(self, allowed: int) -> None:
-        self.turn = asyncio.Semaphore(allowed)
+    def __init__(self, allowed: int, elsewhere: int) -> None:
+        self.allowed = allowed
+        self.elsewhere = elsewhere
         self.running = 0
-        self.waiting = 0
+        self.waiting: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def wanted(self) -> int:
+        return self.running + len(self.waiting)
+
+    async def turn(self) -> None:
+        """Wait until one more may run, and count it."""
+        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waiting.append(mine)
+        self.deal()
+        try:
+            await mine
+        except BaseException:
+            if mine.done() and not mine.cancelled():
+                self.running -= 1
+            elif mine in self.waiting:
+                self.waiting.remove(mine)
+            self.deal()
+            raise
+
+    def deal(self) -> None:
+        """Let in as many of those that wait as there is room for."""
+        share = max(1, self.allowed * self.wanted // (self.wanted + self.elsewhere)) if self.wanted else 0
+        while self.waiting and self.running < share:
+            mine = self.waiting.popleft()
+            if not mine.cancelled():
+                self.running += 1
+                mine.set_result(None)
 
 
 class Gate:
@@ -123,6 +157,7 @@ class Gate:
         self._groups = _named(settings.groups, "groups")
         self._people = _named(settings.people, "people")
         self._counters: dict[str, _Counter] = {}
+        self._elsewhere: Mapping[str, int] = {}
 
     def limits_of(self, identity: Identity) -> Limits:
         """Return what somebody may ask for; administrators are limited by what the service can do."""
@@ -156,22 +191,29 @@ class Gate:
         key = f"user {identity.user}" if identity.user else f"address {address}"
         counter = self._counters.get(key)
         if counter is None:
-            counter = self._counters[key] = _Counter(max(int(allowed), 0))
-        if not allowed or counter.waiting >= _QUEUE * allowed:
-            self._drop(key)
-            raise self._refusal(identity, allowed)
-        counter.waiting += 1
+            counter = self._counters[key] = _Counter(0, self._elsewhere.get(key, 0))
+        counter.allowed = max(int(allowed), 0)
         try:
+            if not allowed or len(counter.waiting) >= _QUEUE * allowed:
+                raise self._refusal(identity, allowed)
             async with asyncio.timeout(self._settings.patience_s):
-                await counter.turn.acquire()
+                await counter.turn()
         except TimeoutError:
             raise self._refusal(identity, allowed) from None
-        else:
-            counter.running += 1
         finally:
-            counter.waiting -= 1
             self._drop(key)
         return Slot(self, key)
+
+    def demand(self) -> dict[str, int]:
+        """Return how many queries run or wait here, by whose they are."""
+        return {key: counter.wanted for key, counter in self._counters.items()}
+
+    def hear(self, elsewhere: Mapping[str, int]) -> None:
+        """Know from here on how many run or wait at other processes."""
+        self._elsewhere = elsewhere
+        for key, counter in self._counters.items():
+            counter.elsewhere = elsewhere.get(key, 0)
+            counter.deal()
 
     def _refusal(self, identity: Identity, allowed: float) -> TooManyRequestsError:
         whose = "from your address" if identity.is_anonymous else f"of {identity.user}"
@@ -185,12 +227,12 @@ class Gate:
         """Count one query less; slots do this."""
         counter = self._counters[key]
         counter.running -= 1
-        counter.turn.release()
+        counter.deal()
         self._drop(key)
 
     def _drop(self, key: str) -> None:
         counter = self._counters[key]
-        if not counter.running and not counter.waiting:
+        if not counter.wanted:
             del self._counters[key]
 
 

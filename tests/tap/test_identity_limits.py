@@ -12,6 +12,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from qengine.catalog.database import Database
 from qengine.catalog.jobs import JobStore, Phase
@@ -21,7 +23,7 @@ from qengine.errors import ConfigError, TooManyRequestsError
 from qengine.tap.access import AccessSettings, Doorkeeper
 from qengine.tap.app import create_app
 from qengine.tap.jobs import JobSettings
-from qengine.tap.limits import UNLIMITED, Gate, Limits, LimitSettings, limited
+from qengine.tap.limits import UNLIMITED, Gate, Limits, LimitSettings, Slot, limited
 from qengine.tap.parameters import Parameters, check_sync
 from qengine.tap.service import TapSettings
 from tests.support.fake_service import FakeService
@@ -107,6 +109,84 @@ def test_queries_take_turns() -> None:
             slots = [await gate.take(ANONYMOUS, "a") for _ in range(2)]
             for slot in slots:
                 slot.release()
+
+    asyncio.run(scenario())
+
+
+def test_processes_share_what_is_allowed() -> None:
+    async def scenario() -> None:
+        settings = LimitSettings(users="queries=4", patience_s=0.05)
+        here, there = Gate(settings), Gate(settings)
+
+        def tell() -> None:
+            told = here.demand(), there.demand()
+            here.hear(told[1])
+            there.hear(told[0])
+
+        mine = [await here.take(ANN, "a") for _ in range(4)]
+        assert here.demand() == {"user ann": 4}
+        tell()
+        first = await there.take(ANN, "b")  # one at least
+        with pytest.raises(TooManyRequestsError):
+            await there.take(ANN, "b")
+        waiting = [asyncio.ensure_future(gate.take(ANN, "a")) for gate in (here, there) for _ in range(4)]
+        await asyncio.sleep(0)
+        tell()
+        for slot in (*mine, first):
+            slot.release()
+        tell()
+        await asyncio.sleep(0)
+        running = [counter.running for gate in (here, there) for counter in gate._counters.values()]
+        assert running == [2, 2], "halves"
+        here.hear({})  # the other is no more
+        await asyncio.sleep(0)
+        assert [counter.running for counter in here._counters.values()] == [4]
+        found = await asyncio.gather(*waiting, return_exceptions=True)
+        assert sum(isinstance(one, TooManyRequestsError) for one in found) == 2
+        for one in found:
+            if not isinstance(one, BaseException):
+                one.release()
+        assert here._counters == there._counters == {}
+
+    asyncio.run(scenario())
+
+
+@given(st.lists(st.tuples(st.sampled_from(["take", "release", "give up", "hear"]), st.integers(0, 9)), max_size=40))
+def test_any_history_of_turns(steps: list[tuple[str, int]]) -> None:
+    async def scenario() -> None:
+        gate, elsewhere = Gate(LimitSettings(users="queries=3", patience_s=60)), 0
+        taking: list[asyncio.Future[Slot]] = []
+        for step, number in steps:
+            if step == "take":
+                taking.append(asyncio.ensure_future(gate.take(ANN, "a")))
+            elif step == "hear":
+                elsewhere = number
+                gate.hear({"user ann": number})
+            elif taking:
+                one = taking.pop(number % len(taking))
+                if step == "release" and one.done() and not one.exception():
+                    one.result().release()
+                else:
+                    one.cancel()
+                    await asyncio.gather(one, return_exceptions=True)
+                    if not one.cancelled() and not one.exception():
+                        one.result().release()
+            for _ in range(4):
+                await asyncio.sleep(0)
+            taking = [one for one in taking if not one.done() or not one.exception()]
+            running = sum(one.done() for one in taking)
+            (counter,) = gate._counters.values() or [None]
+            assert (0 if counter is None else counter.running) == running
+            assert len(taking) == (0 if counter is None else counter.wanted)
+            if elsewhere == 0 and not any(name == "hear" for name, _ in steps):
+                assert running == min(3, len(taking))
+        for one in taking:
+            one.cancel()
+        await asyncio.gather(*taking, return_exceptions=True)
+        for one in taking:
+            if not one.cancelled() and not one.exception():
+                one.result().release()
+        assert gate._counters == {}
 
     asyncio.run(scenario())
 

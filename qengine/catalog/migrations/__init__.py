@@ -18,7 +18,7 @@ from qengine.errors import RegistryError
 if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
 
-HEAD = "0006"
+HEAD = "0007"
 """The newest version. It is said here, so that alembic, which takes long to import, is only needed where there is work for it."""
 
 

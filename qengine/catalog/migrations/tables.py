@@ -262,3 +262,13 @@ QUERIES = Table(
     Index("ix_queries_started", "started"),
     sqlite_autoincrement=True,
 )
+
+# How many queries of whom run or wait at each process (`catalog.demand`). The row without a name says that the process lives.
+DEMANDS = Table(
+    "demands",
+    METADATA,
+    Column("process", String(64), primary_key=True),
+    Column("name", String(256), primary_key=True),
+    Column("queries", Integer, nullable=False),
+    Column("told", DateTime, nullable=False),
+)
