@@ -261,12 +261,17 @@ def _table(schema: str, felis: Any, columns: Mapping[str, tuple[str, str]], word
     )  # fmt: skip
 
 
+_NOT_OF_SCALARS = ("point", "circle", "polygon", "interval", TIMESTAMP.xtype)
+
+
 def _column(felis: Any, is_indexed: bool) -> Column:
     kind = _FELIS_TYPES[felis.datatype.value]
     if kind == DOUBLE and felis.votable_xtype in ("point", "circle", "polygon"):
         kind = SqlType("DOUBLE[]", felis.votable_xtype)
     elif kind.is_numeric and felis.votable_arraysize not in (None, 1, "1"):
         kind = SqlType(f"{kind.name}[]")
+    elif not kind.xtype and felis.votable_xtype and felis.votable_xtype not in _NOT_OF_SCALARS:
+        kind = SqlType(kind.name, felis.votable_xtype)
     return Column(
         name=felis.name, type=kind, unit=felis.ivoa_unit or felis.fits_tunit or "", ucd=felis.ivoa_ucd or "",
         utype=felis.votable_utype or "", description=felis.description or "", nullable=felis.nullable,
@@ -320,7 +325,7 @@ def _felis_column(column: Column) -> dict[str, Any]:
     words: dict[str, Any] = {"name": column.name, "datatype": _TO_FELIS[name], "nullable": column.nullable}
     if is_list:
         words["votable:arraysize"] = {"point": "2", "circle": "3"}.get(column.type.xtype, "*")
-    if column.type.is_geometry:
+    if column.type.xtype and column.type != TIMESTAMP:
         words["votable:xtype"] = column.type.xtype
     if _TO_FELIS[name] in ("string", "binary"):
         words["length"] = 65_535  # Felis wants a length; Arrow has none

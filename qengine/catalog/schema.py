@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from qengine.catalog.model import HIDDEN_COLUMNS, Column, Table, TableKind
-from qengine.catalog.types import SqlType, from_arrow, to_arrow
+from qengine.catalog.types import TIMESTAMP, SqlType, from_arrow, from_field, to_arrow
 from qengine.errors import SchemaError
 
 _UNITS = ("unit", "ivoa:unit", "fits:tunit", "units")
@@ -53,12 +53,9 @@ def column_of(field: pa.Field, *, hidden: bool = False) -> Column:
     """Return an Arrow field as a column. Raise `SchemaError` that names it if queries cannot use its type."""
     words = {key.decode(errors="replace").lower(): value.decode(errors="replace") for key, value in (field.metadata or {}).items()}
     try:
-        kind = from_arrow(field.type)
+        kind = from_field(field)
     except SchemaError as error:
         raise SchemaError(f"column {field.name}: {error.message}", hint=error.hint) from error
-    shape = SqlType(kind.name, words.get("xtype", ""))
-    if shape.is_geometry and kind.name == "DOUBLE[]":
-        kind = shape
     return Column(
         name=field.name, type=kind, nullable=field.nullable, hidden=hidden, unit=_first(words, _UNITS), ucd=_first(words, _UCDS),
         utype=_first(words, _UTYPES), description=_first(words, _DESCRIPTIONS),
@@ -149,11 +146,11 @@ def fits(given: SqlType, declared: SqlType) -> bool:
 
 
 def to_arrow_schema(columns: Iterable[Column]) -> pa.Schema:
-    """Return the columns as Arrow fields that carry unit, UCD, utype, description and the xtype of geometries in their metadata."""
+    """Return the columns as Arrow fields that carry unit, UCD, utype, description and xtype in their metadata."""
     fields = []
     for column in columns:
         words = {"unit": column.unit, "ucd": column.ucd, "utype": column.utype, "description": column.description}
-        if column.type.is_geometry:
+        if column.type != TIMESTAMP:
             words["xtype"] = column.type.xtype
         metadata = {key: value for key, value in words.items() if value} or None
         fields.append(pa.field(column.name, to_arrow(column.type), nullable=column.nullable, metadata=metadata))

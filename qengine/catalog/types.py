@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -105,6 +105,8 @@ _TABLE: dict[str, tuple[pa.DataType, str, VOTableType]] = {
 }
 
 _GEOMETRY_SIZE = {"point": "2", "circle": "3", "polygon": "*"}
+_SIZES = {**_GEOMETRY_SIZE, "interval": "2"}
+"""xtypes of arrays -> their arraysize"""
 
 
 def to_arrow(sql_type: SqlType) -> pa.DataType:
@@ -150,6 +152,24 @@ def from_arrow(arrow: pa.DataType) -> SqlType:
     raise SchemaError(f"columns of Arrow type {arrow} are not supported", hint="convert the column or leave it out")
 
 
+def from_field(field: pa.Field) -> SqlType:
+    """Return the type of a column that arrives as `field`, with the xtype that its metadata names where values of such a type can
+    have it. Raise `SchemaError` as `from_arrow` does."""
+    found = from_arrow(field.type)
+    xtype = (field.metadata or {}).get(b"xtype", b"").decode()
+    if found.xtype or xtype in ("", TIMESTAMP.xtype):
+        return found
+    if xtype in _GEOMETRY_SIZE:
+        return SqlType(found.name, xtype) if found.name == "DOUBLE[]" else found
+    return found if xtype in _SIZES and not found.name.endswith("[]") else SqlType(found.name, xtype)
+
+
+def length_of(sql_type: SqlType) -> int | None:
+    """Return how many elements values of a type have, None if that differs."""
+    size = _SIZES.get(sql_type.xtype, "*") if sql_type.name.endswith("[]") else "*"
+    return None if size == "*" else int(size)
+
+
 def struct_type(fields: Mapping[str, SqlType]) -> SqlType:
     """Return the type of a structure; its fields are in order."""
     parts = ", ".join(f'"{name.replace(chr(34), chr(34) * 2)}" {kind.name}' for name, kind in fields.items())
@@ -181,10 +201,14 @@ def to_votable(sql_type: SqlType) -> VOTableType:
         return VOTableType("double", _GEOMETRY_SIZE[sql_type.xtype], sql_type.xtype)
     if sql_type.name.endswith("[]"):
         element = to_votable(SqlType(sql_type.name[:-2]))
-        return VOTableType(element.datatype, "*", sql_type.xtype) if not element.arraysize else VOTableType("unicodeChar", "*")
+        if element.arraysize:
+            return VOTableType("unicodeChar", "*")
+        return VOTableType(element.datatype, _SIZES.get(sql_type.xtype, "*"), sql_type.xtype)
     if found := _TABLE.get(sql_type.name):
-        return found[2]
-    return VOTableType("double") if sql_type.name.startswith("DECIMAL") else VOTableType("unicodeChar", "*")
+        return replace(found[2], xtype=sql_type.xtype) if sql_type.xtype and not found[2].xtype else found[2]
+    if sql_type.name.startswith("DECIMAL"):
+        return VOTableType("double", xtype=sql_type.xtype)
+    return VOTableType("unicodeChar", "*")
 
 
 def to_adql(sql_type: SqlType) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from qengine.catalog.types import from_arrow, to_arrow
+from qengine.catalog.types import from_field, length_of, to_arrow
 from qengine.errors import QEngineError, UploadError
 from qengine.loader.sources.arrow_ipc import ArrowSource
 from qengine.loader.sources.csv import CsvSource
@@ -25,6 +25,9 @@ from qengine.loader.sources.parquet import ParquetSource
 from qengine.loader.sources.source import STREAM, Source, check_same_columns
 from qengine.loader.sources.votable import VotableSource
 from qengine.tap.upload_scan import UploadLimits, check_xml, sniff, unpack
+
+_TOO_FEW = pa.array([2, 4], pa.int32())
+"""Numbers of vertices of a polygon that enclose nothing."""
 
 _OPENERS: dict[str, Callable[[Place], Source]] = {
     "parquet": ParquetSource, "csv": CsvSource, "fits": FitsSource, "votable": VotableSource, "ecsv": EcsvSource,
@@ -69,7 +72,7 @@ def _read(source: Source, name: str, limits: UploadLimits) -> pa.Table:
             raise UploadError(
                 f"upload {name}: more than {limits.rows:,} rows", hint="send it in pieces, or ask the operators for a larger limit"
             )
-        batch = _normal(batch, schema)
+        batch = _normal(batch, schema, name)
         held += batch.nbytes
         if held > limits.memory_bytes:
             raise UploadError(f"upload {name}: its rows need more than {limits.memory_bytes:,} bytes")
@@ -78,11 +81,33 @@ def _read(source: Source, name: str, limits: UploadLimits) -> pa.Table:
 
 
 def _field(column: pa.Field) -> pa.Field:
-    return pa.field(column.name, to_arrow(from_arrow(column.type)), metadata=column.metadata)
+    kind = from_field(column)
+    # A geometry is of doubles here, of whatever floating-point numbers it came.
+    exact = from_field(column.with_type(pa.list_(pa.float64()))) if kind.name == "FLOAT[]" else kind
+    return pa.field(column.name, to_arrow(exact if exact.is_geometry else kind), metadata=column.metadata)
 
 
-def _normal(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    return pa.record_batch([_values(each, field.type) for each, field in zip(batch.columns, schema, strict=True)], schema=schema)
+def _normal(batch: pa.RecordBatch, schema: pa.Schema, name: str) -> pa.RecordBatch:
+    columns = [_values(each, field.type) for each, field in zip(batch.columns, schema, strict=True)]
+    for values, field in zip(columns, schema, strict=True):
+        _check_lengths(values, field, name)
+    return pa.record_batch(columns, schema=schema)
+
+
+def _check_lengths(values: pa.Array, field: pa.Field, name: str) -> None:
+    """Raise `UploadError` if a value has not as many elements as its xtype has."""
+    kind = from_field(field)
+    wanted = length_of(kind)
+    if wanted is None and not kind.is_geometry:
+        return
+    found = pc.fill_null(pc.list_value_length(values), wanted or 0)
+    is_wrong = pc.not_equal(found, wanted) if wanted else pc.or_(pc.equal(pc.bit_wise_and(found, 1), 1), pc.is_in(found, _TOO_FEW))
+    if pc.any(is_wrong).as_py():
+        count = found.filter(is_wrong)[0].as_py()
+        raise UploadError(
+            f"upload {name}: column {field.name!r}: {count} numbers are no {kind.xtype}",
+            hint="send NULL where there is none, or leave the xtype out",
+        )
 
 
 def _values(values: pa.Array, wanted: pa.DataType) -> pa.Array:

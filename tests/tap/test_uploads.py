@@ -272,3 +272,52 @@ def test_plans_and_quotes_know_uploads(url: str) -> None:
             break  # it was faster than its estimate
         time.sleep(0.02)
     assert quote or httpx.get(f"{place}/phase", trust_env=False).text == "COMPLETED"
+
+
+_SHAPES = """<VOTABLE version="1.4" xmlns="http://www.ivoa.net/xml/VOTable/v1.3"><RESOURCE><TABLE>
+<FIELD name="n" datatype="int" ucd="meta.id" utype="a:b"><DESCRIPTION>which</DESCRIPTION></FIELD>
+<FIELD name="pt" datatype="double" arraysize="2" xtype="point" unit="deg"/>
+<FIELD name="circ" datatype="float" arraysize="3" xtype="circle"/>
+<FIELD name="poly" datatype="double" arraysize="*" xtype="polygon"/>
+<FIELD name="span" datatype="double" arraysize="2" xtype="interval"/>
+<FIELD name="cover" datatype="char" arraysize="*" xtype="moc"/>
+<FIELD name="mjd" datatype="double" xtype="mjd" unit="d"/>
+<FIELD name="at" datatype="char" arraysize="*" xtype="timestamp"/>
+<FIELD name="plain" datatype="double" arraysize="2"/>
+<DATA><TABLEDATA>
+<TR><TD>1</TD><TD>10 20</TD><TD>10 20 1</TD><TD>10 20 11 20 11 21</TD><TD>1 2</TD><TD>4/5-7</TD><TD>59000.5</TD>
+<TD>2020-01-02T03:04:05</TD><TD>1 2</TD></TR>
+<TR><TD>2</TD><TD/><TD/><TD/><TD/><TD/><TD/><TD/><TD/></TR>
+</TABLEDATA></DATA></TABLE></RESOURCE></VOTABLE>"""
+
+
+@pytest.mark.parametrize("serialisation", ["tabledata", "binary", "binary2"])
+@pytest.mark.parametrize("through", ["votable", "parquet"])
+def test_what_columns_are_survives(url: str, serialisation: str, through: str) -> None:
+    content = _SHAPES.encode()
+    if through == "parquet":
+        content = _ask(url, "SELECT * FROM TAP_UPLOAD.mine", content, RESPONSEFORMAT="parquet").content
+    response = _ask(url, "SELECT * FROM TAP_UPLOAD.mine ORDER BY n", content, RESPONSEFORMAT=f"votable/{serialisation}")
+    table = parse_single_table(io.BytesIO(response.content))
+    assert {field.name: (field.xtype, field.arraysize) for field in table.fields} == {
+        "n": (None, None), "pt": ("point", "2"), "circ": ("circle", "3"), "poly": ("polygon", "*"), "span": ("interval", "2"),
+        "cover": ("moc", "*"), "mjd": ("mjd", None), "at": ("timestamp", "*"), "plain": (None, "*"),
+    }  # fmt: skip
+    assert (table.fields[0].ucd, table.fields[0].utype, table.fields[0].description) == ("meta.id", "a:b", "which")
+    assert str(table.fields[1].unit) == "deg"
+    row = table.array[0]
+    assert [list(row[name]) for name in ("pt", "circ", "span")] == [[10, 20], [10, 20, 1], [1, 2]]
+    assert (list(row["poly"]), row["cover"], row["mjd"]) == ([10, 20, 11, 20, 11, 21], "4/5-7", 59000.5)
+
+
+def test_uploaded_shapes_are_shapes(url: str) -> None:
+    query = "SELECT n FROM TAP_UPLOAD.mine WHERE CONTAINS(pt, CIRCLE(10.1, 20, 1)) = 1 AND CONTAINS(POINT(10.9, 20.1), poly) = 1"
+    assert _ask(url, query, _SHAPES.encode(), RESPONSEFORMAT="csv").text.split() == ["n", "1"]
+
+
+def test_what_is_no_shape_is_refused(url: str) -> None:
+    wrong = pa.table({"pt": pa.array([[1.0, 2.0], [3.0]], pa.list_(pa.float64()))})
+    wrong = wrong.cast(pa.schema([wrong.schema.field("pt").with_metadata({"xtype": "point"})]))
+    response = _ask(url, "SELECT * FROM TAP_UPLOAD.mine", _parquet(wrong))
+    assert response.status_code == 400
+    assert "column 'pt': 1 numbers are no point" in response.text

@@ -37,6 +37,7 @@ _TRUE, _FALSE = frozenset("1tT") | {"true", "True", "TRUE"}, frozenset("0fF") | 
 _VARIES = -1
 _SHAPES = {"point": 2, "circle": 3, "polygon": _VARIES}
 """xtype of DALI 1.1 (sections 3.3.5 to 3.3.7) -> the numbers of one."""
+_INTERVAL = "interval"
 
 Fail = Callable[[int, str], InputError]
 """Makes the error for a row of a batch and a reason."""
@@ -62,7 +63,8 @@ class Cells:
     @property
     def shape(self) -> str:
         """Return the geometry that a cell is, if it is one."""
-        return self.words.get("xtype", "")
+        xtype = self.words.get("xtype", "")
+        return xtype if xtype in _SHAPES else ""
 
     @property
     def element(self) -> pa.DataType:
@@ -106,15 +108,23 @@ def cells_of(attributes: Mapping[str, str], null: str, description: str, number:
         width, sizes = sizes[0], sizes[1:]
     elif sizes == (1,):
         sizes = ()  # a vector of one value is how many writers mean the value
+    xtype = attributes.get("xtype", "").strip()
+    is_time = datatype in _TEXTS and not sizes and xtype.lower() in ("timestamp", "adql:timestamp")
     words = {key: attributes.get(key, "") for key in ("unit", "ucd", "utype")}
-    xtype = attributes.get("xtype", "").strip().lower()
-    is_time = datatype in _TEXTS and not sizes and xtype in ("timestamp", "adql:timestamp")
-    if datatype == "double" and xtype in _SHAPES and len(sizes) == 1 and _SHAPES[xtype] in (sizes[0], _VARIES):
-        words["xtype"] = xtype
+    if not is_time and _is_possible(xtype, datatype, sizes):
+        words["xtype"] = xtype.lower() if xtype.lower() in _SHAPES else xtype
     return Cells(
         name=name, datatype=datatype, sizes=sizes, width=width, null=null, is_time=is_time,
         words={**words, "description": " ".join(description.split())},
     )  # fmt: skip
+
+
+def _is_possible(xtype: str, datatype: str, sizes: tuple[int, ...]) -> bool:
+    """Return whether a column can be what its xtype says, of those xtypes that say how many numbers it has."""
+    if xtype == _INTERVAL:
+        return datatype not in _TEXTS and sizes == (2,)
+    length = _SHAPES.get(xtype.lower())
+    return length is None or (datatype in ("float", "double") and len(sizes) == 1 and length in (sizes[0], _VARIES))
 
 
 def _is_shape(text: str) -> bool:

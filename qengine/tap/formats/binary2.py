@@ -1,11 +1,12 @@
 """VOTable BINARY and BINARY2 rows from Arrow, without a Python loop over rows.
 
 A row of BINARY2 is a bitmap of NULL flags (first column in the highest bit) followed by its fields, big-endian. BINARY has no
-bitmap: a NULL integer is the smallest number of its type (`null_value`, which the FIELD declares), other NULLs are NaN, `?` or
-of length zero. Runs of neighbouring fields of fixed size become one numpy structured array, so that a table without variable
-fields is a single copy. With variable fields (text, arrays: a 4-byte count, then the elements) the start of every row and
-segment follows from cumulative lengths, and segments are scattered into one buffer: fixed ones through a view of the buffer
-whose items are as long as the segment and one byte apart, variable ones by index arithmetic on their concatenated bytes.
+bitmap: a NULL integer is the smallest number of its type (`null_value`, which the FIELD declares), other NULLs are NaN, `?` or of
+length zero; and so are NULLs within arrays, of which no bitmap speaks. Runs of neighbouring fields of fixed size become one numpy
+structured array, so that a table without variable fields is a single copy. With variable fields (text, arrays: a 4-byte count,
+then the elements) the start of every row and segment follows from cumulative lengths, and segments are scattered into one buffer:
+fixed ones through a view of the buffer whose items are as long as the segment and one byte apart, variable ones by index
+arithmetic on their concatenated bytes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from qengine.catalog.output import OutputColumn
 from qengine.catalog.types import to_votable
 from qengine.errors import QueryError
-from qengine.tap.formats.values import present
+from qengine.tap.formats.values import fill_items, present
 
 Bytes = NDArray[np.uint8]
 
@@ -30,10 +31,23 @@ _NUMBERS = {"short": ">i2", "int": ">i4", "long": ">i8", "float": ">f4", "double
 
 
 def null_value(column: OutputColumn) -> int | None:
-    """Return the number that stands for NULL in BINARY rows, or None for types that have a NULL of their own."""
-    target = to_votable(column.type)
-    dtype = _NUMBERS.get(target.datatype, ">f8")
-    return None if target.arraysize or dtype[1] == "f" else int(np.iinfo(dtype).min)
+    """Return the number that stands for NULL in BINARY rows and in arrays, or None for types that have a NULL of their own."""
+    dtype = _NUMBERS.get(to_votable(column.type).datatype, ">f8")
+    return None if dtype[1] == "f" else int(np.iinfo(dtype).min)
+
+
+def without_null_items(array: pa.Array, column: OutputColumn, *, where: str) -> pa.Array:
+    """Return arrays of integers with the number for NULL where an element is none; anything else as it is. Raise `QueryError` if an
+    element has that number; `where` is what it cannot be told apart in."""
+    null = null_value(column)
+    if null is None or not pa.types.is_list(array.type):
+        return array
+    items = array.flatten()
+    if pc.any(pc.equal(items, null)).as_py():
+        raise QueryError(
+            f"column {column.name} has the value {null}, which means NULL in {where}", hint="ask for another format, such as JSON"
+        )
+    return fill_items(array, null) if items.null_count else array
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +82,7 @@ def encode(batch: pa.RecordBatch, columns: Sequence[OutputColumn], *, has_flags:
 def _segments(batch: pa.RecordBatch, columns: Sequence[OutputColumn], *, has_flags: bool) -> Iterator[_Fixed | _Variable]:
     rows = batch.num_rows
     arrays = [present(array, column.type) for array, column in zip(batch.columns, columns, strict=True)]
+    arrays = [without_null_items(array, column, where="arrays of VOTables") for array, column in zip(arrays, columns, strict=True)]
     if not has_flags:
         arrays = [_without_null(array, column) for array, column in zip(arrays, columns, strict=True)]
     run: list[NDArray[Any]] = [_flags(arrays, rows)] if has_flags else []
@@ -93,7 +108,7 @@ def _segments(batch: pa.RecordBatch, columns: Sequence[OutputColumn], *, has_fla
 
 def _without_null(array: pa.Array, column: OutputColumn) -> pa.Array:
     null = null_value(column)
-    if null is None:
+    if null is None or pa.types.is_list(array.type):
         return array
     if pc.any(pc.equal(array, null)).as_py():
         raise QueryError(f"column {column.name} has the value {null}, which means NULL in BINARY", hint="ask for BINARY2")
@@ -134,9 +149,11 @@ def _booleans(array: pa.Array) -> Bytes:
 
 
 def _fixed_array(array: pa.Array, dtype: str, size: int) -> NDArray[Any]:
-    filled = np.full((len(array), size), np.nan if dtype[1] == "f" else 0, dtype)
+    filled = np.full((len(array), size), np.nan if dtype[1] == "f" else np.iinfo(dtype).min, dtype)
     lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
     chosen = lengths == size
+    if (wrong := lengths[~chosen & array.is_valid().to_numpy(zero_copy_only=False)]).size:
+        raise QueryError(f"a value has {wrong[0]} numbers, not {size}", hint="ask for another format, such as JSON")
     items = _numbers(array.filter(pa.array(chosen)).flatten(), dtype)
     filled[chosen] = items.reshape(-1, size)
     return filled

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from qengine.catalog.output import OutputColumn
 from qengine.catalog.types import to_votable
 from qengine.errors import QEngineError, QueryError
+from qengine.tap.formats.binary2 import without_null_items
 from qengine.tap.formats.values import present
 from qengine.tap.formats.votable import infos
 from qengine.tap.formats.writer import ResultHeader
@@ -106,7 +107,9 @@ class FitsWriter:
 def _flat(array: pa.Array, column: OutputColumn) -> pa.Array:
     shown = present(array, column.type)
     null = _null(column)
-    if null is not None and not pa.types.is_list(shown.type) and pc.any(pc.equal(shown, null)).as_py():
+    if pa.types.is_list(shown.type):
+        return without_null_items(shown, column, where="FITS")
+    if null is not None and pc.any(pc.equal(shown, null)).as_py():
         raise QueryError(f"column {column.name} has the value {null}, which means NULL in FITS", hint="ask for another format")
     return shown
 
@@ -197,9 +200,8 @@ def _headers(header: ResultHeader, widths: list[_Width], rows: int, row_bytes: i
         ("GCOUNT", 1), ("TFIELDS", len(columns)), ("EXTNAME", "RESULT"),
     ]  # fmt: skip
     for number, (column, width) in enumerate(zip(columns, widths, strict=True), 1):
-        null = None if to_votable(column.type).arraysize else _null(column)
         facts = {
-            "TTYPE": column.name, "TFORM": _form(column, width), "TUNIT": column.unit, "TNULL": null, "TUCD": column.ucd,
+            "TTYPE": column.name, "TFORM": _form(column, width), "TUNIT": column.unit, "TNULL": _null(column), "TUCD": column.ucd,
             "TCOMM": column.description,
         }  # fmt: skip
         cards += [(f"{key}{number}", value) for key, value in facts.items() if value not in ("", None)]

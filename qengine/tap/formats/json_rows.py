@@ -14,7 +14,6 @@ decimals are texts, so that no reader rounds them; lists are arrays.
 from __future__ import annotations
 
 import json
-import re
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,7 +21,7 @@ import pyarrow.compute as pc
 from qengine.catalog.output import OutputColumn
 from qengine.catalog.types import to_votable
 from qengine.errors import QEngineError
-from qengine.tap.formats.values import present, to_text
+from qengine.tap.formats.values import is_nested, present, to_json, to_text
 from qengine.tap.formats.votable import error_json, infos, joined
 from qengine.tap.formats.writer import Flowing, ResultHeader
 
@@ -80,8 +79,8 @@ def _cells(array: pa.Array, column: OutputColumn) -> pa.Array:
     if isinstance(array, pa.DictionaryArray):
         array = array.dictionary_decode()
     arrow = array.type
-    if pa.types.is_list(arrow) or pa.types.is_large_list(arrow) or pa.types.is_fixed_size_list(arrow) or pa.types.is_struct(arrow):
-        return pa.array([json.dumps(_plain(value), ensure_ascii=False, default=str) for value in array.to_pylist()], pa.string())
+    if is_nested(arrow):
+        return pa.array([to_json(value) for value in array.to_pylist()], pa.string())
     shown = array if pa.types.is_decimal(arrow) else present(array, column.type)
     if pa.types.is_boolean(shown.type) or pa.types.is_integer(shown.type):
         return pc.fill_null(shown.cast(pa.string()), "null")
@@ -99,14 +98,3 @@ def _quoted(words: pa.Array) -> pa.Array:
     for plain, escaped in (("\\", "\\\\"), ('"', '\\"')):
         words = pc.replace_substring(words, plain, escaped)
     return pc.binary_join_element_wise('"', words, '"', "")
-
-
-def _plain(value: object) -> object:
-    """Return a value of a list or a structure as JSON can say it."""
-    if isinstance(value, float) and not re.fullmatch(r"-?[0-9.e+-]+", repr(value)):
-        return None if value != value else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return value.hex() if isinstance(value, bytes) else value

@@ -1,10 +1,15 @@
 """Columns as VOTable and text formats want them: few physical types, text where a type has no other form.
 
 `present` maps an Arrow column to the Arrow type that its VOTable datatype is written from: widened integers, decimals as
-double, times as ISO text with a T, huge integers and lists of text as text. `to_text` goes on to strings.
+double, times as ISO text with a T, huge integers as text; structures, and lists of anything but numbers and truth values, as JSON.
+`to_text` goes on to strings.
 """
 
 from __future__ import annotations
+
+import json
+import math
+from datetime import date
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -31,15 +36,44 @@ def present(column: pa.Array, sql_type: SqlType) -> pa.Array:
         return iso_text(column)
     if pa.types.is_date(arrow):
         return column.cast(pa.string())
-    if pa.types.is_list(arrow) or pa.types.is_large_list(arrow) or pa.types.is_fixed_size_list(arrow):
+    if is_nested(arrow):
         if target.datatype == "unicodeChar":
-            return pa.array([None if row is None else " ".join(map(str, row)) for row in column.to_pylist()], pa.string())
+            return pa.array([None if value is None else to_json(value) for value in column.to_pylist()], pa.string())
         return column.cast(pa.list_(_PRESENTED.get(target.datatype, pa.float64())))
     if target.datatype in ("char", "unicodeChar"):
         return column.cast(pa.string())
     if target.datatype == "unsignedByte":
         return column.cast(pa.binary())
     return column.cast(_PRESENTED[target.datatype])
+
+
+def is_nested(arrow: pa.DataType) -> bool:
+    """Return whether values of a type have parts."""
+    is_list = pa.types.is_list(arrow) or pa.types.is_large_list(arrow) or pa.types.is_fixed_size_list(arrow)
+    return bool(is_list or pa.types.is_struct(arrow))
+
+
+def to_json(value: object) -> str:
+    """Return a value with parts as JSON, which knows no numbers that are none: NaN is null, infinities are words."""
+    return json.dumps(_plain(value), ensure_ascii=False, default=str)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, date):  # or a time
+        return value.isoformat()
+    return value.hex() if isinstance(value, bytes) else value
+
+
+def fill_items(column: pa.Array, item: int) -> pa.Array:
+    """Return lists of numbers with `item` where one of their elements is NULL."""
+    mask = pc.is_null(column) if column.null_count else None
+    return pa.ListArray.from_arrays(_offsets(column), pc.fill_null(column.flatten(), item), mask=mask)
 
 
 def iso_text(column: pa.Array) -> pa.Array:
@@ -80,7 +114,11 @@ def _floats_to_text(column: pa.Array) -> pa.Array:
 def _lists_to_text(column: pa.Array) -> pa.Array:
     items = column.flatten()
     words = _floats_to_text(items) if pa.types.is_floating(items.type) else items.cast(pa.string())
-    words = pc.fill_null(words, "NaN")
+    return lists_of_words(column, pc.fill_null(words, "NaN"))
+
+
+def lists_of_words(column: pa.Array, words: pa.Array) -> pa.Array:
+    """Return lists with their elements as `words`, separated by blanks."""
     lists = pa.ListArray.from_arrays(_offsets(column), words, mask=pc.is_null(column) if column.null_count else None)
     return pc.binary_join(lists, " ")
 

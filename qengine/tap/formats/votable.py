@@ -20,8 +20,8 @@ from qengine.catalog.output import OutputColumn
 from qengine.catalog.systems import POSITION
 from qengine.catalog.types import to_votable
 from qengine.errors import QEngineError
-from qengine.tap.formats.binary2 import encode, null_value
-from qengine.tap.formats.values import to_text
+from qengine.tap.formats.binary2 import encode, null_value, without_null_items
+from qengine.tap.formats.values import lists_of_words, present, to_text
 from qengine.tap.formats.writer import Flowing, ResultHeader
 
 _SLICE_ROWS = 32_768
@@ -152,7 +152,7 @@ def _head(header: ResultHeader, *, status: str = "OK", has_null_values: bool = F
     for number, column in enumerate(header.columns):
         _, name = systems.get(column.system, ("", ""))
         known = {"ID": f"{_ID}{number}" if number in linked else "", "ref": name}
-        lines.append(_field(column, null_value(column) if has_null_values else None, known))
+        lines.append(_field(column, null_value(column) if has_null_values or to_votable(column.type).arraysize else None, known))
     return "".join(lines)
 
 
@@ -235,8 +235,10 @@ def joined(lines: pa.Array) -> bytes:
 
 
 def _cells(array: pa.Array, column: OutputColumn) -> pa.Array:
-    words = to_text(array, column.type)
     kind = to_votable(column.type)
+    if kind.arraysize and kind.datatype in ("boolean", "short", "int", "long"):
+        return pc.fill_null(_items(present(array, column.type), column), "")
+    words = to_text(array, column.type)
     if kind.datatype == "boolean":
         return pc.fill_null(pc.if_else(pc.equal(words, "true"), "T", "F"), "")
     if kind.datatype == "unsignedByte":
@@ -247,6 +249,13 @@ def _cells(array: pa.Array, column: OutputColumn) -> pa.Array:
         if pc.any(pc.match_substring_regex(words, _FORBIDDEN_RE2)).as_py():
             words = pc.replace_substring_regex(words, _FORBIDDEN_RE2, "\ufffd")
     return pc.fill_null(words, "")
+
+
+def _items(lists: pa.Array, column: OutputColumn) -> pa.Array:
+    """Return the elements of arrays of truth values or integers as words."""
+    if null_value(column) is not None:
+        return to_text(without_null_items(lists, column, where="arrays of VOTables"), column.type)
+    return lists_of_words(lists, pc.fill_null(pc.if_else(lists.flatten(), "T", "F"), "?"))
 
 
 def text(value: str) -> str:
