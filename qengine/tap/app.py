@@ -22,7 +22,6 @@ from typing import Any, TypeVar
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -33,6 +32,7 @@ from qengine.catalog.who import LOCAL, Identity
 from qengine.errors import QueryError, UnknownNameError
 from qengine.tap import datalink, examples, jobs_http, metadata, metrics, mydb, openapi, sync
 from qengine.tap.access import AccessMiddleware, Doorkeeper, security_methods
+from qengine.tap.compression import CompressionMiddleware
 from qengine.tap.cors import cors
 from qengine.tap.failure import as_known, error_response
 from qengine.tap.forms import parameters_of
@@ -108,7 +108,7 @@ def create_app(
     middleware.append(
         Middleware(SizeMiddleware, settings=spoken, body_bytes=chosen.request_bytes, file_bytes=received.limits.bytes)
     )
-    middleware += [Middleware(GZipMiddleware, minimum_size=4096, compresslevel=1)] if chosen.is_gzip else []
+    middleware += [Middleware(CompressionMiddleware)] if chosen.is_gzip else []
     if door is not None:
         middleware.append(Middleware(AccessMiddleware, door=door))
     return Starlette(routes=routes, middleware=middleware, exception_handlers={HTTPException: refused, Exception: failed})

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from qengine.errors import ConfigError, QueryError, UnsupportedQueryError
 from qengine.plan.limits import CostLimit
-from qengine.tap.formats.choose import find_format
+from qengine.tap.formats.choose import accepted, find_format
 from qengine.tap.formats.writer import Format
 
 LANGUAGES: Mapping[str, str] = {
@@ -65,15 +65,21 @@ class Parameters:
 
 
 def check_sync(
-    parameters: Parameters, *, default_maxrec: int, maxrec_limit: int, uploads: Mapping[str, pa.Table] | None = None
+    parameters: Parameters,
+    *,
+    default_maxrec: int,
+    maxrec_limit: int,
+    uploads: Mapping[str, pa.Table] | None = None,
+    accept: str = "",
 ) -> SyncRequest:
-    """Return the request that `parameters` describe. Raise `QueryError` that names the parameter which is missing or wrong."""
+    """Return the request that `parameters` describe; `accept` is the header that says which format is liked where they do not.
+    Raise `QueryError` that names the parameter which is missing or wrong."""
     request = parameters.one("REQUEST")
     if request and request.lower() != "doquery":
         raise QueryError(f"REQUEST={request} is not known here", hint="use REQUEST=doQuery or leave it out")
     if uploads is None and parameters.values.get("UPLOAD"):
         raise UnsupportedQueryError("UPLOAD is not supported here", hint="send the tables with the request that names them")
-    chosen, content_type = find_format(_format(parameters))
+    chosen, content_type = find_format(_format(parameters) or accepted(accept))
     language, text = check_statement(parameters)
     return SyncRequest(
         text=text,

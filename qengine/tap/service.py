@@ -94,7 +94,7 @@ class TapSettings:
 
     `maxrec` is used when a request names none, `maxrec_limit` is the most that it may ask for; both in rows. `base_url` is the
     address that clients know, such as `https://host/tap`; empty takes it from each request. `request_bytes` bounds the body of
-    a request.
+    a request. `is_gzip`: what clients take compressed is sent so; a proxy in front may do that instead.
     """
 
     title: str = "qengine"
@@ -102,4 +102,4 @@ class TapSettings:
     maxrec: int = 1_000_000
     maxrec_limit: int = 100_000_000
     request_bytes: int = 16 << 20
-    is_gzip: bool = False
+    is_gzip: bool = True

@@ -54,7 +54,8 @@ async def respond(
         settings = gate.settings_for(identity)
         maxrec, limit = settings.maxrec, settings.maxrec_limit
         # What is wrong with the statement is said before tables are read.
-        checked = check_sync(parameters, default_maxrec=maxrec, maxrec_limit=limit, uploads={})
+        accept = ",".join(request.headers.getlist("accept"))
+        checked = check_sync(parameters, default_maxrec=maxrec, maxrec_limit=limit, uploads={}, accept=accept)
         slot = await while_connected(request, gate.take(identity, address_of(request)))
         try:
             if parameters.values.get("UPLOAD"):
@@ -90,7 +91,7 @@ class _ClosingResponse(StreamingResponse):
 
     def __init__(self, result: Opened, slot: Slot, *, media_type: str, maxrec: int) -> None:
         # Set by hand: Starlette would add a charset to text types, and the media type is to be echoed.
-        headers = {"content-type": media_type, QUERY_ID_HEADER: result.answer.query, MAXREC_HEADER: str(maxrec)}
+        headers = {"content-type": media_type, "vary": "Accept", QUERY_ID_HEADER: result.answer.query, MAXREC_HEADER: str(maxrec)}
         super().__init__(_stream(result), headers=headers)
         self._result = result
         self._slot = slot
@@ -99,7 +100,8 @@ class _ClosingResponse(StreamingResponse):
     async def stream_response(self, send: Send) -> None:
         pieces = aiter(self.body_iterator)
         first = await anext(pieces, b"")
-        if self._result.is_whole:
+        is_all = self._result.is_whole
+        if is_all:
             self.headers["content-length"] = str(len(first))
             self.headers[STATUS_HEADER] = self._result.status
             self._has_trailers = False
@@ -107,10 +109,11 @@ class _ClosingResponse(StreamingResponse):
             self.headers["trailer"] = STATUS_HEADER
         start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         await send({**start, "trailers": True} if self._has_trailers else start)
-        await send({"type": "http.response.body", "body": first, "more_body": True})
+        await send({"type": "http.response.body", "body": first, "more_body": not is_all})
         async for piece in pieces:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        if not is_all:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
         if self._has_trailers:
             await send({"type": EXTENSION, "headers": [(STATUS_HEADER.lower().encode(), self._result.status.encode())]})
 

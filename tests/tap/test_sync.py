@@ -295,3 +295,14 @@ def test_trailers_and_connections_that_stay(http: httpx.Client, url: str) -> Non
             f"{url}/sync", data={"LANG": "ADQL", "QUERY": LARGE, "FORMAT": "csv", "MAXREC": "5000"}, headers={"TE": "trailers"}
         )
         assert len(csv_rows(found)) == 5001
+
+
+def test_the_accept_header_chooses_where_no_parameter_does(http: httpx.Client, url: str) -> None:
+    words = {"LANG": "ADQL", "QUERY": "SELECT TOP 1 ra FROM demo.stars"}
+    found = http.post(f"{url}/sync", data=words, headers={"Accept": "text/csv, */*;q=0.1"})
+    assert (found.headers["content-type"], found.text.split()) == ("text/csv;header=present", ["ra", "0"])
+    assert "Accept" in found.headers["vary"]
+    found = http.post(f"{url}/sync", data={**words, "RESPONSEFORMAT": "json"}, headers={"Accept": "text/csv"})
+    assert found.headers["content-type"] == "application/json"
+    found = http.post(f"{url}/sync", data=words, headers={"Accept": "image/png"})
+    assert found.headers["content-type"] == "application/x-votable+xml"

@@ -76,10 +76,12 @@ class Flowing:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
     """An output format. `media_type` is sent unless the request spelled another one; `aliases` are the short names that
-    RESPONSEFORMAT takes; `ivo_id` is declared in the capabilities if there is one."""
+    RESPONSEFORMAT takes, `also` other spellings that clients have for it, which are not declared; `ivo_id` is declared in the
+    capabilities if there is one."""
 
     media_type: str
     aliases: tuple[str, ...]
     suffix: str
     writer: Callable[[ResultHeader], ResultWriter]
     ivo_id: str = ""
+    also: tuple[str, ...] = ()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from qengine.errors import QEngineError
-from qengine.tap.formats.choose import ARROW, BINARY2, CSV, FORMATS, find_format
+from qengine.tap.formats.choose import ARROW, BINARY2, CSV, FITS, FORMATS, JSON, PARQUET, TABLEDATA, TSV, accepted, find_format
 from qengine.tap.formats.writer import Format
 from qengine.tap.parameters import Parameters, SyncRequest, check_sync
 
@@ -76,3 +76,59 @@ def test_every_declared_name_is_understood(kind: Format) -> None:
 def test_media_types_are_echoed() -> None:
     assert find_format("application/x-votable+xml; serialization=BINARY2")[1] == "application/x-votable+xml; serialization=BINARY2"
     assert find_format("text/csv")[1] == "text/csv;header=present"
+
+
+@pytest.mark.parametrize(
+    ("spelling", "kind", "sent"),
+    [
+        ('application/x-votable+xml;serialization="TABLEDATA"', TABLEDATA, 'application/x-votable+xml;serialization="TABLEDATA"'),
+        ("application/x-votable+xml;charset=utf-8", BINARY2, "application/x-votable+xml;charset=utf-8"),
+        ("application/x-votable+xml;\r\n serialization=TABLEDATA", TABLEDATA, "application/x-votable+xml; serialization=TABLEDATA"),
+        ("application/xml", BINARY2, "application/xml"),
+        ("votabletd", TABLEDATA, TABLEDATA.media_type),
+        ("votable_plain", TABLEDATA, TABLEDATA.media_type),
+        ("text/csv;charset=UTF-8", CSV, CSV.media_type),
+        ("text/csv; header=present", CSV, "text/csv; header=present"),
+        ("text/tab-separated-values;header=present", TSV, "text/tab-separated-values;header=present"),
+        ("application/parquet", PARQUET, "application/parquet"),
+        ("application/x-parquet", PARQUET, "application/x-parquet"),
+        ("image/fits", FITS, "application/fits"),
+    ],
+)
+def test_spellings_that_clients_send(spelling: str, kind: Format, sent: str) -> None:
+    assert find_format(spelling) == (kind, sent)
+
+
+@pytest.mark.parametrize(
+    "spelling", ["text/csv;header=absent", "application/x-votable+xml;serialization=FITS", "text/csv;charset=latin-1"]
+)
+def test_what_a_media_type_asks_for_is_not_ignored(spelling: str) -> None:
+    with pytest.raises(QEngineError, match="is not offered"):
+        find_format(spelling)
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("", ""),
+        ("*/*", ""),
+        ("text/csv", "text/csv"),
+        ("application/json, text/plain;q=0.5, */*;q=0.1", "application/json"),
+        ("text/csv;q=0.2, application/vnd.apache.parquet;q=0.9", "application/vnd.apache.parquet"),
+        ("text/csv;q=0", ""),
+        ("text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2", ""),
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8", "application/xml"),
+        ("application/x-votable+xml;serialization=TABLEDATA;q=0.7", "application/x-votable+xml;serialization=TABLEDATA"),
+        ("*/*, text/csv;q=0.5", ""),
+        ("image/png", ""),
+        ("text/csv;q=much", ""),
+    ],
+)
+def test_what_an_accept_header_asks_for(header: str, expected: str) -> None:
+    assert accepted(header) == expected
+
+
+def test_responseformat_wins_over_the_accept_header() -> None:
+    pairs = Parameters.gather((*GOOD, ("FORMAT", "csv")))
+    assert check_sync(pairs, default_maxrec=10, maxrec_limit=100, accept="application/json").format is CSV
+    assert check_sync(Parameters.gather(GOOD), default_maxrec=10, maxrec_limit=100, accept="application/json").format is JSON
