@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from qengine.tap.credentials import AccessSettings
     from qengine.tap.jobs import JobSettings
     from qengine.tap.limits import LimitSettings
+    from qengine.tap.mydb_keep import MydbSettings
     from qengine.tap.service import TapSettings
     from qengine.tap.upload_scan import UploadLimits
     from qengine.tap.web import HttpSettings
@@ -77,7 +78,7 @@ class ClusterSettings:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Front:
     """How the service presents itself, whom it lets in, who may ask for how much, what it logs, how it runs jobs, how it speaks
-    HTTP, and what tables it takes with a query."""
+    HTTP, what tables it takes with a query, and how it makes those of users."""
 
     tap: TapSettings
     access: AccessSettings
@@ -86,6 +87,7 @@ class Front:
     jobs: JobSettings
     http: HttpSettings
     uploads: UploadLimits
+    mydb: MydbSettings
 
 
 @contextlib.asynccontextmanager
@@ -161,12 +163,13 @@ def serve(
     With `addresses` of running workers (`qengine worker`), which must see the same store, none is started.
 
     Settings come from the TOML file that QENGINE_CONFIG names and from the environment: sections tap, http, access, limits, log,
-    jobs, uploads, cache, dispatch and service.
+    jobs, uploads, mydb, cache, dispatch and service.
     """
     # The web framework takes long to import, and only a service needs it.
     from qengine.tap.credentials import AccessSettings
     from qengine.tap.jobs import JobSettings
     from qengine.tap.limits import LimitSettings
+    from qengine.tap.mydb_keep import MydbSettings
     from qengine.tap.service import TapSettings
     from qengine.tap.upload_scan import UploadLimits
     from qengine.tap.web import HttpSettings
@@ -180,6 +183,7 @@ def serve(
     jobs = config.fill("jobs", JobSettings)
     http = config.fill("http", HttpSettings)
     uploads = config.fill("uploads", UploadLimits)
+    mydb = config.fill("mydb", MydbSettings)
     settings = ClusterSettings(
         workers=workers,
         addresses=addresses,
@@ -189,7 +193,7 @@ def serve(
     )
     config.finish()
     with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
-        front = Front(tap=tap, access=access, limits=limits, log=log, jobs=jobs, http=http, uploads=uploads)
+        front = Front(tap=tap, access=access, limits=limits, log=log, jobs=jobs, http=http, uploads=uploads, mydb=mydb)
         asyncio.run(_serve(store, settings, front, host=host, port=port))
 
 
@@ -213,7 +217,7 @@ async def _serve(store: Path | str, settings: ClusterSettings, front: Front, *, 
         around.enter_context(registry)
         door, gate = Doorkeeper(registry.users, front.access), Gate(front.limits, front.tap)
         query_log = around.enter_context(registry.query_log(front.log))
-        keeper = Keeper(registry, files, gate)
+        keeper = Keeper(registry, files, gate, front.mydb)
         async with (
             cluster(store, settings, query_log=query_log) as engine,
             contextlib.nullcontext(KeepingService(engine, keeper, gate)) as service,

@@ -295,10 +295,18 @@ class RegistryError(DataError):
     code = "registry"
 
 
+class UnknownSnapshotError(RegistryError):
+    """There is no catalogue, snapshot or tag of this name."""
+
+    code = "unknown_snapshot"
+    blame = Blame.USER
+
+
 class SnapshotExpiredError(DataError):
     """The snapshot has been expired by policy."""
 
     code = "snapshot_expired"
+    blame = Blame.USER
 
 
 class ConflictError(DataError):

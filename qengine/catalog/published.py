@@ -18,7 +18,7 @@ from qengine.catalog.database import now, utc
 from qengine.catalog.migrations.tables import CATALOGS, EXPIRED, SNAPSHOT_TABLES, SNAPSHOTS
 from qengine.catalog.model import LAYOUT, TableSnapshot
 from qengine.catalog.records import ManifestRef, SnapshotRecord
-from qengine.errors import ConflictError, RegistryError, SchemaError, SnapshotExpiredError
+from qengine.errors import ConflictError, SchemaError, SnapshotExpiredError, UnknownSnapshotError
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _RESERVED = ("tap_schema", "tap_upload", "qengine_meta")
@@ -57,7 +57,7 @@ def choose(connection: sa.Connection, asked: Mapping[str, int]) -> list[tuple[in
     """Return number and manifests of the snapshot of every catalogue that is asked for (by folded name) or latest."""
     rows = connection.execute(sa.select(CATALOGS).order_by(CATALOGS.c.name)).all()
     if unknown := asked.keys() - {row.folded_name for row in rows}:
-        raise RegistryError(f"there is no catalogue {sorted(unknown)[0]}")
+        raise UnknownSnapshotError(f"there is no catalogue {sorted(unknown)[0]}")
     chosen = []
     for row in rows:
         number = asked.get(row.folded_name, row.latest)
@@ -70,7 +70,7 @@ def check_kept(connection: sa.Connection, catalog: str, number: int) -> None:
     """Raise `RegistryError` if there is no such snapshot, `SnapshotExpiredError` if it cannot be read any more."""
     query = sa.select(SNAPSHOTS.c.id).where(SNAPSHOTS.c.catalog == catalog, SNAPSHOTS.c.number == number)
     if connection.execute(query).scalar_one_or_none() is None:
-        raise RegistryError(f"catalogue {catalog} has no snapshot {number}")
+        raise UnknownSnapshotError(f"catalogue {catalog} has no snapshot {number}")
     if sa.inspect(connection).has_table(EXPIRED.name):
         gone = sa.select(EXPIRED.c.at).where(EXPIRED.c.catalog == catalog, EXPIRED.c.number == number)
         if (at := connection.execute(gone).scalar_one_or_none()) is not None:
@@ -87,7 +87,7 @@ def manifests_of(connection: sa.Connection, catalog: str, number: int, *, is_any
         sa.select(SNAPSHOTS.c.id).where(SNAPSHOTS.c.catalog == catalog, SNAPSHOTS.c.number == number)
     ).scalar_one_or_none()
     if snapshot is None:
-        raise RegistryError(f"catalogue {catalog} has no snapshot {number}")
+        raise UnknownSnapshotError(f"catalogue {catalog} has no snapshot {number}")
     query = sa.select(SNAPSHOT_TABLES).where(SNAPSHOT_TABLES.c.snapshot_id == snapshot)
     found = [ManifestRef(row.name, row.manifest_uri, row.manifest_digest, row.definition) for row in connection.execute(query)]
     return sorted(found, key=lambda manifest: manifest.table.lower())

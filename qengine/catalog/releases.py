@@ -29,7 +29,7 @@ from qengine.catalog.loads import LoadState
 from qengine.catalog.migrations.tables import BUDGETS, CATALOG_STATES, CATALOGS, EXPIRED, LEASES, SNAPSHOT_TABLES, SNAPSHOTS, TAGS
 from qengine.catalog.records import InputName, SnapshotRecord, read_records, write_record
 from qengine.catalog.users import record_change
-from qengine.errors import ConfigError, ConflictError, RegistryError
+from qengine.errors import ConfigError, ConflictError, RegistryError, UnknownSnapshotError
 
 _FILE = "_release.json"
 _TAG = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
@@ -98,7 +98,7 @@ class Releases:
         with self._database.reading() as connection:
             row = published.catalog_row(connection, catalog)
             if row is None:
-                raise RegistryError(f"there is no catalogue {catalog}")
+                raise UnknownSnapshotError(f"there is no catalogue {catalog}")
             number = _resolved(connection, row, word)
             published.check_kept(connection, row.name, number)
         return number
@@ -329,7 +329,7 @@ def _text(value: object) -> str:
 def _known(connection: sa.Connection, catalog: str) -> sa.Row[Any]:
     row = published.catalog_row(connection, catalog)
     if row is None:
-        raise RegistryError(f"there is no catalogue {catalog}")
+        raise UnknownSnapshotError(f"there is no catalogue {catalog}")
     return row
 
 
@@ -343,12 +343,12 @@ def _resolved(connection: sa.Connection, row: sa.Row[Any], word: int | str) -> i
     except ValueError:
         names = ", ".join(tag.name for tag in _tags(connection, row.name))
         hint = f"its tags are {names}" if names else "it has no tags; give a number or a time"
-        raise RegistryError(f"{row.name} has no snapshot or tag {word!r}", hint=hint) from None
+        raise UnknownSnapshotError(f"{row.name} has no snapshot or tag {word!r}", hint=hint) from None
     moment = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).replace(tzinfo=None)
     query = sa.select(sa.func.max(SNAPSHOTS.c.number)).where(SNAPSHOTS.c.catalog == row.name, SNAPSHOTS.c.published <= moment)
     number = connection.execute(query).scalar_one_or_none()
     if number is None:
-        raise RegistryError(f"{row.name} had no snapshot at {word}")
+        raise UnknownSnapshotError(f"{row.name} had no snapshot at {word}")
     return int(number)
 
 

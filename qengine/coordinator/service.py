@@ -59,7 +59,7 @@ from qengine.plan.optimize import capped, optimize
 from qengine.plan.physical import QueryId, TaskLimits
 from qengine.sql.bind import BoundQuery, bind
 from qengine.sql.deep import run_deep, start_deep
-from qengine.sql.own import with_own
+from qengine.sql.own import own_snapshots, with_own
 from qengine.sql.parse import parse, table_names
 from qengine.sql.versions import at_versions
 from qengine.storage.keyindex import KeyReader
@@ -299,7 +299,7 @@ class QueryService:
 
         try:
             parsed = with_own(parse(text, language), identity)
-            catalog = at_versions(parsed, self._visibility.catalog(identity, snapshots), older)
+            catalog = at_versions(parsed, self._visibility.catalog(identity, own_snapshots(snapshots, identity)), older)
             catalog = with_uploads(with_rows(pairs.trusted(catalog), table_names(parsed), identity), uploads)
             bound = bind(parsed, catalog)
             tree = optimize(capped(bound.tree, maxrec), catalog)

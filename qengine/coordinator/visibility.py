@@ -14,7 +14,7 @@ from typing import Protocol
 from qengine.catalog.model import Catalog, Table
 from qengine.catalog.rights import Rights, user_catalog, visible
 from qengine.catalog.who import Identity
-from qengine.errors import QEngineError, RegistryError
+from qengine.errors import QEngineError, UnknownSnapshotError
 from qengine.sql.parse import parse, table_names
 from qengine.sql.views import LANGUAGE
 
@@ -40,8 +40,8 @@ class Visibility:
         self._kept: OrderedDict[tuple[int, int, frozenset[str]], tuple[Catalog, Rights, Catalog]] = OrderedDict()
 
     def catalog(self, identity: Identity, snapshots: Mapping[str, int | str] | None = None) -> Catalog:
-        """Return what an identity may read, at the latest snapshots or at those named. Raise `RegistryError` for a catalogue that
-        is not there for them."""
+        """Return what an identity may read, at the latest snapshots or at those named. Raise `UnknownSnapshotError` for a catalogue
+        that is not there for them."""
         if identity.is_admin or self._rights is None:
             return self._source.catalog(snapshots=snapshots)
         rights = self._rights()
@@ -50,7 +50,7 @@ class Visibility:
             there = {one.table.schema.lower() for one in self._narrowed(self._source.catalog(), identity, rights)}
             for name in snapshots:
                 if name.lower() not in there:
-                    raise RegistryError(f"there is no catalogue {name}")
+                    raise UnknownSnapshotError(f"there is no catalogue {name}")
         return self._narrowed(self._source.catalog(snapshots=snapshots), identity, rights)
 
     def _narrowed(self, catalog: Catalog, identity: Identity, rights: Rights) -> Catalog:

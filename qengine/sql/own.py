@@ -6,13 +6,30 @@ speak of that name, too: it is theirs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sqlglot import exp
 
 from qengine.catalog.rights import user_catalog
 from qengine.catalog.user_tables import ALIAS
 from qengine.catalog.who import Identity
+from qengine.errors import QueryError
 from qengine.sql.parse import ParsedQuery
 from qengine.sql.trees import find
+
+
+def own_snapshots(snapshots: Mapping[str, int | str] | None, identity: Identity) -> Mapping[str, int | str] | None:
+    """Return the snapshots that are asked for, with `mydb` under the name of the catalogue of `identity`."""
+    if not snapshots or not identity.user:
+        return snapshots
+    own = user_catalog(identity.user)
+    found: dict[str, int | str] = {}
+    for name, version in snapshots.items():
+        named = own if name.lower() == ALIAS else name
+        if any(named.lower() == other.lower() for other in found):
+            raise QueryError(f"SNAPSHOT names two snapshots of {own}", hint=f"it is what {ALIAS} means: name one of them")
+        found[named] = version
+    return found
 
 
 def with_own(parsed: ParsedQuery, identity: Identity) -> ParsedQuery:

@@ -80,11 +80,15 @@ async def offering_jobs(
     store, folder = registry.jobs, ResultFolder(registry.files)
     watch = PhaseWatch(store)
     gate = gate or Gate(UNLIMITED, tap)
-    runner = JobRunner(store, service, folder, tap=tap, gate=gate, users=registry.users, settings=settings, on_change=watch.look)
+    tables = UserTables(registry)
+    runner = JobRunner(
+        store, service, folder, tap=tap, gate=gate, users=registry.users, settings=settings, on_change=watch.look,
+        kept=lambda owner: store.kept_bytes(owner) + tables.bytes_of(owner),
+    )  # fmt: skip
     async with running(runner):
         yield JobDesk(
             store=store, folder=folder, service=service, settings=settings, runner=runner, watch=watch, gate=gate,
-            tables=UserTables(registry),
+            tables=tables,
         )  # fmt: skip
 
 

@@ -50,10 +50,17 @@ from qengine.tap.limits import Gate
 
 log = logging.getLogger(__name__)
 
-_AT_A_TIME = 2
-_WAIT_S = 30.0
-_MEMORY_BYTES = 1 << 30
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MydbSettings:
+    """How tables of users are made: `at_a_time` by this process, each with `memory_bytes`; one that changes meanwhile is waited for
+    `wait_s`."""
+
+    at_a_time: int = 2
+    memory_bytes: int = 1 << 30
+    wait_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +111,13 @@ class Spooler:
 class Keeper:
     """Makes, shows and drops the tables of users in one store."""
 
-    def __init__(self, registry: Registry, store: Store, gate: Gate) -> None:
+    def __init__(self, registry: Registry, store: Store, gate: Gate, settings: MydbSettings | None = None) -> None:
+        self._settings = settings or MydbSettings()
         self.tables = UserTables(registry)
         self._registry = registry
         self._store = store
         self._gate = gate
-        self._turns = asyncio.Semaphore(_AT_A_TIME)
+        self._turns = asyncio.Semaphore(max(1, self._settings.at_a_time))
 
     def room(self, identity: Identity) -> float | None:
         """Return how many bytes somebody may still keep, None for as many as they like. Raise `LimitError` if there are none."""
@@ -163,11 +171,17 @@ class Keeper:
 
     def _keep(self, identity: Identity, name: str, rows: Spooled, maker: str) -> UserTable:
         self._check_new(identity, name)
-        request = _request(user_catalog(identity.user), name, rows)
+        request = _request(user_catalog(identity.user), name, rows, self._settings.memory_bytes)
         about = {"by": identity.user, "maker": maker, "is_new": True}
         try:
             report = load_answer(
-                request, rows.statement, lambda: nullcontext(rows), self._registry, self._store, context=about, wait_s=_WAIT_S
+                request,
+                rows.statement,
+                lambda: nullcontext(rows),
+                self._registry,
+                self._store,
+                context=about,
+                wait_s=self._settings.wait_s,
             )
         except DataError as error:
             if isinstance(error, ConflictError):
@@ -213,10 +227,10 @@ def _full(kept: float, allowed: float) -> LimitError:
     )
 
 
-def _request(catalog: str, name: str, rows: Spooled) -> LoadRequest:
+def _request(catalog: str, name: str, rows: Spooled, memory_bytes: int) -> LoadRequest:
     """Return how rows become a table: sharded by their position if they have one."""
     schema = rows.schema
-    plain = LoadRequest(catalog=catalog, table=name, key="", kind=TableKind.REPLICATED, memory_bytes=_MEMORY_BYTES)
+    plain = LoadRequest(catalog=catalog, table=name, key="", kind=TableKind.REPLICATED, memory_bytes=memory_bytes)
     ra, dec = _position(schema, catalog, name)
     if not ra:
         return plain

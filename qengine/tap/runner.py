@@ -37,6 +37,7 @@ from qengine.catalog.users import Users
 from qengine.catalog.who import Identity, Origin
 from qengine.errors import (
     CredentialsError,
+    LimitError,
     PoisonTaskError,
     QEngineError,
     QueryCancelledError,
@@ -75,7 +76,7 @@ class _Run:
 
 class JobRunner:
     """Runs jobs between `start` and `stop`. `wake` says that there may be something to do, `cancel` that a job is not wanted any
-    more. `on_change` is called when a job has begun or ended here."""
+    more. `on_change` is called when a job has begun or ended here. `kept` returns how many bytes are kept for an owner."""
 
     def __init__(
         self,
@@ -87,9 +88,11 @@ class JobRunner:
         settings: JobSettings,
         gate: Gate | None = None,
         users: Users | None = None,
+        kept: Callable[[str], int] | None = None,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
+        self._kept = kept or store.kept_bytes
         self._service = service
         self._folder = folder
         self._gate = gate or Gate(UNLIMITED, tap)
@@ -256,7 +259,8 @@ class JobRunner:
         path = self._folder.target(run.job, checked.format.suffix)
         temporary = path.with_name(f".{path.name}.tmp")
         try:
-            await self._fill(temporary, result, run)
+            await self._fill(temporary, result, run, await self._room(run, limits))
+            await self._room(run, limits)  # others of the owner may have ended meanwhile
             await asyncio.to_thread(self._folder.publish, temporary, path)
         except OSError as error:
             raise StoreUnavailableError(f"the result cannot be written: {error.strerror}", hint="try again later") from error
@@ -270,7 +274,15 @@ class JobRunner:
             "snapshots": dict(answer.snapshots),
         }  # fmt: skip
 
-    async def _fill(self, path: Path, result: Opened, run: _Run) -> None:
+    async def _room(self, run: _Run, limits: Limits) -> float:
+        """Return how many bytes the result may have. Raise `LimitError` if it has more."""
+        if limits.storage is None:
+            return math.inf
+        room = limits.storage - await asyncio.to_thread(self._kept, run.job.owner)
+        _check_room(run.bytes, room)
+        return room
+
+    async def _fill(self, path: Path, result: Opened, run: _Run, room: float) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._folder.clear_older(run.job)
         held: list[bytes] = []
@@ -281,6 +293,7 @@ class JobRunner:
                     held.append(piece)
                     size += len(piece)
                     run.bytes += len(piece)
+                    _check_room(run.bytes, room)
                     if size >= _WRITTEN_BYTES:
                         await asyncio.to_thread(_write, file, b"".join(held))
                         held, size = [], 0
@@ -331,6 +344,14 @@ async def running(runner: JobRunner) -> AsyncIterator[JobRunner]:
         yield runner
     finally:
         await runner.stop()
+
+
+def _check_room(written: int, room: float) -> None:
+    if written > room:
+        raise LimitError(
+            f"the result has more than the {max(room, 0) / 1e9:.3f} GB that you may still keep",
+            hint="delete jobs or tables first, or name fewer columns",
+        )
 
 
 @dataclass(frozen=True, slots=True)

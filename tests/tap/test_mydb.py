@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -159,8 +160,8 @@ def put(client: httpx.Client, name: str, table: pa.Table | None = None, kind: st
     return dict(answer.json())
 
 
-def query(client: httpx.Client, text: str, status: int = 200) -> str:
-    answer = client.get("/sync", params={"LANG": "ADQL", "QUERY": text, "RESPONSEFORMAT": "csv"})
+def query(client: httpx.Client, text: str, status: int = 200, **more: str | list[str]) -> str:
+    answer = client.get("/sync", params={"LANG": "ADQL", "QUERY": text, "RESPONSEFORMAT": "csv"} | more)
     assert answer.status_code == status, answer.text
     return answer.text
 
@@ -345,6 +346,23 @@ def test_units_and_descriptions_stay(ann: httpx.Client) -> None:
     assert "what I think of it" in known
 
 
+def test_older_snapshots_are_read(service: Service, ann: httpx.Client, bob: httpx.Client) -> None:
+    put(ann, "first", pa.table({"n": [1, 2]}))
+    said = query(ann, "SELECT n FROM mydb.first", RESPONSEFORMAT="votable")
+    (before,) = re.findall(r'name="SNAPSHOT" value="user_ann[@: ](\d+)"', said)
+    put(ann, "second", pa.table({"n": [1, 2, 3]}))
+    for name in ("mydb", "MyDB", "user_ann"):
+        assert rows(query(ann, "SELECT COUNT(*) AS n FROM mydb.first", SNAPSHOT=f"{name}:{before}")) == [(2,)]
+        assert "there is no table" in query(ann, "SELECT n FROM mydb.second", 400, SNAPSHOT=f"{name}:{before}")
+    assert rows(query(ann, f"SELECT COUNT(*) AS n FROM mydb.first AT (VERSION => {before})")) == [(2,)]
+    assert "is what mydb means" in query(ann, "SELECT n FROM mydb.first", 400, SNAPSHOT=["mydb:1", f"user_ann:{before}"])
+    for client, mine in ((bob, "user_bob"), (service.client(), "mydb")):
+        for name, told in (("mydb:1", mine), (f"user_ann:{before}", "user_ann"), ("user_nobody:1", "user_nobody")):
+            assert f"there is no catalogue {told}" in query(client, "SELECT TOP 1 id FROM sky.stars", 400, SNAPSHOT=name)
+    assert ann.delete("/mydb/second").status_code == 204
+    assert "expired" in query(ann, "SELECT n FROM mydb.first", 400, SNAPSHOT=f"mydb:{before}")  # what is dropped is gone
+
+
 def test_what_fails_leaves_nothing(service: Service, ann: httpx.Client) -> None:
     for text, said in (
         ("SELECT 1 / (id - id) AS x, sqrt(-1 - id) AS y INTO mydb.bad FROM sky.stars", ""),
@@ -423,11 +441,9 @@ def test_tables_and_jobs_share_a_quota(service: Service) -> None:
         query(dan, "SELECT id FROM sky.stars", 200)
         said = query(dan, "SELECT * INTO mydb.big FROM sky.stars", 400)
         assert "GB" in said
-        phase, _ = job(dan, "SELECT TOP 2000 * FROM sky.stars")
-        assert phase == "COMPLETED"
-        refused = dan.post("/async", data={"LANG": "ADQL", "QUERY": "SELECT 1 AS x FROM sky.stars"})
-        assert refused.status_code == 400
-        assert "are allowed" in refused.text
+        phase, text = job(dan, "SELECT TOP 20000 * FROM sky.stars")
+        assert phase == "ERROR"
+        assert "you may still keep" in text
         for table in dan.get("/mydb").json()["tables"]:
             assert dan.delete(f"/mydb/{table['name']}").status_code == 204
         put(dan, "mine")
