@@ -69,12 +69,15 @@ def results_document(job: Job, base_url: str) -> str:
     return _HEAD + _results(job, base_url, f" {_NAMESPACES}")
 
 
-def quote(job: Job) -> datetime | None:
-    """Return when the job should end: as it was estimated, or better, as it goes."""
+def quote(job: Job, *, at: datetime | None = None) -> datetime | None:
+    """Return when the job should end: as it was estimated, or better, as it goes. None if that is not known, or not any more, `at`
+    a time (None: now)."""
+    at = at or now()
     left = job.progress.get("eta_s")
     if job.phase is Phase.EXECUTING and isinstance(left, int | float):
-        return now() + timedelta(seconds=min(float(left), 1e9))
-    return job.quote
+        return at + timedelta(seconds=min(float(left), 1e9))
+    is_past = job.quote is not None and job.quote < at and job.phase.is_active
+    return None if is_past else job.quote
 
 
 def result_url(job: Job, base_url: str) -> str:

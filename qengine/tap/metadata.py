@@ -79,7 +79,7 @@ def capabilities(
 ) -> str:
     """Return what the service offers, as TAPRegExt 1.0; `jobs` are the limits of asynchronous queries if it offers them, `security`
     the standard ids of how users prove who they are, an empty one if they need not. Tables of a request may have `upload_bytes`."""
-    languages = "".join(f'<version ivo-id="ivo://ivoa.net/std/ADQL#v{number}">{number}</version>\n' for number in ("2.0", "2.1"))
+    versions = "".join(f'<version ivo-id="ivo://ivoa.net/std/ADQL#v{number}">{number}</version>\n' for number in ("2.0", "2.1"))
     features = "".join(
         f"<languageFeatures type={attribute(_FEATURE + key)}>\n"
         + "".join(f"<feature><form>{form}</form></feature>\n" for form in forms)
@@ -110,9 +110,14 @@ def capabilities(
 <capability standardID="ivo://ivoa.net/std/TAP" xsi:type="tr:TableAccess">
 {interfaces}<language>
 <name>ADQL</name>
-{languages}<description>ADQL 2.1, with extensions that are reported as warnings.
-LANG=ADQL-2.1-strict takes ADQL 2.1 and nothing else, LANG=SQL the SQL of DuckDB.</description>
+{versions}<version>2.1-strict</version>
+<description>ADQL 2.1, with extensions that are reported as warnings; 2.1-strict is ADQL 2.1 and nothing else.</description>
 {features}</language>
+<language>
+<name>SQL</name>
+<version>DuckDB</version>
+<description>ADQL where its meaning differs from the SQL of DuckDB has the meaning of DuckDB.</description>
+</language>
 {formats}{_upload_methods() if upload_bytes else ""}{_job_limits(jobs) if jobs is not None else ""}<outputLimit>
 <default unit="row">{settings.maxrec}</default>
 <hard unit="row">{settings.maxrec_limit}</hard>

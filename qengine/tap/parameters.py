@@ -23,6 +23,7 @@ LANGUAGES: Mapping[str, str] = {
     "ADQL-2.1": "adql",
     "ADQL-2.1-STRICT": "adql-strict",
     "SQL": "sql",
+    "SQL-DUCKDB": "sql",
 }
 """LANG values, upper case -> the language of the engine."""
 
@@ -111,7 +112,7 @@ def check_statement(parameters: Parameters) -> tuple[str, str]:
 
 
 def _spelled() -> tuple[str, ...]:
-    return tuple(name.replace("STRICT", "strict") for name in LANGUAGES)
+    return tuple(name.replace("STRICT", "strict").replace("DUCKDB", "DuckDB") for name in LANGUAGES)
 
 
 def _format(parameters: Parameters) -> str:

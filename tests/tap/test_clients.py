@@ -67,7 +67,7 @@ def test_capabilities(tap: pyvo.dal.TAPService) -> None:
     assert ids.count("ivo://ivoa.net/std/TAP") == 1
     language = next(c for c in tap.capabilities if c.standardid == "ivo://ivoa.net/std/TAP").get_adql()
     assert language is not None
-    assert {version.content for version in language.versions} == {"2.0", "2.1"}
+    assert {version.content for version in language.versions} == {"2.0", "2.1", "2.1-strict"}
     assert language.get_feature("ivo://ivoa.net/std/TAPRegExt#features-adqlgeo", "CIRCLE") is not None
 
 

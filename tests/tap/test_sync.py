@@ -306,3 +306,16 @@ def test_the_accept_header_chooses_where_no_parameter_does(http: httpx.Client, u
     assert found.headers["content-type"] == "application/json"
     found = http.post(f"{url}/sync", data=words, headers={"Accept": "image/png"})
     assert found.headers["content-type"] == "application/x-votable+xml"
+
+
+def test_every_declared_language_is_taken(http: httpx.Client, url: str, service: FakeService) -> None:
+    declared = ElementTree.fromstring(http.get(f"{url}/capabilities").text).iter("language")
+    taken = {}
+    for language in declared:
+        name = language.findtext("name") or ""
+        for lang in (name, *(f"{name}-{version.text}" for version in language.iter("version"))):
+            assert post(http, url, COUNT, LANG=lang).status_code == 200
+            taken[lang] = service.asked[-1][1]
+    assert taken == {
+        "ADQL": "adql", "ADQL-2.0": "adql", "ADQL-2.1": "adql", "ADQL-2.1-strict": "adql-strict", "SQL": "sql", "SQL-DuckDB": "sql",
+    }  # fmt: skip

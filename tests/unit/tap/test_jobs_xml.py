@@ -79,8 +79,12 @@ def test_the_queue() -> None:
 
 def test_the_quote_follows_the_progress() -> None:
     job = Job(id="0" * 32, created=AT, destruction=AT, quote=AT, phase=Phase.QUEUED, progress={"eta_s": 100.0})
-    assert jobs_xml.quote(job) == AT
+    assert jobs_xml.quote(job, at=AT) == AT
     running = jobs_xml.quote(replace(job, phase=Phase.EXECUTING))
     assert running is not None
     assert abs(running - now() - timedelta(seconds=100)) < timedelta(seconds=5)
-    assert jobs_xml.quote(replace(job, phase=Phase.EXECUTING, progress={"eta_s": None})) == AT
+    late = replace(job, phase=Phase.EXECUTING, progress={"eta_s": None})
+    assert jobs_xml.quote(late, at=AT - timedelta(seconds=1)) == AT
+    # what runs for longer than was expected does not end in the past
+    assert jobs_xml.quote(late, at=AT + timedelta(seconds=1)) is None
+    assert jobs_xml.quote(replace(late, phase=Phase.COMPLETED), at=AT + timedelta(seconds=1)) == AT
