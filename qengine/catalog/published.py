@@ -21,6 +21,8 @@ from qengine.catalog.records import ManifestRef, SnapshotRecord
 from qengine.errors import ConflictError, SchemaError, SnapshotExpiredError, UnknownSnapshotError
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_LARGEST = 2**31 - 1
+"""Number of a snapshot that databases can be asked for."""
 _RESERVED = ("tap_schema", "tap_upload", "qengine_meta")
 
 
@@ -67,9 +69,9 @@ def choose(connection: sa.Connection, asked: Mapping[str, int]) -> list[tuple[in
 
 
 def check_kept(connection: sa.Connection, catalog: str, number: int) -> None:
-    """Raise `RegistryError` if there is no such snapshot, `SnapshotExpiredError` if it cannot be read any more."""
+    """Raise `UnknownSnapshotError` if there is no such snapshot, `SnapshotExpiredError` if it cannot be read any more."""
     query = sa.select(SNAPSHOTS.c.id).where(SNAPSHOTS.c.catalog == catalog, SNAPSHOTS.c.number == number)
-    if connection.execute(query).scalar_one_or_none() is None:
+    if not 0 < number <= _LARGEST or connection.execute(query).scalar_one_or_none() is None:
         raise UnknownSnapshotError(f"catalogue {catalog} has no snapshot {number}")
     if sa.inspect(connection).has_table(EXPIRED.name):
         gone = sa.select(EXPIRED.c.at).where(EXPIRED.c.catalog == catalog, EXPIRED.c.number == number)

@@ -25,9 +25,11 @@ from astropy.table import MaskedColumn, Table
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
+from tests.support import deep_inputs
 from tests.support.tap_fuzz import PRIVATE, FuzzedService, fuzzed_service
 
 QUICK, SLICES, SLICE = 40, 20, 1000
+KINDS_OF_REQUESTS = 10
 
 WORDS = (
     "SELECT", "TOP 5", "TOP -1", "*", "FROM", "WHERE", "AND", "OR", "NOT", "GROUP BY", "ORDER BY", "HAVING", "JOIN", "LEFT JOIN", "ON", "USING (id)", "UNION", "WITH q AS (",
@@ -158,7 +160,7 @@ class Fuzz:
         self.number = number
         self.headers: tuple[dict[str, str], ...] = ({}, {"Authorization": f"Bearer {service.bob}"})
         self.settings = settings(
-            max_examples=count // 7, deadline=None, database=None, derandomize=number is None,
+            max_examples=count // KINDS_OF_REQUESTS, deadline=None, database=None, derandomize=number is None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
         )  # fmt: skip
 
@@ -205,6 +207,19 @@ class Fuzz:
             }
             check("POST", "/sync", data=words, files={"p": ("x", changed(document, changes))})
 
+        def deep_parameters(found: dict[str, list[str]], method: str) -> None:
+            check(method, "/sync", **{"params" if method == "GET" else "data": found})
+
+        def deep_uploads(document: bytes, changes: list[tuple[str, int, int, bytes]], text: str, kind: str) -> None:
+            uploads(document, changes, text, kind)
+
+        def deep_statements(text: str, kind: str, headers: dict[str, str]) -> None:
+            statements(text, "ADQL", kind, headers)
+
+        few = st.just([]) | CHANGES.map(lambda changes: changes[:1])
+        self.each(deep_statements, deep_inputs.statements(sky), formats, whom)
+        self.each(deep_parameters, deep_inputs.parameters(sky), st.sampled_from(["GET", "POST"]))
+        self.each(deep_uploads, deep_inputs.votables() | deep_inputs.other_files(), few, deep_inputs.UPLOADED, formats)
         self.each(statements, STATEMENTS, languages, formats, whom)
         self.each(parameters, PAIRS, st.sampled_from(["GET", "POST"]))
         self.each(bodies, BODIES, KINDS, st.sampled_from(["/sync", "/async", "/query-plan"]))
@@ -222,12 +237,12 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FuzzedService]
 
 
 def test_requests(service: FuzzedService) -> None:
-    Fuzz(service, QUICK * 7, None).run()
+    Fuzz(service, QUICK * KINDS_OF_REQUESTS, None).run()
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("number", range(SLICES), ids=lambda number: f"slice{number:02}")
 def test_many_requests(service: FuzzedService, number: int) -> None:
-    Fuzz(service, SLICE + 1, int(os.environ.get("QENGINE_FUZZ", "0")) * SLICES + number).run()
+    Fuzz(service, SLICE, int(os.environ.get("QENGINE_FUZZ", "0")) * SLICES + number).run()
     print(f"{service.sent} requests, the longest took {service.longest_s:.2f} s")

@@ -356,6 +356,8 @@ def test_older_snapshots_are_read(service: Service, ann: httpx.Client, bob: http
         assert "there is no table" in query(ann, "SELECT n FROM mydb.second", 400, SNAPSHOT=f"{name}:{before}")
     assert rows(query(ann, f"SELECT COUNT(*) AS n FROM mydb.first AT (VERSION => {before})")) == [(2,)]
     assert "is what mydb means" in query(ann, "SELECT n FROM mydb.first", 400, SNAPSHOT=["mydb:1", f"user_ann:{before}"])
+    for number in ("0", "77", "99999999999999999999"):
+        assert f"has no snapshot {number}" in query(ann, "SELECT n FROM mydb.first", 400, SNAPSHOT=f"mydb:{number}")
     for client, mine in ((bob, "user_bob"), (service.client(), "mydb")):
         for name, told in (("mydb:1", mine), (f"user_ann:{before}", "user_ann"), ("user_nobody:1", "user_nobody")):
             assert f"there is no catalogue {told}" in query(client, "SELECT TOP 1 id FROM sky.stars", 400, SNAPSHOT=name)
