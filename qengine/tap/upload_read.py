@@ -81,6 +81,8 @@ def _read(source: Source, name: str, limits: UploadLimits) -> pa.Table:
 
 
 def _field(column: pa.Field) -> pa.Field:
+    if pa.types.is_null(column.type):  # whose writer had nothing to tell its type by
+        column = column.with_type(pa.string())
     kind = from_field(column)
     # A geometry is of doubles here, of whatever floating-point numbers it came.
     exact = from_field(column.with_type(pa.list_(pa.float64()))) if kind.name == "FLOAT[]" else kind

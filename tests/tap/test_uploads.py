@@ -7,6 +7,7 @@ import io
 import threading
 import time
 from collections.abc import Iterator
+from decimal import Decimal
 
 import duckdb
 import httpx
@@ -219,6 +220,14 @@ def test_two_uploads_of_any_case(url: str) -> None:
     words = {"LANG": "ADQL", "QUERY": query, "RESPONSEFORMAT": "csv", "UPLOAD": "First,param:a;second,param:b"}
     response = httpx.post(f"{url}/sync", data=words, files=files, trust_env=False)
     assert response.text.split() == ["y", "4"]
+
+
+@pytest.mark.parametrize("kind", ["votable", "votable/td", "csv", "ecsv", "fits", "json", "parquet", "arrow"])
+def test_columns_without_values_and_lists_of_decimals(url: str, kind: str) -> None:
+    lists = pa.array([[Decimal("1.5"), None], None], pa.list_(pa.decimal128(5, 2)))
+    found = _ask(url, "SELECT * FROM TAP_UPLOAD.mine", _parquet(pa.table({"none": pa.nulls(2), "d": lists})), RESPONSEFORMAT=kind)
+    assert found.status_code == 200, found.text
+    assert kind in ("fits", "parquet", "arrow") or "1.5" in found.text or kind == "votable"
 
 
 def test_an_upload_is_gone_with_its_query(url: str) -> None:

@@ -46,7 +46,7 @@ class EcsvWriter(CsvWriter):
             for word, known in (("true", "True"), ("false", "False"), ("+Inf", "inf"), ("-Inf", "-inf"), ("NaN", "nan")):
                 cells = pc.if_else(pc.equal(cells, word), known, cells)
             return cells
-        words = [None if value is None else json.dumps(value).replace("NaN", "null") for value in array.to_pylist()]
+        words = [None if value is None else json.dumps(value, default=float).replace("NaN", "null") for value in array.to_pylist()]
         return quoted_cells(pa.array(words, pa.string()))
 
     def finish(self, *, is_overflow: bool) -> bytes:
