@@ -64,9 +64,10 @@ class JobSettings:
     lists_anonymous: bool = False
 
 
-def create(parameters: Parameters, identity: Identity, settings: JobSettings, *, at: datetime) -> Job:
-    """Return a new job with what a request to the list of jobs asked for, still PENDING."""
-    who = {"groups": sorted(identity.groups), "is_admin": identity.is_admin, "method": identity.method}
+def create(parameters: Parameters, identity: Identity, settings: JobSettings, *, at: datetime, base_url: str = "") -> Job:
+    """Return a new job with what a request to the list of jobs asked for, still PENDING. `base_url` is the address by which its
+    client knows the service, for links in results."""
+    who = {"groups": sorted(identity.groups), "is_admin": identity.is_admin, "method": identity.method, "base_url": base_url}
     destruction = at + timedelta(seconds=settings.retention_s)
     job = Job(
         id=uuid4().hex, owner=identity.user, identity=who, created=at, destruction=destruction,
@@ -81,6 +82,11 @@ def identity_of_job(job: Job) -> Identity:
     return Identity(
         job.owner, groups=frozenset(who.get("groups", ())), is_admin=bool(who.get("is_admin")), method=who.get("method", "")
     )
+
+
+def base_url_of_job(job: Job) -> str:
+    """Return the address of the service that the job's client knows, empty if that was not kept."""
+    return str(job.identity.get("base_url", ""))
 
 
 def add_parameters(job: Job, parameters: Parameters, settings: JobSettings, *, at: datetime) -> Job:

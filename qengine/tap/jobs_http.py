@@ -132,9 +132,7 @@ def _missing_is_404(handle: Handle) -> Handle:
         try:
             return await handle(request, parameters)
         except UnknownJobError as error:
-            response = error_response(error)
-            response.status_code = 404
-            return response
+            return error_response(error, status=404)
 
     return answer
 
@@ -167,7 +165,7 @@ class _Handlers:
 
     async def create(self, request: Request, parameters: Parameters) -> Response:
         tables = await received(request, parameters, self._uploads, self._desk.gate)
-        job = jobs.create(parameters, identity_of(request), self._settings, at=now())
+        job = jobs.create(parameters, identity_of(request), self._settings, at=now(), base_url=self._base(request))
         if _asked_phase(parameters, allowed=("RUN",)):
             job = jobs.run(job, at=now())
         limits = self._desk.gate.limits_of(identity_of(request))

@@ -253,7 +253,7 @@ class JobRunner:
         answer = await ask(
             self._service, checked, query_id=run.query, identity=identity, origin=Origin("async", f"job {run.job.id}")
         )
-        base_url = self._gate.settings_for(identity).base_url
+        base_url = self._gate.settings_for(identity).base_url or jobs.base_url_of_job(run.job)
         result = run.opened = await opened(answer, checked, partial(self._service.catalog, identity=identity), base_url=base_url)
         result.allowed_bytes = limits.bytes
         path = self._folder.target(run.job, checked.format.suffix)

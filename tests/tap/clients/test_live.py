@@ -82,6 +82,8 @@ def test_pyvo_follows_links(tap: pyvo.dal.TAPService, live: str) -> None:
     found = tap.search("SELECT TOP 3 objectId, coord_ra FROM dp1.Object ORDER BY objectId")
     services = {str(service.description): service for service in found.iter_adhocservices()}
     assert len(services) == 2
+    later = tap.run_async("SELECT TOP 3 objectId, coord_ra FROM dp1.Object ORDER BY objectId")
+    assert {str(service.description) for service in later.iter_adhocservices()} == set(services)
     rows = {name: next(param.value for param in service.params if param.name == "accessURL") for name, service in services.items()}
     assert all(url.startswith(f"{live}/links/dp1.Object/") for url in rows.values())
     for url in rows.values():
