@@ -32,7 +32,7 @@ from tests.support.sky_builder import build_sky
 HANG_S = 10.0
 PRIVATE, SECRET = "kwazoo", "zibbzebra"
 INSIDE = re.compile(
-    r'Traceback|File "|\.py\b|/tmp/|/work/|/home/|site-packages|(?<!\.)\.parquet|duckdb|sqlglot|sqlalchemy|pyarrow|NoneType|object (?:is|has) no',
+    r'Traceback|File "|\.py\b|/tmp/|/work/|/home/|site-packages|(?<!\.)\.parquet|(?<!SQL-)duckdb|sqlglot|sqlalchemy|pyarrow|NoneType|object (?:is|has) no',
     re.IGNORECASE,
 )
 """What errors must not tell; pages may name the SQL of DuckDB."""
