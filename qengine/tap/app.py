@@ -40,7 +40,7 @@ from qengine.tap.identity import address_of, identity_of
 from qengine.tap.jobs import JobSettings
 from qengine.tap.jobs_http import JobDesk
 from qengine.tap.limits import UNLIMITED, Gate
-from qengine.tap.logs import Observer, ObservingMiddleware, to_log
+from qengine.tap.logs import Observer, ObservingMiddleware, notes_of, to_log
 from qengine.tap.metrics import Metrics
 from qengine.tap.mydb_keep import Keeper
 from qengine.tap.page import landing_page
@@ -200,7 +200,10 @@ class _Handlers:
 
     async def guarded(self, request: Request, handle: Callable[[Request, Parameters], Awaitable[Response]]) -> Response:
         try:
-            return await handle(request, await self._parameters(request))
+            parameters = await self._parameters(request)
+            if run_id := parameters.values.get("RUNID"):
+                notes_of(request.scope)["run_id"] = run_id[0]
+            return await handle(request, parameters)
         except ClientDisconnect:
             # Nobody is there to read it; 499 is what logs call this.
             return Response(status_code=499)

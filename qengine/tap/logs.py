@@ -36,7 +36,7 @@ _log = logging.getLogger("qengine.request")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestRecord:
     """A request that has ended. `status` is 499 if the client left before there was one; `rows` is -1 if there are none to count;
-    `is_whole` says that the response was sent to its end."""
+    `is_whole` says that the response was sent to its end, `run_id` is what the client calls the request (RUNID of TAP)."""
 
     method: str
     path: str
@@ -50,6 +50,7 @@ class RequestRecord:
     agent: str
     query: str
     is_whole: bool
+    run_id: str = ""
 
 
 Observer = Callable[[RequestRecord], None]
@@ -97,6 +98,7 @@ class ObservingMiddleware:
                 user=headers.get(b"x-vo-authenticated", b"").decode("latin-1"),
                 address=client[0] if client else "",
                 agent=_header(scope, b"user-agent"),
+                run_id=notes.get("run_id", ""),
                 query=headers.get(b"x-query-id", b"").decode("latin-1"),
                 **seen,
             )
@@ -105,7 +107,7 @@ class ObservingMiddleware:
 
 
 def notes_of(scope: Scope) -> MutableMapping[str, Any]:
-    """Return where a handler can note `rows`, which it has sent; nobody reads it where nobody observes."""
+    """Return where a handler can note `rows`, which it has sent, and `run_id`; nobody reads it where nobody observes."""
     found: MutableMapping[str, Any] = scope.get(NOTES, {})
     return found
 
@@ -128,6 +130,8 @@ def to_log(record: RequestRecord) -> None:
         words["rows"] = record.rows
     if record.query:
         words["query"] = record.query
+    if record.run_id:
+        words["run_id"] = record.run_id[:_SHOWN]
     if record.agent:
         words["agent"] = record.agent[:_SHOWN]
     if not record.is_whole:

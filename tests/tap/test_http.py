@@ -150,7 +150,7 @@ def test_one_line_for_each_request(http: httpx.Client) -> None:
     handler = start_logging(stream=lines)
     try:
         with serving(create_app(FakeService())) as address:
-            ask(http, f"{address}/tap", FORMAT="csv", MAXREC="7")
+            ask(http, f"{address}/tap", FORMAT="csv", MAXREC="7", RUNID="my\nrun")
             http.get(f"{address}/tap/progress/some-query-id?token=secret")
     finally:
         logging.getLogger("qengine").removeHandler(handler)
@@ -165,6 +165,7 @@ def test_one_line_for_each_request(http: httpx.Client) -> None:
         7,
     )
     assert (first["query"], first["address"], first["user"]) == ("fake-query-0", "127.0.0.1", "")
+    assert first["run_id"] == "my\nrun"
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", first["time"])
     assert first["bytes"] > 0
     assert first["seconds"] > 0
