@@ -44,6 +44,7 @@ OWNERS = {
         "catalog/rights.py",
         "catalog/query_log.py",
         "catalog/rates.py",
+        "catalog/demand.py",
         "catalog/releases.py",
         "catalog/migrations/",
     ),
