@@ -348,7 +348,8 @@ class TableSnapshot:
     `margin` the copies of rows within `margin_arcsec` around each tile. Replicated tables keep all rows in `home` with
     start = 0, stop = the end of the line. `inline` is the data of a small table that lives in the coordinator (TAP_SCHEMA);
     such a table has no parts. Of a system table `inline` has no rows before `system_tables.with_rows` has asked `facts` for
-    them, once for each statement. A match table has the same pairs once more in `other`, laid out by their other side.
+    them, once for each statement; of a step that has not run yet, there may be `expected_rows`. A match table has the same pairs
+    once more in `other`, laid out by their other side.
     """
 
     table: Table
@@ -361,6 +362,7 @@ class TableSnapshot:
     inline: pa.Table | None = None
     other: TableSnapshot | None = None
     facts: ReadFacts | None = field(default=None, compare=False, repr=False)
+    expected_rows: int = field(default=0, compare=False)
 
     @property
     def rows(self) -> int:

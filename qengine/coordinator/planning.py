@@ -15,6 +15,7 @@ from qengine.plan.cost import CostModel
 from qengine.plan.cut import CutQuery, cut
 from qengine.plan.estimate import Estimator
 from qengine.plan.exchange import with_exchange
+from qengine.plan.forecast import forecast
 from qengine.plan.fragment import PhysicalPlan, fragment
 from qengine.plan.logical import Tree
 from qengine.plan.prune import Resolved, lookups
@@ -56,10 +57,12 @@ class Planner:
         """Plan a statement whose steps have not run: their rows are unknown, so nothing is pruned by them yet."""
         steps: list[PlannedStep] = []
         while (staged := self.stage(tree, catalog, prefix=f"{prefix}{len(steps)}_")).steps:
+            tables = []
             for step in staged.steps:
                 plan, inner = self.outline(step.tree, catalog, columns_of(step), prefix=f"{step.name}_")
                 steps.append(PlannedStep(step=step, plan=plan, steps=inner))
-            catalog = with_tables(catalog, [step_table(step, None) for step in staged.steps])
+                tables.append(step_table(step, None, expected_rows=forecast(plan).result_rows))
+            catalog = with_tables(catalog, tables)
             tree = staged.tree
         return self.plan(tree, catalog, columns), tuple(steps)
 

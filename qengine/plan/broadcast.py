@@ -88,8 +88,8 @@ def stage(
     return Staged(tree=result, steps=tuple(work.steps)) if work.steps else Staged(tree=tree, steps=())
 
 
-def step_table(step: Step, rows: pa.Table | None) -> TableSnapshot:
-    """Return a step's rows as a replicated table; without rows, a table of which nothing is known yet."""
+def step_table(step: Step, rows: pa.Table | None, *, expected_rows: int = 0) -> TableSnapshot:
+    """Return a step's rows as a replicated table; without rows, a table of which nothing is known yet, but for a guess how many."""
     schema = pa.schema([(name, to_arrow(found)) for name, found in step.columns])
     table = Table(
         schema=STEPS, name=step.name, kind=TableKind.REPLICATED, line_column="",
@@ -97,7 +97,7 @@ def step_table(step: Step, rows: pa.Table | None) -> TableSnapshot:
     )  # fmt: skip
     return TableSnapshot(
         table=table, number=UNKNOWN if rows is None else 0, home=NO_PARTS, orphan=NO_PARTS, margin=NO_PARTS,
-        inline=schema.empty_table() if rows is None else rows,
+        inline=schema.empty_table() if rows is None else rows, expected_rows=expected_rows,
     )  # fmt: skip
 
 

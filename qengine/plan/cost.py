@@ -26,13 +26,14 @@ MOST_TRUSTED = 4.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
     """How fast one slot works, unless said otherwise. Bytes of scans are compressed bytes of the columns read; rows of joins by
-    distance are those of the owner; a merge is the coordinator's; `dispatch_s` is the time that a task costs beside its work;
-    `exchange_bytes_per_s` and `export_bytes_per_s` are of Arrow bytes, the latter from the coordinator to a caller who does not
-    wait."""
+    distance are those of the owner; pairs are of rows that are compared one by one; a merge is the coordinator's; `dispatch_s` is
+    the time that a task costs beside its work; `exchange_bytes_per_s` and `export_bytes_per_s` are of Arrow bytes, the latter from
+    the coordinator to a caller who does not wait."""
 
     scan_bytes_per_s: float = 250e6
     group_rows_per_s: float = 50e6
     sky_join_rows_per_s: float = 5e6
+    pairs_per_s: float = 100e6
     exchange_bytes_per_s: float = 150e6
     merge_rows_per_s: float = 10e6
     export_bytes_per_s: float = 300e6
@@ -88,6 +89,10 @@ class CostModel:
         share = rates.scan_bytes_per_s / Rates().scan_bytes_per_s
         trusted = min(max(share, 1 / MOST_TRUSTED), MOST_TRUSTED)
         return replace(self, rates=rates, scan_bytes_per_s=self.scan_bytes_per_s * trusted)
+
+    def bytes_of_pairs(self, pairs: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+        """Return how many bytes could be read while these pairs of rows are compared; shape as given."""
+        return (pairs * (self.scan_bytes_per_s / self.rates.pairs_per_s)).astype(np.int64)
 
     def task_bytes(self, total: int, *, is_heavy: bool, result: int = 0, held: int = 0) -> int:
         """Return how many bytes make one task of a fragment that reads `total`, puts out about `result` bytes of rows and holds

@@ -79,6 +79,8 @@ def work_seconds(leaf: LeafFragment, cost: CostModel) -> Mapping[str, float]:
     found = {"scan_bytes_per_s": (estimate.bytes + estimate.parts * cost.part_bytes) / rates.scan_bytes_per_s}
     if leaf.sky_joins or any(i.margin_deg > 0 for i in leaf.inputs):
         found["sky_join_rows_per_s"] = estimate.rows / rates.sky_join_rows_per_s
+    elif estimate.pairs > estimate.rows:
+        found["pairs_per_s"] = estimate.pairs / rates.pairs_per_s
     elif leaf.kind in ("partial", "counted") and leaf.leaf.split.leaf.args.get("group") is not None:
         found["group_rows_per_s"] = estimate.rows / rates.group_rows_per_s
     return found

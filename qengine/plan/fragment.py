@@ -27,6 +27,7 @@ from qengine.plan.cut import CutQuery, Leaf, pushable_terms
 from qengine.plan.exchange import PlannedExchange
 from qengine.plan.grids import with_inner_grids
 from qengine.plan.keylists import KeyList, key_lists
+from qengine.plan.loops import MOST_PAIRS, loops
 from qengine.plan.nearby import NearRows, near_rows
 from qengine.plan.physical import SkyJoin
 from qengine.plan.prune import Resolved, work_of
@@ -67,13 +68,15 @@ class LeafInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """What a fragment will read. `parts_total` counts the owner's parts in the snapshot."""
+    """What a fragment will read. `parts_total` counts the owner's parts in the snapshot, `pairs` the rows that are compared one by
+    one (`plan.loops`)."""
 
     parts: int
     parts_total: int
     row_groups: int
     rows: int
     bytes: int
+    pairs: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,7 +230,11 @@ def _cut_tasks(
         most = max((i.table.rows for i in inputs), default=1)
         read = sum(len(i.table.home) for i in inputs)
         whole = np.array([0, BEYOND_END], np.int64)
-        return whole, np.array([size], np.int64), Estimate(parts=read, parts_total=read, row_groups=read, rows=most, bytes=size)
+        looped = loops(leaf.block, {i.alias: _rows(i) for i in inputs if i.table.rows < most})
+        estimate = Estimate(
+            parts=read, parts_total=read, row_groups=read, rows=most, bytes=size, pairs=int(min(most * looped, MOST_PAIRS))
+        )
+        return whole, np.array([size], np.int64), estimate
     pieces = _pieces(owner, work)
     sizes = pieces.bytes.copy()
     held = int(pieces.rows.sum()) * _row_bytes(owner)
@@ -237,16 +244,19 @@ def _cut_tasks(
             held += int(more.rows.sum()) * _row_bytes(other)
             place = np.maximum(np.searchsorted(pieces.starts, more.starts, side="right") - 1, 0)
             np.add.at(sizes, place, more.bytes)
+    looped = loops(leaf.block, {i.alias: _rows(i) for i in inputs if i.reach is Reach.WHOLE})
+    pairs = np.minimum(pieces.rows * (looped if looped > 1 else 0.0), MOST_PAIRS / max(len(sizes), 1))
     estimate = Estimate(
         parts=pieces.parts,
         parts_total=len(owner.table.home) + len(owner.table.orphan),
         row_groups=pieces.row_groups,
         rows=int(pieces.rows.sum()),
         bytes=int(sizes.sum()),
+        pairs=int(pairs.sum()),
     )
     if not len(sizes):
         return np.zeros(1, np.int64), np.zeros(0, np.int64), estimate
-    costs = sizes + pieces.is_border * cost.part_bytes
+    costs = sizes + pieces.is_border * cost.part_bytes + cost.bytes_of_pairs(pairs)
     total, result = int(costs.sum()), _result_bytes(leaf, work, estimate.rows)
     held = held if is_heavy else 0
     target = cost.task_bytes(total, is_heavy=is_heavy, result=result, held=held)
@@ -261,6 +271,10 @@ def _cut_tasks(
     bounds = np.r_[pieces.starts[cuts][first], BEYOND_END].astype(np.int64)
     bounds[0] = 0
     return bounds, np.add.reduceat(costs, first), estimate
+
+
+def _rows(i: LeafInput) -> int:
+    return i.table.rows or i.table.expected_rows
 
 
 def _row_bytes(i: LeafInput) -> int:
