@@ -20,6 +20,8 @@ _NULLS = {
     "numbers": SqlType("DOUBLE[]"),
 }  # fmt: skip
 
+_LARGEST = 2**31 - 1
+
 
 def find_function(binder: Expressions, node: exp.Anonymous, *, is_counted: bool = True) -> Function:
     """Return the function that a call names; raise an error unless the profile has it and it takes so many arguments."""
@@ -114,7 +116,10 @@ def _of_kind(binder: Expressions, node: exp.Expr, value: exp.Expr, kind: str, fu
     if kind == "bigint":
         return cast(value, BIGINT)
     if kind == "integer":
-        return cast(value, INTEGER) if number_type != BIGINT or number_of(value) is None else value
+        constant = number_of(value)
+        if constant is not None and abs(constant) > _LARGEST:
+            raise binder.error(QueryTypeError, node, f"{function.name} takes an integer of at most {_LARGEST} here")
+        return cast(value, INTEGER) if number_type != BIGINT or constant is None else value
     return value if found.is_float else cast(value, number_type)
 
 

@@ -61,6 +61,7 @@ ERRORS: list[tuple[str, type[QueryError], tuple[int, int], str]] = [
     ("SELECT CAST(id AS FLOAT) FROM star", QueryTypeError, (1, 13), "REAL"),
     ("SELECT CAST(id AS BLOB) FROM star", QueryTypeError, (1, 13), "no type BLOB"),
     ("SELECT CAST('1 x' AS POINT) FROM star", QueryTypeError, (1, 13), "numbers"),
+    ("SELECT ROUND(ra, 9223372036854775807) FROM star", QueryTypeError, (1, 18), "at most 2147483647"),
     ("SELECT POINT(0, 91) FROM star", QueryTypeError, (1, 8), "beyond the poles"),
     ("SELECT CIRCLE(0, 0, -1) FROM star", QueryTypeError, (1, 8), "negative"),
     ("SELECT POLYGON(0, 0, 1, 1) FROM star", QueryTypeError, (1, 8), "three"),
