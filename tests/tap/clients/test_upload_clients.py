@@ -7,9 +7,11 @@ import csv
 import functools
 import http.server
 import io
+import re
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -144,10 +146,12 @@ def test_stilts_tapquery(live: str, folder: Path, counts: dict[int, int], sync: 
 
 
 @needs_stilts
-def test_stilts_tapskymatch(live: str, folder: Path, counts: dict[int, int]) -> None:
+@pytest.mark.parametrize("sync", ["true", "false"])
+def test_stilts_tapskymatch(live: str, folder: Path, counts: dict[int, int], sync: str) -> None:
     out = stilts(
         "tapskymatch", f"tapurl={live}", "taptable=demo.gaia", "taplon=ra", "taplat=dec", "tapcols=source_id",
-        f"in={folder / 'mine.csv'}", "ifmt=csv", "inlon=ra", "inlat=dec", f"sr={RADIUS}", "find=all", "blocksize=150", "ofmt=csv",
+        f"in={folder / 'mine.csv'}", "ifmt=csv", "inlon=ra", "inlat=dec", f"sr={RADIUS}", "find=all", "blocksize=150",
+        f"sync={sync}", "ofmt=csv",
     )  # fmt: skip
     rows = [int(row["id"]) for row in csv.DictReader(io.StringIO(out))]
     assert {key: rows.count(key) for key in set(rows)} == counts
@@ -162,3 +166,16 @@ def test_curl(live: str, folder: Path, elsewhere: str, counts: dict[int, int], n
     address = curl(*words, "-F", f"UPLOAD=mine,{elsewhere}/{name}", f"{live}/sync")
     assert _counted_csv(address) == counts
     assert "no public address" in curl(*words, "-F", f"UPLOAD=mine,http://127.0.0.1:1/{name}", f"{live}/sync")
+
+
+@needs_curl
+def test_curl_in_a_job(live: str, folder: Path, counts: dict[int, int]) -> None:
+    words = ["-F", "LANG=ADQL", "-F", "FORMAT=csv", "-F", f"QUERY={MATCH}", "-F", "UPLOAD=mine,param:table", "-F", "PHASE=RUN"]
+    said = curl("-i", *words, "-F", f"table=@{folder / 'mine.vot'}", f"{live}/async")
+    address = re.search(r"(?im)^location: (\S+)", said)
+    assert address is not None, said
+    end = time.monotonic() + 60
+    while (phase := curl(f"{address[1]}/phase")) in ("PENDING", "QUEUED", "EXECUTING") and time.monotonic() < end:
+        curl(f"{address[1]}?WAIT=5")
+    assert phase == "COMPLETED"
+    assert _counted_csv(curl("-L", f"{address[1]}/results/result")) == counts
