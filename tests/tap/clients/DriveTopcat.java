@@ -28,7 +28,7 @@ import uk.ac.starlink.vo.UwsJobListPanel;
  * is to run, presses the button, and waits for the table in TOPCAT's list. Widgets are found by what they show.
  *
  * <p>Arguments: address, then statement and mode of each query. The mode is sync or async; or abort or delete, which is what is then
- * done to the asynchronous job while it runs. Prints a line of what it got for each step.
+ * done to the asynchronous job while it runs. Prints a line of what it got for each step, and under it the rows of a table.
  */
 public class DriveTopcat {
     private static final long PATIENCE_MS = 60_000;
@@ -84,6 +84,11 @@ public class DriveTopcat {
             names.append(' ').append(made.getDataModel().getColumnInfo(i).getName());
         }
         System.out.println("LOADED " + mode + " " + rows + names);
+        for (long row = 0; row < rows; row++) {
+            StringBuilder cells = new StringBuilder("ROW");
+            for (int i = 0; i < made.getDataModel().getColumnCount(); i++) cells.append(' ').append(made.getDataModel().getCell(row, i));
+            System.out.println(cells);
+        }
         SwingUtilities.invokeAndWait(() -> control.getLoadWindow().getDialogAction(TopcatTapTableLoadDialog.class)
                 .actionPerformed(new ActionEvent(control, 0, "TAP")));
     }
