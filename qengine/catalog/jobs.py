@@ -236,16 +236,27 @@ class JobStore:
 
     # -- running --------------------------------------------------------------------------------------------------------------
 
-    def claim(self, holder: str, count: int, *, lease_s: float, dead: Collection[str] = ()) -> tuple[Job, ...]:
+    def claim(
+        self, holder: str, count: int, *, lease_s: float, dead: Collection[str] = (), allowed: Callable[[Job], float] | None = None
+    ) -> tuple[Job, ...]:
         """Give up to `count` jobs to `holder` and return them as they are then, EXECUTING under a new epoch.
 
-        Jobs of the holders in `dead` count as if their leases had run out.
+        Jobs of the holders in `dead` count as if their leases had run out. `allowed` returns how many jobs the owner of one may
+        have running at a time, at whatever holders; one they may have anyhow.
         """
+        if count < 1:
+            return ()
         with self._database.reading() as connection:  # nothing to do is the usual case, and need not exclude writers
-            if count < 1 or not _claimable(connection, holder, dead, 1):
-                return ()
+            turns = _turns(connection, holder, dead)
+            crowded = {turn.owner: turn.job for turn in turns if turn.running} if allowed is not None else {}
+            asked = tuple(map(_job, connection.execute(sa.select(JOBS).where(JOBS.c.id.in_(sorted(crowded.values()))))))
+        limits = None if allowed is None else {job.owner: allowed(job) for job in asked}
+        if not _first(turns, count, limits):
+            return ()
         with self._database.writing() as connection:
-            return tuple(_take(connection, row, holder, lease_s) for row in _claimable(connection, holder, dead, count))
+            chosen = _first(_turns(connection, holder, dead), count, limits)
+            rows = {row.id: row for row in connection.execute(sa.select(JOBS).where(JOBS.c.id.in_(chosen)))}
+            return tuple(_take(connection, rows[job], holder, lease_s) for job in chosen)
 
     def renew(self, holder: str, progress: Mapping[str, Json], *, lease_s: float) -> Mapping[str, int]:
         """Extend the leases of a holder, keep how far its jobs are, and return the epoch of each that is still its own."""
@@ -280,8 +291,18 @@ def unknown_job(job: str) -> UnknownJobError:
     return UnknownJobError(f"there is no job {job}", hint="it may have been deleted, or its time of destruction has come")
 
 
-def _claimable(connection: sa.Connection, holder: str, dead: Collection[str], count: int) -> list[sa.Row[Any]]:
-    """Return rows that nobody runs, in the order in which their owners get a turn."""
+@dataclass(frozen=True, slots=True, order=True)
+class _Turn:
+    """A job that nobody runs; `running` jobs of its owner run already, or have a turn before."""
+
+    running: int
+    place: int
+    job: str
+    owner: str
+
+
+def _turns(connection: sa.Connection, holder: str, dead: Collection[str]) -> list[_Turn]:
+    """Return what nobody runs, in the order in which owners get a turn."""
     executing = JOBS.c.phase == Phase.EXECUTING.value
     # A holder that could not renew its leases in time still knows what it runs.
     ran_out = sa.and_(JOBS.c.lease_until < now(), JOBS.c.holder != holder)
@@ -291,14 +312,17 @@ def _claimable(connection: sa.Connection, holder: str, dead: Collection[str], co
     if not found:
         return []
     running = sa.select(JOBS.c.owner, sa.func.count().label("jobs")).where(executing, sa.not_(is_left)).group_by(JOBS.c.owner)
-    turns: dict[str, int] = {row.owner: row.jobs for row in connection.execute(running)}
-    ranked = []
+    counts: dict[str, int] = {row.owner: row.jobs for row in connection.execute(running)}
+    turns = []
     for place, row in enumerate(found):
-        ranked.append((turns.get(row.owner, 0), place, row.id))
-        turns[row.owner] = turns.get(row.owner, 0) + 1
-    chosen = [job for _, _, job in sorted(ranked)[:count]]
-    rows = {row.id: row for row in connection.execute(sa.select(JOBS).where(JOBS.c.id.in_(chosen)))}
-    return [rows[job] for job in chosen]
+        turns.append(_Turn(counts.get(row.owner, 0), place, row.id, row.owner))
+        counts[row.owner] = counts.get(row.owner, 0) + 1
+    return sorted(turns)
+
+
+def _first(turns: Sequence[_Turn], count: int, limits: Mapping[str, float] | None) -> list[str]:
+    """Return the jobs of the first turns that the limits of their owners let run: one of an owner whose limit is not known yet."""
+    return [turn.job for turn in turns if limits is None or turn.running < max(limits.get(turn.owner, 1), 1)][:count]
 
 
 def _take(connection: sa.Connection, row: sa.Row[Any], holder: str, lease_s: float) -> Job:

@@ -40,8 +40,9 @@ class Limits:
 
     `queries` may wait for their answers at a time. An answer has `maxrec` rows at most unless more are asked for, and never more
     than `rows`; it has `bytes` at most, in its format, and what it reads is estimated at `reads` bytes at most. `seconds` is how
-    long /sync takes at most, `job_seconds` a job. `jobs` may be there that have not ended. `storage` is for results and tables that
-    are kept, in bytes; tables that are uploaded with a request have `upload` bytes at most.
+    long /sync takes at most, `job_seconds` a job. `jobs` may be there that have not ended, and `running` of them, or one, run at a
+    time. `storage` is for results and tables that are kept, in bytes; tables that are uploaded with a request have `upload` bytes
+    at most.
     """
 
     queries: float | None = None
@@ -52,6 +53,7 @@ class Limits:
     seconds: float | None = None
     job_seconds: float | None = None
     jobs: float | None = None
+    running: float | None = None
     storage: float | None = None
     upload: float | None = None
 
@@ -158,6 +160,12 @@ class Gate:
         self._people = _named(settings.people, "people")
         self._counters: dict[str, _Counter] = {}
         self._elsewhere: Mapping[str, int] = {}
+
+    @property
+    def limits_running_jobs(self) -> bool:
+        """Whether there is anybody who may not have as many jobs running as the service can run."""
+        every = (self._anonymous, self._users, *self._groups.values(), *self._people.values())
+        return any(one.running is not None for one in every)
 
     def limits_of(self, identity: Identity) -> Limits:
         """Return what somebody may ask for; administrators are limited by what the service can do."""

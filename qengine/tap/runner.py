@@ -4,8 +4,8 @@ Every half second, and whenever somebody wakes it up, the runner
 
 1. looks at the jobs that it runs: one that was aborted, deleted or taken over by another process is cancelled;
 2. every few seconds renews its leases, and keeps how far each job is where other processes can see it;
-3. claims as many jobs as it has room for, of dead processes too: those whose leases ran out, and at once those of this machine that
-   are no more;
+3. claims as many jobs as it has room for, and as their owners may have running at all processes together; of dead processes too:
+   those whose leases ran out, and at once those of this machine that are no more;
 4. every minute removes jobs whose time of destruction has come, and files that no job has.
 
 A job's query runs as one of /sync does, and its bytes go to a file that takes its name when it is whole and on the disk; then the
@@ -176,7 +176,16 @@ class JobRunner:
 
     def _claim(self, room: int) -> tuple[Job, ...]:
         dead = [name for name in self._store.holders() if _Holder(name).is_dead()]
-        return self._store.claim(self._holder.name, room, lease_s=self._settings.lease_s, dead=dead)
+        allowed = self._allowed if self._gate.limits_running_jobs else None
+        return self._store.claim(self._holder.name, room, lease_s=self._settings.lease_s, dead=dead, allowed=allowed)
+
+    def _allowed(self, job: Job) -> float:
+        """Return how many jobs of its owner may run at a time."""
+        before = jobs.identity_of_job(job)
+        found = before if self._users is None else self._users.still(before)
+        # Who is not let in any more is told so when the job runs.
+        running = None if found is None else self._gate.limits_of(found).running
+        return math.inf if running is None else running
 
     def _sweep(self) -> None:
         for job in self._store.due():

@@ -20,6 +20,7 @@ from qengine.catalog.who import Identity
 from qengine.errors import RegistryError
 from qengine.tap import jobs
 from qengine.tap.jobs import JobSettings
+from qengine.tap.limits import Gate, LimitSettings
 from qengine.tap.parameters import Parameters
 from qengine.tap.results import ResultFolder
 from qengine.tap.runner import JobRunner, running
@@ -49,9 +50,9 @@ class Bench:
         return job
 
     @contextlib.asynccontextmanager
-    async def process(self, **settings: Any) -> AsyncIterator[JobRunner]:
+    async def process(self, gate: Gate | None = None, **settings: Any) -> AsyncIterator[JobRunner]:
         chosen = replace(SETTINGS, **settings)
-        async with running(JobRunner(self.store, self.service, self.folder, tap=TAP, settings=chosen)) as runner:
+        async with running(JobRunner(self.store, self.service, self.folder, tap=TAP, settings=chosen, gate=gate)) as runner:
             yield runner
 
     async def until(self, is_so: Callable[[], bool]) -> None:
@@ -173,6 +174,23 @@ def test_only_so_many_run_at_once(bench: Bench) -> None:
             assert [bench.store.find(job.id).phase for job in made[2:]] == [Phase.QUEUED] * 2
             bench.store.edit(made[0].id, lambda job: jobs.abort(job, at=now()))
             await bench.executing(made[2])
+
+    go(work())
+
+
+def test_only_so_many_of_somebody_run_at_all_processes(bench: Bench) -> None:
+    def gate() -> Gate:
+        return Gate(LimitSettings(people=("ann: running=2",)), TAP)
+
+    async def work() -> None:
+        made = [bench.put(HANG) for _ in range(5)]
+        async with bench.process(gate=gate()), bench.process(gate=gate()):
+            await bench.executing(*made[:2])
+            await asyncio.sleep(1.2)
+            assert [bench.store.find(job.id).phase for job in made[2:]] == [Phase.QUEUED] * 3
+            bench.store.edit(made[0].id, lambda job: jobs.abort(job, at=now()))
+            await bench.executing(made[2])
+            assert bench.store.usage("ann").running == 2
 
     go(work())
 

@@ -132,6 +132,41 @@ def test_owners_take_turns(jobs: JobStore) -> None:
     assert [job.id for job in jobs.claim("p", 2, lease_s=60)] == [few[1], many[2]]
 
 
+def test_owners_have_so_many_running_at_all_holders(jobs: JobStore) -> None:
+    many = [new(jobs, "ann", age_s=100 - n).id for n in range(5)]
+    few = [new(jobs, "bob", age_s=10 - n).id for n in range(3)]
+    limits = {"ann": 2.0, "bob": 0.0}  # one may run all the same
+
+    def claimed(holder: str, *dead: str) -> list[str]:
+        return [job.id for job in jobs.claim(holder, 3, lease_s=60, dead=dead, allowed=lambda job: limits[job.owner])]
+
+    assert claimed("p") == [many[0], few[0], many[1]]
+    assert claimed("q") == []
+    limits["ann"] = 3.0
+    assert claimed("q") == [many[2]]
+    assert claimed("r", "q") == [many[2]], "a job of the dead is taken over, and is not one more"
+    jobs.edit(few[0], lambda old: replace(old, phase=Phase.COMPLETED))
+    assert claimed("q") == [few[1]]
+    limits["bob"] = float("inf")
+    assert claimed("p") == [few[2]]
+
+
+def test_holders_at_once_keep_the_limit_of_an_owner(registry: Registry) -> None:
+    for _ in range(12):
+        new(registry.jobs)
+    taken: list[str] = []
+
+    def work(holder: str) -> None:
+        taken.extend(job.id for job in registry.jobs.claim(holder, 12, lease_s=60, allowed=lambda _: 5.0))
+
+    threads = [threading.Thread(target=work, args=(f"p{number}",)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(taken) == len(set(taken)) == 5
+
+
 def test_destruction_is_due(jobs: JobStore) -> None:
     job, _ = new(jobs), new(jobs)
     jobs.edit(job.id, lambda old: replace(old, destruction=now() - timedelta(seconds=1)))
