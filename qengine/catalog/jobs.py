@@ -14,6 +14,7 @@ Owners take turns: a job is claimed for the owner who has the fewest running, th
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -25,7 +26,7 @@ import sqlalchemy as sa
 
 from qengine.catalog.database import Database, now
 from qengine.catalog.migrations.tables import JOBS
-from qengine.errors import ConflictError, TooManyRequestsError, UnknownNameError
+from qengine.errors import ConflictError, LimitError, TooManyRequestsError, UnknownNameError
 
 Json = Mapping[str, Any]
 
@@ -140,17 +141,16 @@ class JobStore:
     def kept_bytes(self, owner: str) -> int:
         """Return how many bytes the results and uploaded tables of an owner's jobs have."""
         with self._database.reading() as connection:
-            found = connection.execute(sa.select(JOBS.c.result, JOBS.c.uploads).where(JOBS.c.owner == owner)).all()
-        results = sum(json.loads(result).get("bytes", 0) for result, _ in found)
-        return int(results + sum(one["bytes"] for _, uploads in found for one in json.loads(uploads).values()))
+            return _kept(connection, owner)
 
     def find(self, job: str) -> Job:
         """Return a job. Raise `UnknownJobError` if there is none."""
         with self._database.reading() as connection:
             return _find(connection, job)
 
-    def edit(self, job: str, change: Callable[[Job], Job], *, claim: Claim | None = None) -> Job:
-        """Replace a job by what `change` makes of it, and return that. What `change` raises leaves the job as it is.
+    def edit(self, job: str, change: Callable[[Job], Job], *, claim: Claim | None = None, may_keep: float = math.inf) -> Job:
+        """Replace a job by what `change` makes of it, and return that. What `change` raises leaves the job as it is; and so does a
+        `LimitError`, if the jobs of its owner would have more than `may_keep` bytes then.
 
         Raise `UnknownJobError` if there is none, `LostClaimError` if it is not executing under `claim`.
         """
@@ -166,6 +166,11 @@ class JobStore:
                 before = _row(old)
                 changed = {name: value for name, value in _row(new).items() if value != before[name]}
                 connection.execute(sa.update(JOBS).where(JOBS.c.id == job).values(changed))
+            if may_keep < math.inf and (kept := _kept(connection, new.owner)) > may_keep:
+                raise LimitError(
+                    f"your jobs would have {kept / 1e9:.3f} GB, and you may still keep {max(may_keep, 0) / 1e9:.3f} GB",
+                    hint="delete jobs or tables first, or name fewer columns",
+                )
         return new
 
     def remove(self, job: str) -> None:
@@ -334,6 +339,12 @@ def _take(connection: sa.Connection, row: sa.Row[Any], holder: str, lease_s: flo
     )  # fmt: skip
     connection.execute(sa.update(JOBS).where(JOBS.c.id == job.id).values(_row(taken)))
     return taken
+
+
+def _kept(connection: sa.Connection, owner: str) -> int:
+    found = connection.execute(sa.select(JOBS.c.result, JOBS.c.uploads).where(JOBS.c.owner == owner)).all()
+    results = sum(json.loads(result).get("bytes", 0) for result, _ in found)
+    return int(results + sum(one["bytes"] for _, uploads in found for one in json.loads(uploads).values()))
 
 
 def _find(connection: sa.Connection, job: str) -> Job:

@@ -83,7 +83,7 @@ async def offering_jobs(
     tables = UserTables(registry)
     runner = JobRunner(
         store, service, folder, tap=tap, gate=gate, users=registry.users, settings=settings, on_change=watch.look,
-        kept=lambda owner: store.kept_bytes(owner) + tables.bytes_of(owner),
+        table_bytes=tables.bytes_of,
     )  # fmt: skip
     async with running(runner):
         yield JobDesk(

@@ -272,6 +272,15 @@ def check_storage(kept: Callable[[], int], limits: Limits) -> None:
         )
 
 
+def check_room(written: int, room: float) -> None:
+    """Raise `LimitError` if a result has become larger than what its owner may still keep."""
+    if written > room:
+        raise LimitError(
+            f"the result has more than the {max(room, 0) / 1e9:.3f} GB that you may still keep",
+            hint="delete jobs or tables first, or name fewer columns",
+        )
+
+
 def _named(entries: Iterable[str], what: str) -> Mapping[str, Limits]:
     found = {}
     for entry in entries:

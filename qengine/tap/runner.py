@@ -47,7 +47,7 @@ from qengine.errors import (
 from qengine.tap import jobs
 from qengine.tap.failure import as_known
 from qengine.tap.jobs import JobSettings
-from qengine.tap.limits import UNLIMITED, Gate, Limits, limited
+from qengine.tap.limits import UNLIMITED, Gate, Limits, check_room, limited
 from qengine.tap.parameters import SyncRequest, check_sync
 from qengine.tap.results import ResultFolder, orphans
 from qengine.tap.service import AnsweringService, TapSettings
@@ -64,19 +64,22 @@ _WRITTEN_BYTES = 1 << 20
 
 @dataclass(slots=True)
 class _Run:
-    """A job that runs here. `is_over` says that its outcome is certain and is being written down."""
+    """A job that runs here. `is_over` says that its outcome is certain and is being written down; all jobs of its owner
+    `may_keep` so many bytes then."""
 
     job: Job
     query: str
     opened: Opened | None = None
     bytes: int = 0
+    may_keep: float = math.inf
     is_over: bool = False
     task: asyncio.Task[None] = field(init=False)
 
 
 class JobRunner:
     """Runs jobs between `start` and `stop`. `wake` says that there may be something to do, `cancel` that a job is not wanted any
-    more. `on_change` is called when a job has begun or ended here. `kept` returns how many bytes are kept for an owner."""
+    more. `on_change` is called when a job has begun or ended here. `table_bytes` returns what an owner's tables take of
+    their storage."""
 
     def __init__(
         self,
@@ -88,11 +91,11 @@ class JobRunner:
         settings: JobSettings,
         gate: Gate | None = None,
         users: Users | None = None,
-        kept: Callable[[str], int] | None = None,
+        table_bytes: Callable[[str], int] = lambda _: 0,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
-        self._kept = kept or store.kept_bytes
+        self._table_bytes = table_bytes
         self._service = service
         self._folder = folder
         self._gate = gate or Gate(UNLIMITED, tap)
@@ -222,7 +225,7 @@ class JobRunner:
             known = as_known(error)
             await self._end(run, lambda old: jobs.fail(old, known, at=now()))
         else:
-            await self._end(run, lambda old: jobs.complete(old, result, at=now()))
+            await self._end(run, lambda old: jobs.complete(old, result, at=now()), may_keep=run.may_keep)
 
     async def _within_duration(self, run: _Run) -> Json:
         job = run.job
@@ -287,8 +290,9 @@ class JobRunner:
         """Return how many bytes the result may have. Raise `LimitError` if it has more."""
         if limits.storage is None:
             return math.inf
-        room = limits.storage - await asyncio.to_thread(self._kept, run.job.owner)
-        _check_room(run.bytes, room)
+        run.may_keep = limits.storage - await asyncio.to_thread(self._table_bytes, run.job.owner)
+        room = run.may_keep - await asyncio.to_thread(self._store.kept_bytes, run.job.owner)
+        check_room(run.bytes, room)
         return room
 
     async def _fill(self, path: Path, result: Opened, run: _Run, room: float) -> None:
@@ -302,20 +306,24 @@ class JobRunner:
                     held.append(piece)
                     size += len(piece)
                     run.bytes += len(piece)
-                    _check_room(run.bytes, room)
+                    check_room(run.bytes, room)
                     if size >= _WRITTEN_BYTES:
                         await asyncio.to_thread(_write, file, b"".join(held))
                         held, size = [], 0
             await asyncio.to_thread(_write, file, b"".join(held))
 
-    async def _end(self, run: _Run, change: Callable[[Job], Job]) -> None:
+    async def _end(self, run: _Run, change: Callable[[Job], Job], *, may_keep: float = math.inf) -> None:
         run.is_over = True
         while True:
             try:
-                ended = await asyncio.to_thread(self._store.edit, run.job.id, change, claim=run.job.claim)
+                ended = await asyncio.to_thread(self._store.edit, run.job.id, change, claim=run.job.claim, may_keep=may_keep)
             except LostClaimError as error:
                 log.info("job %s: %s", run.job.id, error)
                 await asyncio.to_thread(self._folder.clear_own, run.job)
+                return
+            except LimitError as error:  # others of the owner have ended at the same time
+                await asyncio.to_thread(self._folder.clear_own, run.job)
+                await self._end(run, partial(jobs.fail, error=error, at=now()))
                 return
             except QEngineError as error:
                 log.warning("the end of job %s cannot be kept now: %s", run.job.id, error)
@@ -353,14 +361,6 @@ async def running(runner: JobRunner) -> AsyncIterator[JobRunner]:
         yield runner
     finally:
         await runner.stop()
-
-
-def _check_room(written: int, room: float) -> None:
-    if written > room:
-        raise LimitError(
-            f"the result has more than the {max(room, 0) / 1e9:.3f} GB that you may still keep",
-            hint="delete jobs or tables first, or name fewer columns",
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import replace
@@ -191,6 +192,35 @@ def test_only_so_many_of_somebody_run_at_all_processes(bench: Bench) -> None:
             bench.store.edit(made[0].id, lambda job: jobs.abort(job, at=now()))
             await bench.executing(made[2])
             assert bench.store.usage("ann").running == 2
+
+    go(work())
+
+
+def test_storage_holds_for_those_that_end_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    together, publish = threading.Barrier(4), bench.folder.publish
+
+    def late(*given: Any) -> None:
+        together.wait(20)  # all have seen that there is room
+        publish(*given)
+
+    monkeypatch.setattr(bench.folder, "publish", late)
+
+    def gate() -> Gate:
+        return Gate(LimitSettings(people=("ann: storage=25",)), TAP)
+
+    async def work() -> None:
+        made = [bench.put("SELECT 1234567 AS x") for _ in range(4)]
+        async with bench.process(gate=gate(), running=2), bench.process(gate=gate(), running=2):
+            ended = await bench.ended(*made)
+        whole = [job for job in ended if job.phase is Phase.COMPLETED]
+        refused = [job for job in ended if job.phase is Phase.ERROR]
+        assert (len(whole), len(refused)) == (2, 2)
+        assert bench.store.kept_bytes("ann") == 24
+        for job in whole:
+            assert bench.text(job) == "x\r\n1234567\r\n"
+        for job in refused:
+            assert "may still keep" in job.error["message"]
+            assert (job.result, bench.files(job)) == ({}, [])
 
     go(work())
 
