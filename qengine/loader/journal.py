@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from qengine.catalog import durable
 from qengine.errors import ConflictError, RegistryError
@@ -56,9 +57,20 @@ class Journal:
     @contextmanager
     def locked(self, *, is_shared: bool, wait_s: float = 0.0) -> Iterator[None]:
         """Hold the load, with other contributors (`is_shared`) or alone. Raise `ConflictError` if it is held after `wait_s`."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         whose = "the load is being committed or aborted" if is_shared else "somebody is at work on the load"
-        with held(self.folder / "lock", is_shared=is_shared, wait_s=wait_s, message=f"{whose} ({self.folder.name})"):
+        path, deadline = self.folder / "lock", time.monotonic() + wait_s
+        with ExitStack() as stack:
+            while True:
+                left_s = max(0.0, deadline - time.monotonic())
+                try:
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                    file = stack.enter_context(
+                        held(path, is_shared=is_shared, wait_s=left_s, message=f"{whose} ({self.folder.name})")
+                    )
+                    if _is_at(file, path):
+                        break
+                except FileNotFoundError:
+                    pass  # whoever took it for dead has removed it: make it again
             yield
 
     def is_idle(self) -> bool:
@@ -153,8 +165,8 @@ def journals(root: Path, catalog: str) -> tuple[Journal, ...]:
 @contextmanager
 def held(
     path: Path, *, is_shared: bool = False, wait_s: float = 0.0, message: str, waiting: Callable[[], None] | None = None
-) -> Iterator[None]:
-    """Hold a lock file. Raise `ConflictError` with `message` if somebody else holds it for longer than `wait_s`."""
+) -> Iterator[IO[str]]:
+    """Hold a lock file and yield it. Raise `ConflictError` with `message` if somebody else holds it for longer than `wait_s`."""
     deadline = time.monotonic() + wait_s
     with path.open("a") as file:
         while True:
@@ -167,4 +179,12 @@ def held(
                 if waiting is not None:
                     waiting()
                 time.sleep(min(_WAIT_S, max(0.0, deadline - time.monotonic())))
-        yield
+        yield file
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
+    """Say whether an open file is still the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

@@ -51,6 +51,8 @@ def heal(root: Path, registry: Registry, catalog: str) -> tuple[str, ...]:
             continue
         try:
             with journal.locked(is_shared=False):
+                if load is None and (load := _begun_meanwhile(registry, journal)) is not None and load.state in UNFINISHED:
+                    continue
                 if load is not None and load.state is LoadState.FINISHED:
                     finish(root, registry, load, journal)
                 else:
@@ -59,6 +61,11 @@ def heal(root: Path, registry: Registry, catalog: str) -> tuple[str, ...]:
             continue
         healed.append(journal.folder.name)
     return tuple(healed)
+
+
+def _begun_meanwhile(registry: Registry, journal: Journal) -> Load | None:
+    """Return the load of a journal that is held, if there is one after all: a journal comes before its load."""
+    return next((load for load in registry.loads() if load.id == journal.folder.name), None)
 
 
 def finish(

@@ -340,7 +340,7 @@ def beginning(
     check_catalog_name(spelled)
     name = name or uuid4().hex
     # The journal comes first and is held: nobody may take a load that has just begun for a dead one.
-    with Journal.of(store.root, spelled, name).locked(is_shared=False):
+    with Journal.of(store.root, spelled, name).locked(is_shared=False, wait_s=_BUSY_S):
         about = {"by": who(), "software": f"qengine {qengine_version()}", **context}
         yield Transaction(registry.open_load(spelled, about, name=name), registry, store)
 

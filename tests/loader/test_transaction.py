@@ -300,6 +300,35 @@ def unnamed(site: Site) -> tuple[Journal, Path]:
     return journal, folder
 
 
+def test_a_load_that_has_just_begun_is_not_taken_for_a_dead_one(site: Site) -> None:
+    ending = threading.Event()
+    failures: list[BaseException] = []
+
+    def heal() -> None:
+        try:
+            while not ending.is_set():
+                leftovers.heal(site.store.root, site.registry, "lsst")
+        except BaseException as error:
+            failures.append(error)
+
+    healers = [threading.Thread(target=heal) for _ in range(2)]
+    for thread in healers:
+        thread.start()
+    try:
+        for _ in range(25):
+            begun = Transaction.begin("lsst", site.registry, site.store)
+            time.sleep(0.002)
+            assert begun.journal.folder.is_dir()
+            with begun.journal.locked(is_shared=False, wait_s=5):
+                assert (begun.journal.folder / "lock").is_file()
+            begun.abort()
+    finally:
+        ending.set()
+        for thread in healers:
+            thread.join()
+    assert not failures
+
+
 def test_a_tree_without_a_name_is_healed_by_whoever_comes_next(site: Site) -> None:
     objects, _ = family(site)
     site.load(objects, key="id")
