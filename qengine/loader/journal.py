@@ -69,8 +69,9 @@ class Journal:
                     )
                     if _is_at(file, path):
                         break
-                except FileNotFoundError:
-                    pass  # whoever took it for dead has removed it: make it again
+                except (FileNotFoundError, FileExistsError):  # whoever took it for dead has removed it meanwhile: make it again
+                    if self.folder.is_file():
+                        raise
             yield
 
     def is_idle(self) -> bool:
