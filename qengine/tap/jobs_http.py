@@ -46,6 +46,7 @@ from qengine.tap.waiting import PhaseWatch
 
 _XML = {"content-type": "text/xml", "cache-control": "no-store"}
 _TEXT = {"content-type": "text/plain", "cache-control": "no-store"}
+_DELETED_AT_ONCE = 1000
 _SHOWN_AFTER_DELETION = 20
 """A client is sent to the list; pyvo reads it, and a long one takes long."""
 
@@ -96,11 +97,11 @@ def routes(desk: JobDesk, guard: Guard, base: Callable[[Request], str], uploads:
     """Return the routes of /async below `path`; `base` returns the address of the service."""
     handlers = _Handlers(desk, base, uploads)
 
-    def route(end: str, handle: Handle, *methods: str) -> Route:
+    def route(end: str, handle: Handle, *methods: str, start: str = "/async") -> Route:
         async def answer(request: Request) -> Response:
             return await guard(request, _missing_is_404(handle))
 
-        return Route(f"{path}/async{end}", answer, methods=list(methods))
+        return Route(f"{path}{start}{end}", answer, methods=list(methods))
 
     job = "/{job}"
     return [
@@ -108,6 +109,7 @@ def routes(desk: JobDesk, guard: Guard, base: Callable[[Request], str], uploads:
         route("", handlers.create, "POST"),
         route("/", handlers.listed, "GET"),  # a redirection would name the address that this process has behind its proxy
         route("/", handlers.create, "POST"),
+        route("", handlers.delete_many, "POST", start="/deletejobs"),
         route(job, handlers.document, "GET"),
         route(job, handlers.change, "POST"),
         route(job, handlers.delete, "DELETE"),
@@ -211,13 +213,25 @@ class _Handlers:
         return await self.set_parameters(request, parameters)
 
     async def delete(self, request: Request, parameters: Parameters) -> Response:
-        job = await self._find(request)
+        await self._remove(await self._find(request))
+        return RedirectResponse(f"{self._base(request)}/async?LAST={_SHOWN_AFTER_DELETION}", status_code=303)
+
+    async def delete_many(self, request: Request, parameters: Parameters) -> Response:
+        """What TapPlus of astroquery sends: JOB_IDS=a,b. All of them are there, or nothing is deleted."""
+        ids = [one for value in parameters.values.get("JOB_IDS", ()) for one in value.split(",") if one]
+        if not 0 < len(ids) <= _DELETED_AT_ONCE:
+            raise QueryError(f"JOB_IDS names {len(ids)} jobs", hint=f"name 1 to {_DELETED_AT_ONCE} jobs, with commas between")
+        found = [_visible(await asyncio.to_thread(self._store.find, one), request) for one in dict.fromkeys(ids)]
+        for job in found:
+            await self._remove(job)
+        return _text(f"deleted {len(found)}")
+
+    async def _remove(self, job: Job) -> None:
         with suppress(UnknownJobError):  # somebody was faster
             await asyncio.to_thread(self._store.remove, job.id)
         self._desk.runner.cancel(job.id)
         self._desk.watch.look()
         await asyncio.to_thread(self._desk.folder.remove, job.id)
-        return RedirectResponse(f"{self._base(request)}/async?LAST={_SHOWN_AFTER_DELETION}", status_code=303)
 
     async def phase(self, request: Request, parameters: Parameters) -> Response:
         return _text((await self._find(request)).phase.value)

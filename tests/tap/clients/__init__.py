@@ -9,7 +9,7 @@ whether these tests exist; a dash is what the program cannot do, for which `test
 | astroquery TapPlus | sync async | test_live.test_astroquery |
 | astroquery TapPlus | upload | test_upload_clients.test_astroquery |
 | astroquery TapPlus | abort | test_end_jobs.test_astroquery |
-| astroquery TapPlus | delete | - |
+| astroquery TapPlus | delete | test_end_jobs.test_astroquery_deletes_what_it_cannot_abort |
 | stilts tapquery | sync async | test_live.test_stilts_tapquery |
 | stilts tapquery | upload | test_upload_clients.test_stilts_tapquery |
 | stilts tapquery | abort | - |
