@@ -74,6 +74,10 @@ def test_a_job_of_somebody_is_there_for_nobody_else(people: dict[str, httpx.Clie
             people[other].post(f"{place}/parameters", data={"QUERY": "SELECT 2"}),
         ):
             assert response.status_code == 404
+        own, deleting = make(people[other]), str(people[other].base_url).rstrip("/").replace("/async", "/deletejobs")
+        several = people[other].post(deleting, data={"JOB_IDS": f"{own[1:]},{place[1:]}"})
+        assert (several.status_code, several.text) == (404, missing)
+        assert people[other].post(deleting, data={"JOB_IDS": own[1:]}).text == "deleted 1"
     assert people["root"].get(f"{place}/phase").text == "COMPLETED"
     assert people["ann"].get(f"{place}/phase").text == "COMPLETED"
 
