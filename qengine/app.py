@@ -41,7 +41,7 @@ from qengine.transport.channel import WorkerChannel
 from qengine.transport.grpc_channel import GrpcChannel
 from qengine.worker.local import in_process_channel
 from qengine.worker.settings import WorkerSettings
-from qengine.worker.supervise import WorkerProcess, start_worker
+from qengine.worker.supervise import keep_worker
 
 if TYPE_CHECKING:
     from qengine.tap.credentials import AccessSettings
@@ -127,11 +127,10 @@ def _channels(store: Store, settings: ClusterSettings, stack: contextlib.ExitSta
     root, address = place.parts_place(store)
     if settings.workers:
         given = WorkerSettings(store_root=root, far=address, cache_bytes=settings.cache.bytes)
-        started: list[WorkerProcess] = [
-            stack.enter_context(start_worker(root, worker=f"w{number}", slots=settings.slots, settings=given))
+        return [
+            GrpcChannel(stack.enter_context(keep_worker(root, worker=f"w{number}", slots=settings.slots, settings=given)))
             for number in range(settings.workers)
         ]
-        return [GrpcChannel(process.address) for process in started]
     # Scans leave one slot to interactive queries, so that one more than there are cores keeps all cores busy.
     slots = max(len(os.sched_getaffinity(0)), settings.slots) + 1
     cache = PartCache(root, address, settings.cache) if address else None

@@ -1,13 +1,19 @@
-"""Worker processes of this machine that live as long as their owner wants, and never longer than its process."""
+"""Worker processes of this machine that live as long as their owner wants, and never longer than its process.
+
+A worker that is kept is started again when it dies, at the address that it had, so that whoever calls it finds it there.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import queue
 import selectors
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,8 +22,14 @@ from pathlib import Path
 from qengine.errors import WorkerLostError
 from qengine.worker.settings import WorkerSettings
 
+log = logging.getLogger(__name__)
+
 _START_S = 60.0
 _STOP_S = 5.0
+_LOOK_S = 0.2
+_AGAIN_S = (0.2, 1.0, 5.0, 30.0)
+"""How long to wait before a worker is started again; it begins anew when one has lived for a minute."""
+_LIVED_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +93,59 @@ def start_worker(
         os.close(hold)
         if process.stdout is not None:
             process.stdout.close()
+
+
+@contextlib.contextmanager
+def keep_worker(store_root: Path, *, worker: str, slots: int, settings: WorkerSettings) -> Iterator[str]:
+    """Start a worker as `start_worker` does, yield its address, and start it there again whenever it dies.
+
+    Raise `WorkerLostError` if it does not come up the first time.
+    """
+    ending = threading.Event()
+    told: queue.SimpleQueue[str | BaseException] = queue.SimpleQueue()
+    keeping = threading.Thread(
+        target=_keep, args=(store_root, worker, slots, settings, ending, told), name=f"qengine-keeps-{worker}", daemon=True
+    )
+    keeping.start()
+    try:
+        first = told.get()
+        if isinstance(first, BaseException):
+            raise first
+        yield first
+    finally:
+        ending.set()
+        keeping.join()
+
+
+def _keep(
+    store_root: Path, worker: str, slots: int, settings: WorkerSettings, ending: threading.Event,
+    told: queue.SimpleQueue[str | BaseException],
+) -> None:  # fmt: skip
+    address, tries = "", 0
+    while not ending.is_set():
+        began = time.monotonic()
+        given = replace(settings, listen=address) if address else settings
+        try:
+            with start_worker(store_root, worker=worker, slots=slots, settings=given) as started:
+                if not address:
+                    told.put(started.address)
+                else:
+                    log.warning("worker %s runs again at %s", worker, address)
+                address = started.address
+                while started.process.poll() is None and not ending.wait(_LOOK_S):
+                    pass
+                if ending.is_set():
+                    return
+            log.warning(
+                "worker %s at %s has ended with status %s and is started again", worker, address, started.process.returncode
+            )
+        except BaseException as error:
+            if not address:
+                told.put(error)
+                return
+            log.warning("worker %s at %s cannot be started now: %s", worker, address, error)
+        tries = 0 if time.monotonic() - began > _LIVED_S else tries + 1
+        ending.wait(_AGAIN_S[min(tries, len(_AGAIN_S)) - 1] if tries else 0.0)
 
 
 def _address(process: subprocess.Popen[bytes], worker: str) -> str:

@@ -129,6 +129,35 @@ def test_killed_workers_one_both_and_back(store: Path) -> None:
         asyncio.run(check(first, second))
 
 
+def test_workers_that_die_are_started_again(store: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def fronts() -> list[int]:
+        found = []
+        for children in Path("/proc/self/task").glob("*/children"):
+            for pid in map(int, children.read_text().split()):
+                command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                found += [pid] if b"qengine.worker" in command else []
+        return found
+
+    async def check() -> None:
+        async with cluster(store, ClusterSettings(workers=1)) as service:
+            (state,) = service.workers()
+            for _ in range(2):
+                (front,) = fronts()
+                os.kill(front, signal.SIGKILL)
+                await until(lambda front=front: _is_another(front))  # type: ignore[misc]
+                assert await rows(service, COUNT) == [{"n": ROWS}]
+                assert [one.worker for one in service.workers()] == [state.worker], "it is found where it was"
+
+    async def _is_another(front: int) -> bool:
+        return bool(fronts()) and front not in fronts()
+
+    with caplog.at_level("WARNING", "qengine.worker"):
+        asyncio.run(check())
+    assert fronts() == []
+    assert sum("is started again" in message for message in caplog.messages) == 2
+    assert sum("runs again at" in message for message in caplog.messages) == 2
+
+
 def test_frozen_worker_and_answers_that_nobody_waits_for(store: Path) -> None:
     async def check(first: WorkerProcess, second: WorkerProcess) -> None:
         workers = [first, second]
