@@ -41,8 +41,8 @@ class Service:
     pid: int
 
     def processes(self) -> list[int]:
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        return [self.pid, *map(int, children)]
+        children = [int(pid) for task in Path(f"/proc/{self.pid}/task").glob("*/children") for pid in task.read_text().split()]
+        return [self.pid, *children]
 
     def shares(self) -> list[float]:
         """CPU seconds of each process so far: of the coordinator, then of the worker."""
