@@ -80,7 +80,7 @@ class Policy:
     ramp: int = 0
     max_attempts: int = 4
     max_deaths: int = 2
-    patience_s: float = 3.0
+    patience_s: float = 30.0
     pause_s: float = 0.2
     straggler_factor: float = 3.0
     straggler_min_s: float = 2.0

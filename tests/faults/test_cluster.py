@@ -144,7 +144,7 @@ def test_workers_that_die_are_started_again(store: Path, caplog: pytest.LogCaptu
             for _ in range(2):
                 (front,) = fronts()
                 os.kill(front, signal.SIGKILL)
-                await until(lambda front=front: _is_another(front))  # type: ignore[misc]
+                await until(lambda front=front: _is_another(front), 60.0)  # type: ignore[misc]
                 assert await rows(service, COUNT) == [{"n": ROWS}]
                 assert [one.worker for one in service.workers()] == [state.worker], "it is found where it was"
 
