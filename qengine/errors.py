@@ -6,7 +6,8 @@ it concerns a statement, the `span` of the text. All of it survives gRPC (`trans
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any, ClassVar, Self
 
@@ -84,6 +85,11 @@ class QEngineError(Exception):
         if self.span is not None and not self.excerpt and (shown := excerpt(statement, self.span)):
             self.details["excerpt"] = shown
         return self
+
+    def to_json(self) -> dict[str, Any]:
+        """Return code, message, hint, place and excerpt for programs; `error_from_json` reads it."""
+        place = asdict(self.span) if self.span else None
+        return {"code": self.code, "message": self.message, "hint": self.hint, "span": place, "excerpt": self.excerpt}
 
     def __str__(self) -> str:
         where = f"{self.span}: " if self.span else ""
@@ -338,3 +344,10 @@ def _tree(kind: type[QEngineError]) -> dict[str, type[QEngineError]]:
 def by_code(code: str) -> type[QEngineError]:
     """Return the error class with this code, for rebuilding an error that crossed a process; `ClusterError` if unknown."""
     return _tree(QEngineError).get(code, ClusterError)
+
+
+def error_from_json(plain: Mapping[str, Any]) -> QEngineError:
+    """Return the error that `QEngineError.to_json` has described."""
+    span = Span(**place) if (place := plain.get("span")) else None
+    details = {"excerpt": plain["excerpt"]} if plain.get("excerpt") else None
+    return by_code(plain.get("code", ""))(plain.get("message", ""), span=span, hint=plain.get("hint", ""), details=details)

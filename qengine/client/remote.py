@@ -31,9 +31,8 @@ from qengine.errors import (
     ProtocolError,
     QEngineError,
     QueryCancelledError,
-    Span,
     UnknownNameError,
-    by_code,
+    error_from_json,
 )
 
 _LANGUAGES = {"adql": "ADQL", "adql-strict": "ADQL-2.1-strict", "sql": "SQL"}
@@ -225,7 +224,7 @@ class _RemoteRows:
         self.close()
         plain = json.loads(status)
         if plain["error"]:
-            raise _rebuild(plain["error"])
+            raise error_from_json(plain["error"])
         self.is_overflow = plain["is_overflow"]
         return None
 
@@ -256,14 +255,7 @@ def _read_error(status: int, body: bytes, base: str) -> QEngineError:
     except ElementTree.ParseError:
         infos = {}
     if (exact := infos.get("QENGINE_ERROR")) is not None:
-        return _rebuild(json.loads(exact.get("value") or "{}"))
+        return error_from_json(json.loads(exact.get("value") or "{}"))
     if (told := infos.get("QUERY_STATUS")) is not None:
         return ClusterError(told.text or "the service reports an error")
     return ProtocolError(f"{base} answered with HTTP status {status}", hint="is it the address of a qengine service?")
-
-
-def _rebuild(plain: Mapping[str, Any]) -> QEngineError:
-    place = plain.get("span")
-    span = Span(place["line"], place["column"], place["start"], place["end"]) if place else None
-    details = {"excerpt": plain["excerpt"]} if plain.get("excerpt") else None
-    return by_code(plain.get("code", ""))(plain.get("message", ""), span=span, hint=plain.get("hint", ""), details=details)

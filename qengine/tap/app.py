@@ -48,7 +48,7 @@ from qengine.tap.parameters import Parameters, check_max_cost, check_snapshots, 
 from qengine.tap.service import AnsweringService, TapSettings
 from qengine.tap.upload_scan import UploadLimits
 from qengine.tap.uploads import Uploads
-from qengine.tap.web import HttpSettings, SizeMiddleware, failed, refused
+from qengine.tap.web import HttpSettings, SizeMiddleware, TrimmingMiddleware, failed, refused
 
 _XML = "text/xml"
 _UNCACHED = {"cache-control": "no-store"}
@@ -103,7 +103,8 @@ def create_app(
         counted = Metrics(service, jobs=jobs.store if jobs is not None else None)
         routes += metrics.routes(counted)
         observers.append(counted.observe)
-    middleware = [Middleware(ObservingMiddleware, routes=routes, observers=observers)] if observers else []
+    middleware = [Middleware(TrimmingMiddleware)]
+    middleware += [Middleware(ObservingMiddleware, routes=routes, observers=observers)] if observers else []
     middleware += cors(spoken.cors_origins)
     middleware.append(
         Middleware(SizeMiddleware, settings=spoken, body_bytes=chosen.request_bytes, file_bytes=received.limits.bytes)

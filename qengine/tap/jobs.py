@@ -171,8 +171,8 @@ def complete(job: Job, result: Json, *, at: datetime) -> Job:
 
 def fail(job: Job, error: QEngineError, *, at: datetime) -> Job:
     """Return the job as its runner could not end it."""
-    words = {"code": error.code, "summary": str(error), "message": error.message, "hint": error.hint, "retryable": error.retryable}
-    return replace(_ended(job, Phase.ERROR, at), error=words)
+    words = {"summary": str(error), "retryable": error.retryable}
+    return replace(_ended(job, Phase.ERROR, at), error=error.to_json() | words)
 
 
 def expected_end(job: Job, cost_s: float, *, at: datetime) -> Job:

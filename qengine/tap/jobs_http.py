@@ -29,7 +29,7 @@ from qengine.catalog.database import now
 from qengine.catalog.jobs import Job, JobStore, Phase, UnknownJobError, unknown_job
 from qengine.catalog.registry import Registry
 from qengine.catalog.user_tables import UserTables
-from qengine.errors import DataError, LimitError, QueryError, by_code
+from qengine.errors import DataError, LimitError, QueryError, error_from_json
 from qengine.tap import jobs, jobs_xml
 from qengine.tap.failure import error_response
 from qengine.tap.formats.votable import error_document
@@ -107,8 +107,6 @@ def routes(desk: JobDesk, guard: Guard, base: Callable[[Request], str], uploads:
     return [
         route("", handlers.listed, "GET"),
         route("", handlers.create, "POST"),
-        route("/", handlers.listed, "GET"),  # a redirection would name the address that this process has behind its proxy
-        route("/", handlers.create, "POST"),
         route("", handlers.delete_many, "POST", start="/deletejobs"),
         route(job, handlers.document, "GET"),
         route(job, handlers.change, "POST"),
@@ -401,8 +399,7 @@ def _wait(text: str) -> float:
 
 
 def _error(job: Job, status: int) -> Response:
-    error = by_code(str(job.error["code"]))(str(job.error["summary"]))
-    return Response(error_document(error), status, {**_XML, "content-type": "application/x-votable+xml"})
+    return Response(error_document(error_from_json(job.error)), status, {**_XML, "content-type": "application/x-votable+xml"})
 
 
 def _xml(document: str) -> Response:

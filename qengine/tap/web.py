@@ -43,6 +43,19 @@ class HttpSettings:
             raise ConfigError(f"http.log is {self.log!r}", hint="it can be json or none")
 
 
+class TrimmingMiddleware:
+    """Takes the slashes off the end of a path: clients write them, and a redirection would name the address that this process has
+    behind its proxy."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope = {**scope, "path": scope["path"].rstrip("/") or "/"}
+        await self._app(scope, receive, send)
+
+
 class SizeMiddleware:
     """Refuses requests that are too large: addresses at once, bodies as they come. One that may have files may be so much larger;
     who sends it may be allowed less (`forms`)."""

@@ -15,7 +15,7 @@ from qengine.client.remote import _read_error
 from qengine.errors import Blame, QEngineError, Span, excerpt
 from qengine.sql.bind import bind
 from qengine.sql.parse import parse
-from qengine.tap.formats.votable import error_document, error_json
+from qengine.tap.formats.votable import error_document
 from tests.sql.world import CATALOG
 
 MISTAKES: list[tuple[str, str, str, tuple[int, int] | None, str]] = [
@@ -193,7 +193,7 @@ def test_the_same_error_through_tap(profile: str, statement: str) -> None:
     infos = {item.get("name"): item for item in ElementTree.fromstring(document).iter() if item.tag.endswith("INFO")}
     assert infos["QUERY_STATUS"].get("value") == "ERROR"
     assert infos["QUERY_STATUS"].text == str(error)
-    assert json.loads(error_json(error))["code"] == error.code
+    assert json.loads(json.dumps(error.to_json()))["code"] == error.code
     again = _read_error(400, document, "http://there")
     assert type(again) is type(error)
     assert (str(again), again.code, again.span, again.hint) == (str(error), error.code, error.span, error.hint)

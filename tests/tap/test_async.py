@@ -16,6 +16,7 @@ from tests.support.fake_service import FakeService
 from tests.support.postgres import empty_database
 from tests.support.tap_server import serving_tap
 from tests.support.uws_schema import uws_schema
+from tests.tap.test_sync import error_of, status_of
 
 UWS = "{http://www.ivoa.net/xml/UWS/v1.0}"
 HREF = "{http://www.w3.org/1999/xlink}href"
@@ -158,8 +159,9 @@ def test_wrong_queries_are_jobs_that_fail(client: Client) -> None:
         assert words in (summary.findtext(f"{UWS}message") or "")
         response = client.get(f"{place}/error")
         assert (response.status_code, response.headers["content-type"]) == (200, "application/x-votable+xml")
-        assert 'name="QUERY_STATUS" value="ERROR"' in response.text
-        assert words in response.text
+        assert words in status_of(response)[0][1]
+        # the same as at once, with its hint and place
+        assert error_of(response) == error_of(client.http.post(f"{client.url}/sync", data=given))
         response = client.get(f"{place}/results/result")
         assert (response.status_code, words in response.text) == (404, True)
         assert len(client.xml(f"{place}/results")) == 0

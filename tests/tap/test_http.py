@@ -57,6 +57,12 @@ def test_errors_are_votables_with_the_right_status(http: httpx.Client, url: str,
         assert "OPTIONS" in answer.headers["allow"]
 
 
+@pytest.mark.parametrize("path", ["/", "/tables/", "/tables/demo.stars/", "/capabilities/", "/availability//", "/examples/"])
+def test_slashes_at_the_end_do_not_count(http: httpx.Client, url: str, path: str) -> None:
+    answer = http.get(url + path)
+    assert (answer.status_code, answer.text) == (200, http.get(url + path.rstrip("/")).text)
+
+
 def test_bodies_are_bounded_with_and_without_a_length(http: httpx.Client) -> None:
     with serving(create_app(FakeService(), TapSettings(request_bytes=10_000))) as address:
         assert ask(http, f"{address}/tap", "x" * 20_000).status_code == 413

@@ -7,6 +7,7 @@ import io
 import json
 import socket
 import time
+from typing import Any
 from urllib.parse import urlencode
 from xml.etree import ElementTree
 
@@ -30,6 +31,13 @@ def post(http: httpx.Client, url: str, text: str, **parameters: str) -> httpx.Re
 def status_of(response: httpx.Response) -> list[tuple[str, str]]:
     root = ElementTree.fromstring(response.content)
     return [(e.get("value", ""), e.text or "") for e in root.iter(f"{VOT}INFO") if e.get("name") == "QUERY_STATUS"]
+
+
+def error_of(response: httpx.Response) -> dict[str, Any]:
+    """Return the error as the answer describes it for programs."""
+    infos = {e.get("name"): e.get("value", "") for e in ElementTree.fromstring(response.content).iter(f"{VOT}INFO")}
+    found: dict[str, Any] = json.loads(infos["QENGINE_ERROR"])
+    return found
 
 
 def csv_rows(response: httpx.Response) -> list[list[str]]:
@@ -126,8 +134,7 @@ def test_error_in_the_statement_has_a_place(http: httpx.Client, url: str) -> Non
     [(status, text)] = status_of(response)
     assert status == "ERROR"
     assert "line 2, column 3" in text
-    infos = {e.get("name"): e.get("value") for e in ElementTree.fromstring(response.content).iter(f"{VOT}INFO")}
-    assert json.loads(infos["QENGINE_ERROR"] or "")["span"]["line"] == 2
+    assert error_of(response)["span"]["line"] == 2
 
 
 def test_unforeseen_error_gives_nothing_away(http: httpx.Client, url: str) -> None:

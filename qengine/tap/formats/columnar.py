@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from qengine.catalog.output import HEADER_KEY, STATUS_KEY, to_arrow_schema
 from qengine.errors import QEngineError
-from qengine.tap.formats.votable import error_json, metadata_document
+from qengine.tap.formats.votable import metadata_document
 from qengine.tap.formats.writer import Flowing, ResultHeader
 
 _ROW_GROUP_ROWS = 122_880
@@ -105,7 +105,7 @@ class ArrowWriter(Flowing):
         return self._end({"is_overflow": is_overflow, "error": None})
 
     def fail(self, error: QEngineError) -> bytes:
-        return self._end({"is_overflow": False, "error": json.loads(error_json(error))})
+        return self._end({"is_overflow": False, "error": error.to_json()})
 
     def _end(self, status: dict[str, object]) -> bytes:
         empty = pa.RecordBatch.from_arrays([pa.array([], field.type) for field in self._schema], schema=self._schema)

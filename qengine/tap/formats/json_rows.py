@@ -22,7 +22,7 @@ from qengine.catalog.output import OutputColumn
 from qengine.catalog.types import to_votable
 from qengine.errors import QEngineError
 from qengine.tap.formats.values import is_nested, present, to_json, to_text
-from qengine.tap.formats.votable import error_json, infos, joined
+from qengine.tap.formats.votable import infos, joined
 from qengine.tap.formats.writer import Flowing, ResultHeader
 
 _CONTROL = r"[\x00-\x1f]"
@@ -57,7 +57,7 @@ class JsonWriter(Flowing):
         return f'\n],\n"status": "{"OVERFLOW" if is_overflow else "OK"}"}}\n'.encode()
 
     def fail(self, error: QEngineError) -> bytes:
-        return f'\n],\n"status": "ERROR", "error": {error_json(error)}}}\n'.encode()
+        return f'\n],\n"status": "ERROR", "error": {json.dumps(error.to_json())}}}\n'.encode()
 
 
 def _about(column: OutputColumn) -> dict[str, str]:

@@ -118,14 +118,6 @@ def error_document(error: QEngineError) -> bytes:
     return (_OPEN + _error_info(error) + _END + _CLOSE).encode()
 
 
-def error_json(error: QEngineError) -> str:
-    """Return code, message, hint, position and excerpt of an error as JSON."""
-    span = error.span
-    place = {"line": span.line, "column": span.column, "start": span.start, "end": span.end} if span else None
-    known = {"code": error.code, "message": error.message, "hint": error.hint, "span": place, "excerpt": error.excerpt}
-    return json.dumps(known)
-
-
 def infos(header: ResultHeader) -> list[tuple[str, str]]:
     """Return what every format that has a place for it says about a result: statement, snapshots, warnings, provenance."""
     found = [("QUERY", header.statement)] if header.statement else []
@@ -138,7 +130,7 @@ def infos(header: ResultHeader) -> list[tuple[str, str]]:
 def _error_info(error: QEngineError) -> str:
     return (
         f'<INFO name="QUERY_STATUS" value="ERROR">{text(str(error))}</INFO>\n'
-        f'<INFO name="QENGINE_ERROR" value={attribute(error_json(error))}/>\n'
+        f'<INFO name="QENGINE_ERROR" value={attribute(json.dumps(error.to_json()))}/>\n'
     )
 
 
