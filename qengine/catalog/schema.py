@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from qengine.catalog.model import HIDDEN_COLUMNS, Column, Table, TableKind
+from qengine.catalog.systems import checked
 from qengine.catalog.types import TIMESTAMP, SqlType, from_arrow, from_field, to_arrow
 from qengine.errors import SchemaError
 
@@ -58,7 +59,7 @@ def column_of(field: pa.Field, *, hidden: bool = False) -> Column:
         raise SchemaError(f"column {field.name}: {error.message}", hint=error.hint) from error
     return Column(
         name=field.name, type=kind, nullable=field.nullable, hidden=hidden, unit=_first(words, _UNITS), ucd=_first(words, _UCDS),
-        utype=_first(words, _UTYPES), description=_first(words, _DESCRIPTIONS),
+        utype=_first(words, _UTYPES), description=_first(words, _DESCRIPTIONS), system=checked(words.get("system", "")),
     )  # fmt: skip
 
 
@@ -146,10 +147,10 @@ def fits(given: SqlType, declared: SqlType) -> bool:
 
 
 def to_arrow_schema(columns: Iterable[Column]) -> pa.Schema:
-    """Return the columns as Arrow fields that carry unit, UCD, utype, description and xtype in their metadata."""
+    """Return the columns as Arrow fields that carry unit, UCD, utype, description, system and xtype in their metadata."""
     fields = []
     for column in columns:
-        words = {"unit": column.unit, "ucd": column.ucd, "utype": column.utype, "description": column.description}
+        words = {name: getattr(column, name) for name in ("unit", "ucd", "utype", "description", "system")}
         if column.type != TIMESTAMP:
             words["xtype"] = column.type.xtype
         metadata = {key: value for key, value in words.items() if value} or None

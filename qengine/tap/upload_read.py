@@ -2,7 +2,7 @@
 
 The sources of the loader read it, once `upload_scan` has found nothing dangerous. They give batches, so that limits of rows and
 memory hold while it is read, whatever its own header claims. Types become those of the engine, and NaN is NULL as everywhere.
-Unit, UCD, utype, xtype and description of columns are in the metadata of the fields.
+Unit, UCD, utype, xtype, description and system of columns are in the metadata of the fields.
 """
 
 from __future__ import annotations

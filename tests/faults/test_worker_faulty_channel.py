@@ -13,7 +13,7 @@ from qengine.plan.physical import Batch, Failed, Finished, Started, Task, TaskEv
 from qengine.transport.inprocess import InProcessChannel
 from qengine.worker.local import in_process_channel
 from tests.support.faulty_channel import LETHAL, Fault, FaultyChannel, first_attempts, no_faults, random_plan
-from tests.support.tasks import collect, error_of, make_task, rows_of
+from tests.support.tasks import collect, error_of, make_task, rows_of, started
 
 Make = Callable[[], InProcessChannel]
 ROWS = "SELECT range AS i FROM range(200000)"
@@ -65,7 +65,7 @@ def test_hanging_ends_when_the_caller_closes(make: Make) -> None:
     async def run() -> None:
         channel = FaultyChannel(make(), first_attempts(Fault.HANGS))
         events = channel.run(make_task(ROWS))
-        assert isinstance(await anext(events), Started)
+        await started(events)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.2):
                 await anext(events)

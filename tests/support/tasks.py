@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qengine.plan.physical import Batch, Failed, Finished, PartRef, QueryId, Task, TaskEvent, TaskId, TaskInput, TaskLimits
+from qengine.plan.physical import Batch, Failed, Finished, PartRef, Progress, QueryId, Started, Task, TaskEvent, TaskId, TaskInput, TaskLimits
 
 
 def write_part(store: Path, name: str, table: pa.Table, *, row_group_size: int = 1000) -> PartRef:
@@ -48,6 +48,13 @@ def make_task(
 
 async def collect(events: AsyncIterator[TaskEvent]) -> list[TaskEvent]:
     return [event async for event in events]
+
+
+async def started(events: AsyncIterator[TaskEvent]) -> None:
+    """Read on to where the task starts: on a busy machine it may say before that it waits."""
+    while isinstance(event := await anext(events), Progress):
+        pass
+    assert isinstance(event, Started), event
 
 
 def rows_of(events: Iterable[TaskEvent]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from decimal import Decimal
+from xml.etree import ElementTree
 
 import duckdb
 import httpx
@@ -283,14 +284,16 @@ def test_plans_and_quotes_know_uploads(url: str) -> None:
     assert quote or httpx.get(f"{place}/phase", trust_env=False).text == "COMPLETED"
 
 
-_SHAPES = """<VOTABLE version="1.4" xmlns="http://www.ivoa.net/xml/VOTable/v1.3"><RESOURCE><TABLE>
+_SHAPES = """<VOTABLE version="1.4" xmlns="http://www.ivoa.net/xml/VOTable/v1.3"><RESOURCE>
+<COOSYS ID="sky" system="GALACTIC" epoch="J2016.0"/><TIMESYS ID="clock" timescale="TDB" refposition="BARYCENTER" timeorigin="MJD-origin"/>
+<TABLE>
 <FIELD name="n" datatype="int" ucd="meta.id" utype="a:b"><DESCRIPTION>which</DESCRIPTION></FIELD>
-<FIELD name="pt" datatype="double" arraysize="2" xtype="point" unit="deg"/>
+<FIELD name="pt" datatype="double" arraysize="2" xtype="point" unit="deg" ref="sky"/>
 <FIELD name="circ" datatype="float" arraysize="3" xtype="circle"/>
 <FIELD name="poly" datatype="double" arraysize="*" xtype="polygon"/>
 <FIELD name="span" datatype="double" arraysize="2" xtype="interval"/>
 <FIELD name="cover" datatype="char" arraysize="*" xtype="moc"/>
-<FIELD name="mjd" datatype="double" xtype="mjd" unit="d"/>
+<FIELD name="mjd" datatype="double" xtype="mjd" unit="d" ref="clock"/>
 <FIELD name="at" datatype="char" arraysize="*" xtype="timestamp"/>
 <FIELD name="plain" datatype="double" arraysize="2"/>
 <DATA><TABLEDATA>
@@ -314,6 +317,13 @@ def test_what_columns_are_survives(url: str, serialisation: str, through: str) -
     }  # fmt: skip
     assert (table.fields[0].ucd, table.fields[0].utype, table.fields[0].description) == ("meta.id", "a:b", "which")
     assert str(table.fields[1].unit) == "deg"
+    document = ElementTree.fromstring(response.content)
+    ids = {e.get("ID"): {k: v for k, v in e.items() if k != "ID"} for e in document.iter() if e.get("ID")}
+    refs = {e.get("name"): ids[e.get("ref")] for e in document.iter() if e.get("ref")}
+    assert refs == {
+        "pt": {"system": "galactic", "epoch": "J2016.0"},
+        "mjd": {"timescale": "TDB", "refposition": "BARYCENTER", "timeorigin": "MJD-origin"},
+    }
     row = table.array[0]
     assert [list(row[name]) for name in ("pt", "circ", "span")] == [[10, 20], [10, 20, 1], [1, 2]]
     assert (list(row["poly"]), row["cover"], row["mjd"]) == ([10, 20, 11, 20, 11, 21], "4/5-7", 59000.5)

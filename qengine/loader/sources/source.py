@@ -110,7 +110,7 @@ def batch_rows(row_bytes: int) -> int:
 
 
 def described(name: str, arrow: pa.DataType, words: Mapping[str, str], *, nullable: bool = True) -> pa.Field:
-    """Return a field that carries those of unit, ucd, utype, xtype and description that are not empty."""
+    """Return a field that carries those of unit, ucd, utype, xtype, description and system that are not empty."""
     metadata = {key: value for key, value in words.items() if value}
     return pa.field(name, arrow, nullable=nullable, metadata=metadata or None)
 

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from qengine.catalog.systems import POSITION, TIME, from_element
 from qengine.errors import InputError
 from qengine.loader.sources.file import FileSource, Place, width_of
 from qengine.loader.sources.source import batch_rows
@@ -134,7 +135,9 @@ class VotableSource(FileSource):
 
 
 def described_columns(content: bytes, where: str) -> dict[str, Mapping[str, str]]:
-    """Return unit, UCD, utype and description of the columns of the one table of a VOTable. Raise `InputError` if it is none."""
+    """Return unit, UCD, utype, description and system of the columns of the one table of a VOTable.
+
+    Raise `InputError` if it is none."""
     reader = _Reader(where, 0)
     reader.feed(content)
     reader.finish()
@@ -154,6 +157,7 @@ class _Reader:
         self.is_binary = False
         self._layout = ""
         self._fields: list[tuple[dict[str, str], str, str]] = []
+        self._systems: dict[str, str] = {}
         self._text: list[str] | None = None
         self._inside: list[str] = []
         self._row: list[str] = []
@@ -230,6 +234,8 @@ class _Reader:
             self._seen += 1
             if self._seen == self._number:
                 self.rows = int(attributes.get("nrows", "0")) if attributes.get("nrows", "0").isdigit() else 0
+        elif tag in (POSITION, TIME):
+            self._systems[attributes.get("ID", "")] = from_element(tag, attributes)
         elif self._seen == self._number:
             self._start_inside(tag, attributes)
 
@@ -294,7 +300,10 @@ class _Reader:
 
     def _close_fields(self) -> None:
         if self.fields is None and self._fields:
-            self.fields = tuple(cells_of(*field, number, self._name) for number, field in enumerate(self._fields, 1))
+            self.fields = tuple(
+                cells_of(*field, self._systems.get(field[0].get("ref", ""), ""), number, self._name)
+                for number, field in enumerate(self._fields, 1)
+            )
 
     # -- binary ---------------------------------------------------------------------------------------------------------------
 

@@ -93,8 +93,8 @@ class Cells:
         return -(-count // 8) if self.datatype == "bit" else count * np.dtype(_TYPES[self.datatype][1]).itemsize
 
 
-def cells_of(attributes: Mapping[str, str], null: str, description: str, number: int, where: str) -> Cells:
-    """Return what a FIELD with these attributes holds. Raise `InputError` if queries cannot use it."""
+def cells_of(attributes: Mapping[str, str], null: str, description: str, system: str, number: int, where: str) -> Cells:
+    """Return what a FIELD with these attributes holds, of this `system`. Raise `InputError` if queries cannot use it."""
     name = attributes.get("name") or attributes.get("ID") or f"col{number}"
     datatype = attributes.get("datatype", "")
     if datatype not in _TYPES:
@@ -115,7 +115,7 @@ def cells_of(attributes: Mapping[str, str], null: str, description: str, number:
         words["xtype"] = xtype.lower() if xtype.lower() in _SHAPES else xtype
     return Cells(
         name=name, datatype=datatype, sizes=sizes, width=width, null=null, is_time=is_time,
-        words={**words, "description": " ".join(description.split())},
+        words={**words, "description": " ".join(description.split()), "system": system},
     )  # fmt: skip
 
 

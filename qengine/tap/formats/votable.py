@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from qengine.catalog.output import OutputColumn
-from qengine.catalog.systems import POSITION
+from qengine.catalog.systems import to_element
 from qengine.catalog.types import to_votable
 from qengine.errors import QEngineError
 from qengine.tap.formats.binary2 import encode, null_value, without_null_items
@@ -29,9 +29,6 @@ _SLICE_ROWS = 32_768
 
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _FORBIDDEN_RE2 = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x{fffe}\x{ffff}]"
-
-_ORIGINS = {"2400000.5": "MJD-origin", "0.0": "JD-origin"}
-"""Zeros of times that VOTable has words for."""
 
 _ID = "column"
 """With the number of a column, the ID of its FIELD where something refers to it."""
@@ -152,14 +149,9 @@ def _systems(columns: Sequence[OutputColumn]) -> dict[str, tuple[str, str]]:
     """Return the COOSYS and TIMESYS of the columns that say one, each with its ID."""
     found: dict[str, tuple[str, str]] = {}
     for system in dict.fromkeys(column.system for column in columns if column.system):
-        kind, name, *rest = system.split()
+        kind, pairs = to_element(system)
         number = f"sys{len(found) + 1}"
-        if kind == POSITION:
-            pairs = {"ID": number, "system": name, "epoch": rest[0] if rest else ""}
-        else:
-            origin = rest[0] if rest else ""
-            pairs = {"ID": number, "timescale": name, "refposition": "UNKNOWN", "timeorigin": _ORIGINS.get(origin, origin)}
-        found[system] = kind + "".join(f" {key}={attribute(value)}" for key, value in pairs.items() if value), number
+        found[system] = kind + "".join(f" {key}={attribute(value)}" for key, value in ({"ID": number} | pairs).items()), number
     return found
 
 
