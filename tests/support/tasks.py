@@ -10,7 +10,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qengine.plan.physical import Batch, Failed, Finished, PartRef, Progress, QueryId, Started, Task, TaskEvent, TaskId, TaskInput, TaskLimits
+from qengine.plan.physical import (
+    Batch,
+    Failed,
+    Finished,
+    PartRef,
+    Progress,
+    QueryId,
+    Started,
+    Task,
+    TaskEvent,
+    TaskId,
+    TaskInput,
+    TaskLimits,
+)
 
 
 def write_part(store: Path, name: str, table: pa.Table, *, row_group_size: int = 1000) -> PartRef:
